@@ -1,0 +1,207 @@
+//! Which server keys to trust: the caller's visible choice.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+
+/// Whose host key is good enough to send a password or a command to.
+///
+/// There is no default: a pool is built with one of these, so that the choice stands in the
+/// source. Connections are shared only under equal policies.
+///
+/// Host keys are plain keys. Host certificates are not negotiated, so `@cert-authority` lines
+/// trust nothing here.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HostKeyPolicy {
+    trust: Trust,
+}
+
+/// What a policy trusts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Trust {
+    /// What these known_hosts files list, in order.
+    Files(Vec<PathBuf>),
+    /// What this file lists, and the first key of a host that it does not list.
+    AcceptNew(PathBuf),
+    /// One public key line or SHA-256 fingerprint.
+    Pinned(String),
+    /// Every key.
+    Anything,
+}
+
+impl HostKeyPolicy {
+    /// The files that ssh reads: `~/.ssh/known_hosts` and `known_hosts2`, then
+    /// `/etc/ssh/ssh_known_hosts` and `ssh_known_hosts2` (ssh_config's `UserKnownHostsFile` and
+    /// `GlobalKnownHostsFile` defaults), under `StrictHostKeyChecking yes`: a key that none of them
+    /// lists for the host is refused.
+    ///
+    /// Hashed names, wildcards, negation, `[host]:port` and `@revoked` mean what they mean to ssh.
+    /// A file that does not exist lists nothing; one that exists and cannot be read is an error,
+    /// because it may revoke keys. `~` is `$HOME`, or else what the user database says.
+    #[must_use]
+    pub fn known_hosts() -> Self {
+        let user = std::env::home_dir().map(|home| home.join(".ssh"));
+        let system = if cfg!(windows) {
+            std::env::var_os("ProgramData").map(|data| Path::new(&data).join("ssh"))
+        } else {
+            Some(PathBuf::from("/etc/ssh"))
+        };
+        let in_user = ["known_hosts", "known_hosts2"];
+        let in_system = ["ssh_known_hosts", "ssh_known_hosts2"];
+        let files = user
+            .iter()
+            .flat_map(|folder| in_user.map(|name| folder.join(name)))
+            .chain(
+                system
+                    .iter()
+                    .flat_map(|folder| in_system.map(|name| folder.join(name))),
+            )
+            .collect();
+        Self {
+            trust: Trust::Files(files),
+        }
+    }
+
+    /// This known_hosts file and no other, otherwise like [`known_hosts`](Self::known_hosts).
+    #[must_use]
+    pub fn known_hosts_file(path: impl Into<PathBuf>) -> Self {
+        Self {
+            trust: Trust::Files(vec![path.into()]),
+        }
+    }
+
+    /// This key and no other: a public key line as in a `.pub` file (`ssh-ed25519 AAAA… comment`),
+    /// or a fingerprint as `ssh-keygen -l` prints it (`SHA256:…`).
+    ///
+    /// Prefer the line: it also says which of its keys to ask the server for. With a fingerprint
+    /// the server answers with the key of its first algorithm that both sides support, which must
+    /// be the pinned one.
+    ///
+    /// What is neither is reported by `PoolBuilder::build`.
+    #[must_use]
+    pub fn pinned(key: impl Into<String>) -> Self {
+        Self {
+            trust: Trust::Pinned(key.into()),
+        }
+    }
+
+    /// Trust on first use, like ssh's `StrictHostKeyChecking accept-new` with `path` as the only
+    /// known_hosts file: the key of a host that the file does not list is accepted and appended, a
+    /// changed or revoked key is refused.
+    ///
+    /// The first connection to each host is open to impersonation. The file is created with mode
+    /// 0600 and its missing parent folders with 0700; a key that cannot be stored is not accepted.
+    #[must_use]
+    pub fn accept_new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            trust: Trust::AcceptNew(path.into()),
+        }
+    }
+
+    /// Every key, unseen. Whoever sits between sees passwords and commands, and runs what he
+    /// likes in the server's name: for throw-away machines on networks that nobody else is on.
+    #[must_use]
+    pub fn dangerous_accept_any() -> Self {
+        Self {
+            trust: Trust::Anything,
+        }
+    }
+
+    pub(crate) fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// Checks what can be checked without a file or a server.
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        match &self.trust {
+            Trust::Pinned(text) => {
+                crate::transport::check_pin(text).map_err(|reason| Error::InvalidInput {
+                    what: "pinned host key",
+                    reason,
+                })
+            }
+            Trust::Files(_) | Trust::AcceptNew(_) | Trust::Anything => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
+
+    #[test]
+    fn known_hosts_reads_the_files_that_ssh_reads() {
+        let policy = HostKeyPolicy::known_hosts();
+        let Trust::Files(files) = policy.trust() else {
+            panic!("{policy:?}")
+        };
+        let names: Vec<_> = files.iter().filter_map(|path| path.file_name()).collect();
+        if cfg!(unix) && std::env::home_dir().is_some() {
+            assert_eq!(
+                names,
+                [
+                    "known_hosts",
+                    "known_hosts2",
+                    "ssh_known_hosts",
+                    "ssh_known_hosts2"
+                ]
+            );
+            assert_eq!(files[2], Path::new("/etc/ssh/ssh_known_hosts"));
+        }
+        assert!(policy.validate().is_ok());
+    }
+
+    #[test]
+    fn a_pin_is_a_public_key_or_a_sha256_fingerprint() {
+        let fingerprint = "SHA256:ldyiXa1JQakitNU5tErauu8DvWQ1dZ7aXu+rm7KQuog";
+        for good in [
+            KEY,
+            &format!("{KEY} a comment"),
+            &format!("  {KEY}\n"),
+            fingerprint,
+        ] {
+            assert!(HostKeyPolicy::pinned(good).validate().is_ok(), "{good:?}");
+        }
+        for bad in [
+            "",
+            "web-1",
+            "SHA256:",
+            "SHA256:short",
+            "MD5:16:27:ac:a5:76:28:2d:36:63:1b:56:4d:eb:df:a6:48",
+            "ssh-ed25519",
+            "ssh-ed25519 AAAA",
+            "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ",
+        ] {
+            let error = HostKeyPolicy::pinned(bad).validate().unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    Error::InvalidInput {
+                        what: "pinned host key",
+                        ..
+                    }
+                ),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn policies_are_compared_by_content() {
+        assert_eq!(
+            HostKeyPolicy::pinned(KEY),
+            HostKeyPolicy::pinned(KEY.to_owned())
+        );
+        assert_ne!(
+            HostKeyPolicy::accept_new("/a"),
+            HostKeyPolicy::known_hosts_file("/a")
+        );
+        assert_ne!(
+            HostKeyPolicy::accept_new("/a"),
+            HostKeyPolicy::accept_new("/b")
+        );
+    }
+}

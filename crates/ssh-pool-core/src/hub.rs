@@ -1,0 +1,523 @@
+//! One host as one caller may use it: its connections, its queue, its spare channels.
+//!
+//! The hub carries out what the books ([`slots`]) decide. Every transition has the same shape:
+//! lock, tell the books what happened, take the actions, unlock, carry them out. No lock is held
+//! across an await, a spawn or anybody else's code.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, oneshot};
+
+use crate::error::{Cause, CommandState, Error, Phase};
+use crate::inbox::End;
+use crate::transport::{Channel, Endpoint, Link, OpenError, Transport};
+
+mod budget;
+mod channels;
+mod dial;
+mod lease;
+mod sessions;
+mod slots;
+
+pub(crate) use budget::{Budget, Budgets};
+use channels::Channels;
+pub(crate) use lease::Lease;
+use sessions::Mark;
+pub(crate) use sessions::View;
+pub(crate) use slots::Rules;
+use slots::{Action, ConnectionId, Hand, Refusal, Slots, Tally};
+
+/// What a waiter is told.
+type Answer = Result<Ready, Error>;
+type Waiter = oneshot::Sender<Answer>;
+
+/// An opened session channel that has not been used.
+pub(crate) struct Ready {
+    connection: ConnectionId,
+    channel: Channel,
+    /// Counted as leased rather than as a spare. Changed under the hub's lock only.
+    leased: Arc<AtomicBool>,
+}
+
+/// The waiting times that the hub itself keeps.
+#[derive(Debug, Clone)]
+pub(crate) struct Patience {
+    pub(crate) acquire: Duration,
+    pub(crate) lifetime: Duration,
+}
+
+pub(crate) struct Hub {
+    endpoint: Endpoint,
+    transport: Arc<dyn Transport>,
+    patience: Patience,
+    budget: Budget,
+    runtime: Handle,
+    channels: Channels,
+    books: Mutex<Books>,
+    /// Something has ended: somebody may be waiting for the last one.
+    ended: Notify,
+}
+
+struct Books {
+    slots: Slots<Waiter>,
+    links: HashMap<ConnectionId, Arc<dyn Link>>,
+    /// Opened for nobody, on the way into the pool of idle channels.
+    unclaimed: Vec<Ready>,
+    dials: dial::History,
+    next_id: u64,
+}
+
+/// What the status shows of a hub.
+pub(crate) struct Snapshot {
+    pub(crate) name: Arc<str>,
+    pub(crate) tally: Tally,
+    pub(crate) learned: u32,
+    pub(crate) dialling: u32,
+    pub(crate) waiting: usize,
+    pub(crate) connections: Vec<View>,
+    pub(crate) last_error: Option<Error>,
+}
+
+fn now() -> Instant {
+    // tokio's clock, so that a test's paused time is everybody's time.
+    tokio::time::Instant::now().into_std()
+}
+
+impl Hub {
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        transport: Arc<dyn Transport>,
+        rules: Rules,
+        patience: Patience,
+        budget: Budget,
+        runtime: Handle,
+    ) -> Arc<Self> {
+        let most = usize::try_from(rules.connections.saturating_mul(rules.sessions));
+        Arc::new_cyclic(|hub: &Weak<Self>| Self {
+            endpoint,
+            transport,
+            patience,
+            budget,
+            runtime,
+            channels: Channels::new(hub.clone(), most.unwrap_or(usize::MAX)),
+            books: Mutex::new(Books {
+                slots: Slots::new(rules),
+                links: HashMap::new(),
+                unclaimed: Vec::new(),
+                dials: dial::History::default(),
+                next_id: 0,
+            }),
+            ended: Notify::new(),
+        })
+    }
+
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.endpoint.name
+    }
+
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    pub(crate) fn acquire_timeout(&self) -> Duration {
+        self.patience.acquire
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One transition: tells the books what happened, then does what follows from it.
+    fn transition<T>(self: &Arc<Self>, happened: impl FnOnce(&mut Books, Instant) -> T) -> T {
+        let (result, actions) = {
+            let mut books = self.books();
+            let result = happened(&mut books, now());
+            (result, books.slots.take_actions())
+        };
+        for action in actions {
+            self.carry_out(action);
+        }
+        result
+    }
+
+    // ── for those who want a channel ─────────────────────────────────────────────────────────
+
+    /// A channel, ready for one command: a spare, or one opened for this call, on a connection
+    /// that may first have to be dialled.
+    ///
+    /// Cancel safe: a dropped call loses its place in the queue and nothing else. What was
+    /// started for it goes to the next one.
+    pub(crate) async fn checkout(self: &Arc<Self>, deadline: Instant) -> Result<Lease, Error> {
+        let started = now();
+        match tokio::time::timeout_at(deadline.into(), self.channels.get()).await {
+            Ok(Ok(channel)) => Ok(Lease::new(self.clone(), channel)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(self.overdue(deadline.saturating_duration_since(started))),
+        }
+    }
+
+    fn overdue(&self, after: Duration) -> Error {
+        let books = self.books();
+        Error::Timeout {
+            target: self.endpoint.name.clone(),
+            phase: if books.slots.live() > 0 {
+                Phase::Queue
+            } else {
+                Phase::Connect
+            },
+            after,
+            state: CommandState::NotStarted,
+            source: books.dials.last_error().map(Cause::new),
+        }
+    }
+
+    /// Opens or waits for a channel: what the pool of idle channels does when it has none.
+    async fn create(self: &Arc<Self>) -> Answer {
+        let waiting = self.transition(|books, now| {
+            if books.slots.is_closed() {
+                return Err(Err(self.closed_error()));
+            }
+            while let Some(ready) = books.unclaimed.pop() {
+                if Self::claim(books, &ready, now) {
+                    return Err(Ok(ready));
+                }
+            }
+            if books.slots.live() == 0
+                && let Some(error) = books.dials.fresh_failure(now)
+            {
+                return Err(Err(error));
+            }
+            let (answer, wait) = oneshot::channel();
+            let ticket = books.slots.wait(answer, now);
+            Ok(lease::Waiting::new(self.clone(), ticket, wait))
+        });
+        match waiting {
+            Ok(waiting) => waiting.answer().await,
+            Err(answer) => answer,
+        }
+    }
+
+    /// Takes an unused channel for a command, if it is still good.
+    fn claim(books: &mut Books, ready: &Ready, now: Instant) -> bool {
+        // An ended channel has been, or is about to be, counted by its end.
+        let good = !ready.channel.inbox.has_ended() && books.slots.claim(ready.connection, now);
+        if good {
+            ready.leased.store(true, Ordering::Relaxed);
+        }
+        good
+    }
+
+    /// The idle channel is wanted for a command.
+    fn recycle(self: &Arc<Self>, ready: &Ready) -> bool {
+        self.transition(|books, now| Self::claim(books, ready, now))
+    }
+
+    /// A channel that nobody waited for and that is on its way into the idle ones.
+    fn next_unclaimed(&self) -> Option<Ready> {
+        self.books().unclaimed.pop()
+    }
+
+    /// A leased channel came back unused. Says where it goes now.
+    fn hand_on(self: &Arc<Self>, ready: &Ready) -> Hand<Waiter> {
+        self.transition(|books, now| {
+            if ready.channel.inbox.has_ended() {
+                return Hand::Discard;
+            }
+            let hand = books.slots.unclaimed(ready.connection, now);
+            ready
+                .leased
+                .store(matches!(hand, Hand::To(_)), Ordering::Relaxed);
+            hand
+        })
+    }
+
+    /// The answer did not reach its waiter: the channel goes to the next one.
+    fn give_back(self: &Arc<Self>, ready: Ready) {
+        match self.hand_on(&ready) {
+            Hand::To(waiter) => self.answer(waiter, ready),
+            Hand::Spare => self.park(ready),
+            Hand::Discard => {}
+        }
+    }
+
+    fn answer(self: &Arc<Self>, waiter: Waiter, ready: Ready) {
+        if let Err(Ok(ready)) = waiter.send(Ok(ready)) {
+            self.give_back(ready);
+        }
+    }
+
+    /// Puts a spare among the idle channels.
+    fn park(self: &Arc<Self>, ready: Ready) {
+        self.books().unclaimed.push(ready);
+        let hub = self.clone();
+        self.runtime.spawn(async move {
+            hub.channels.park().await;
+            hub.match_idle();
+        });
+    }
+
+    /// Somebody may have begun to wait while a channel was on its way to the idle ones.
+    fn match_idle(self: &Arc<Self>) {
+        self.transition(|books, now| books.slots.wake_waiters(now));
+    }
+
+    fn abandon(self: &Arc<Self>, ticket: slots::Ticket) {
+        self.transition(|books, _| books.slots.abandon(ticket));
+    }
+
+    // ── what the books ask for ───────────────────────────────────────────────────────────────
+
+    fn carry_out(self: &Arc<Self>, action: Action) {
+        match action {
+            Action::Dial => self.dial(),
+            Action::Open { on, mark } => self.open(on, mark),
+            Action::Ping { on, mark } => self.ping(on, mark),
+            Action::Disconnect(on) => self.disconnect(on),
+            Action::Reclaim => {
+                for ready in self.channels.take_idle(|_| true) {
+                    self.reclaim(ready);
+                }
+            }
+            Action::Sweep => {
+                let alive: Vec<_> = self.books().slots.alive().collect();
+                for ready in self
+                    .channels
+                    .take_idle(|ready| !alive.contains(&ready.connection))
+                {
+                    self.reclaim(ready);
+                }
+            }
+            Action::WakeAt(at) => {
+                let hub = Arc::downgrade(self);
+                self.runtime.spawn(async move {
+                    tokio::time::sleep_until(at.into()).await;
+                    if let Some(hub) = hub.upgrade() {
+                        hub.transition(|books, now| books.slots.wake(now));
+                    }
+                });
+            }
+        }
+    }
+
+    fn link(&self, id: ConnectionId) -> Option<Arc<dyn Link>> {
+        self.books().links.get(&id).cloned()
+    }
+
+    /// Opens a channel, in a task of its own: a dropped open would keep its slot on the server.
+    fn open(self: &Arc<Self>, on: ConnectionId, mark: Mark) {
+        let hub = self.clone();
+        let link = self.link(on);
+        self.runtime.spawn(async move {
+            let result = match link {
+                Some(link) => link.open().await,
+                None => Err(OpenError::Lost),
+            };
+            match result {
+                Ok(channel) => hub.opened(on, mark, channel),
+                Err(OpenError::Refused(reason)) => hub.refused(on, mark, reason),
+                Err(OpenError::Lost) => hub.transition(|books, _| books.slots.open_lost(on)),
+            }
+        });
+    }
+
+    fn opened(self: &Arc<Self>, on: ConnectionId, mark: Mark, channel: Channel) {
+        let inbox = channel.inbox.clone();
+        let leased = Arc::new(AtomicBool::new(false));
+        let ready = Ready {
+            connection: on,
+            channel,
+            leased: leased.clone(),
+        };
+        let hand = self.transition(|books, now| {
+            let hand = books.slots.opened(on, mark, now);
+            leased.store(matches!(hand, Hand::To(_)), Ordering::Relaxed);
+            hand
+        });
+        if !matches!(hand, Hand::Discard) {
+            let hub = Arc::downgrade(self);
+            inbox.on_end(move |end| {
+                if let Some(hub) = hub.upgrade() {
+                    hub.channel_ended(on, &leased, end);
+                }
+            });
+        }
+        match hand {
+            Hand::To(waiter) => self.answer(waiter, ready),
+            Hand::Spare => self.park(ready),
+            Hand::Discard => {}
+        }
+    }
+
+    fn refused(self: &Arc<Self>, on: ConnectionId, mark: Mark, reason: String) {
+        tracing::debug!(host = %self.name(), connection = on.0, reason, "session open refused");
+        let told = self.transition(|books, now| match books.slots.refused(on, mark, now) {
+            Refusal::Absorbed => None,
+            Refusal::Hard(waiters) => {
+                let error = Error::SessionRefused {
+                    target: self.endpoint.name.clone(),
+                    reason,
+                };
+                books.dials.give_up(error.clone(), now);
+                Some((waiters, error))
+            }
+        });
+        if let Some((waiters, error)) = told {
+            tell(waiters, &error);
+        }
+    }
+
+    fn channel_ended(self: &Arc<Self>, on: ConnectionId, leased: &AtomicBool, end: &End) {
+        self.transition(|books, now| match end {
+            End::Closed => books.slots.closed(on, leased.load(Ordering::Relaxed), now),
+            End::ClosedHere => books
+                .slots
+                .forsaken(on, leased.load(Ordering::Relaxed), now),
+            // `died` has taken care of everything on that connection.
+            End::Lost(_) => {}
+        });
+    }
+
+    fn reclaim(self: &Arc<Self>, ready: Ready) {
+        let hand = self.transition(|books, now| {
+            if ready.channel.inbox.has_ended() {
+                return Hand::Discard;
+            }
+            let hand = books.slots.reclaimed(ready.connection, now);
+            ready
+                .leased
+                .store(matches!(hand, Hand::To(_)), Ordering::Relaxed);
+            hand
+        });
+        match hand {
+            Hand::To(waiter) => self.answer(waiter, ready),
+            Hand::Spare => self.park(ready),
+            Hand::Discard => {}
+        }
+    }
+
+    fn ping(self: &Arc<Self>, on: ConnectionId, mark: Mark) {
+        let hub = self.clone();
+        let link = self.link(on);
+        self.runtime.spawn(async move {
+            if let Some(link) = link {
+                link.ping().await;
+            }
+            hub.transition(|books, now| books.slots.pinged(on, mark, now));
+        });
+    }
+
+    fn disconnect(self: &Arc<Self>, on: ConnectionId) {
+        if let Some(link) = self.link(on) {
+            self.runtime.spawn(async move { link.disconnect().await });
+        }
+    }
+
+    fn connected(self: &Arc<Self>, link: Arc<dyn Link>) -> ConnectionId {
+        let lifetime = self.patience.lifetime.mul_f64(0.9 + 0.2 * fastrand::f64());
+        let id = self.transition(|books, now| {
+            books.next_id += 1;
+            let id = ConnectionId(books.next_id);
+            books.links.insert(id, link.clone());
+            books.dials.succeeded();
+            books.slots.dialled(id, now, now + lifetime);
+            id
+        });
+        let hub = Arc::downgrade(self);
+        link.lifeline().on_end(move |cause| {
+            if let Some(hub) = hub.upgrade() {
+                hub.died(id, cause);
+            }
+        });
+        id
+    }
+
+    fn died(self: &Arc<Self>, id: ConnectionId, cause: &Cause) {
+        tracing::debug!(host = %self.name(), connection = id.0, %cause, "connection ended");
+        let link = self.transition(|books, now| {
+            books.unclaimed.retain(|ready| ready.connection != id);
+            books.slots.died(id, now);
+            books.links.remove(&id)
+        });
+        drop(link);
+        self.ended.notify_waiters();
+    }
+
+    // ── for the pool ─────────────────────────────────────────────────────────────────────────
+
+    /// Connections grow old or idle.
+    pub(crate) fn tick(self: &Arc<Self>) {
+        self.transition(|books, now| books.slots.tick(now));
+    }
+
+    /// Replaces every connection: no new commands on those there are, and a failed login may be
+    /// tried again.
+    pub(crate) fn evict(self: &Arc<Self>) {
+        self.transition(|books, now| {
+            books.dials.forget();
+            books.slots.evict(now);
+        });
+    }
+
+    /// Nothing is connected, under way, waited for or worth remembering.
+    pub(crate) fn is_unused(&self) -> bool {
+        let books = self.books();
+        books.slots.is_empty() && books.dials.fresh_failure(now()).is_none()
+    }
+
+    fn closed_error(&self) -> Error {
+        Error::Closed {
+            target: self.endpoint.name.clone(),
+        }
+    }
+
+    /// No new work from now on, and queued work is told so.
+    pub(crate) fn close(self: &Arc<Self>) {
+        let waiters = self.transition(|books, now| books.slots.close(now));
+        tell(waiters, &self.closed_error());
+        self.channels.close();
+    }
+
+    /// Waits until everything has ended. Cancel safe.
+    pub(crate) async fn drained(&self) {
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if self.books().slots.is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// Disconnects whatever is left.
+    pub(crate) async fn cut(&self) {
+        let links: Vec<_> = self.books().links.values().cloned().collect();
+        futures_util::future::join_all(links.iter().map(|link| link.disconnect())).await;
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let waiting = self.channels.waiting();
+        let books = self.books();
+        Snapshot {
+            name: self.endpoint.name.clone(),
+            tally: books.slots.tally(),
+            learned: books.slots.learned(),
+            dialling: books.slots.dialling(),
+            waiting: waiting.max(books.slots.waiting()),
+            connections: books.slots.views().collect(),
+            last_error: books.dials.last_error(),
+        }
+    }
+}
+
+fn tell(waiters: Vec<Waiter>, error: &Error) {
+    for waiter in waiters {
+        // A waiter that has gone needs no answer.
+        drop(waiter.send(Err(error.clone())));
+    }
+}

@@ -1,0 +1,121 @@
+//! The pool of session channels: the fair queue for them, their upper bound, and the idle ones.
+//!
+//! This is the only file that names deadpool. An object of the pool is a session channel, opened
+//! and ready for exec. It leaves the pool when the peer's CLOSE has been seen, so the pool's size
+//! is the truth about the server's slots. Idle objects are spare channels.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use deadpool::managed::{self, Manager, Metrics, PoolError, RecycleError, RecycleResult};
+
+use super::{Hub, Ready};
+use crate::error::Error;
+
+/// A channel in somebody's hands. Dropped, it lies among the idle ones again.
+pub(super) type Pooled = managed::Object<Opener>;
+
+tokio::task_local! {
+    /// Set while a spare is being put among the idle channels.
+    static PARKING: ();
+}
+
+pub(super) struct Opener {
+    hub: Weak<Hub>,
+}
+
+impl Manager for Opener {
+    type Type = Ready;
+    type Error = Option<Error>;
+
+    async fn create(&self) -> Result<Ready, Self::Error> {
+        let hub = self.hub.upgrade().ok_or(None)?;
+        if PARKING.try_with(|()| ()).is_ok() {
+            // Somebody may have taken it on the way: then there is nothing to park.
+            return hub.next_unclaimed().ok_or(None);
+        }
+        hub.create().await.map_err(Some)
+    }
+
+    async fn recycle(&self, ready: &mut Ready, _: &Metrics) -> RecycleResult<Self::Error> {
+        let good = match self.hub.upgrade() {
+            // Parking met another spare first; it goes straight back.
+            Some(_) if PARKING.try_with(|()| ()).is_ok() => !ready.channel.inbox.has_ended(),
+            Some(hub) => hub.recycle(ready),
+            None => false,
+        };
+        if good {
+            Ok(())
+        } else {
+            tracing::debug!(connection = ready.connection.0, "a spare channel had died");
+            Err(RecycleError::message("the spare has died"))
+        }
+    }
+}
+
+pub(super) struct Channels {
+    pool: managed::Pool<Opener>,
+    hub: Weak<Hub>,
+}
+
+impl Channels {
+    /// At most `most` channels at once, idle ones included.
+    pub(super) fn new(hub: Weak<Hub>, most: usize) -> Self {
+        // Without time-outs of its own the builder has nothing to refuse; the caller's deadline
+        // is kept around the whole of `get`.
+        let pool = managed::Pool::builder(Opener { hub: hub.clone() })
+            .max_size(most)
+            .build();
+        let pool = pool.unwrap_or_else(|_| unreachable!("no time-outs are configured"));
+        Self { pool, hub }
+    }
+
+    /// The next channel: fair among all who ask. Cancel safe.
+    pub(super) async fn get(&self) -> Result<Pooled, Error> {
+        match self.pool.get().await {
+            Ok(channel) => Ok(channel),
+            Err(PoolError::Backend(Some(error))) => Err(error),
+            Err(_) => Err(self.closed()),
+        }
+    }
+
+    fn closed(&self) -> Error {
+        match self.hub.upgrade() {
+            Some(hub) => hub.closed_error(),
+            None => Error::Closed { target: "".into() },
+        }
+    }
+
+    /// Puts an unclaimed channel among the idle ones, if there is one and the queue is free. If
+    /// not, the next in the queue finds it unclaimed.
+    pub(super) async fn park(&self) {
+        let at_once = managed::Timeouts {
+            wait: Some(Duration::ZERO),
+            create: None,
+            recycle: None,
+        };
+        if let Ok(channel) = PARKING.scope((), self.pool.timeout_get(&at_once)).await {
+            drop(channel);
+        }
+    }
+
+    /// Takes those idle channels out that `which` points at.
+    pub(super) fn take_idle(&self, which: impl Fn(&Ready) -> bool) -> Vec<Ready> {
+        self.pool.retain(|ready, _| !which(ready)).removed
+    }
+
+    /// Those who ask for a channel and have none.
+    pub(super) fn waiting(&self) -> usize {
+        self.pool.status().waiting
+    }
+
+    /// Answers everybody in the queue with `Closed`, and drops the idle channels.
+    pub(super) fn close(&self) {
+        self.pool.close();
+    }
+}
+
+/// Takes a channel out of the pool for good: its slot is free, or gone with its connection.
+pub(super) fn take_out(channel: Pooled) -> Ready {
+    managed::Object::take(channel)
+}

@@ -1,0 +1,232 @@
+//! Dials: in a task of their own, so that they outlive the caller who needed them first, with
+//! back-off between failures, and with one shared failure for everybody who waited.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::Instrument;
+
+use super::{Hub, tell};
+use crate::error::Error;
+use crate::transport::DialError;
+
+/// The first pause after a failed dial; it doubles up to the longest, with jitter.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A passing failure is tried again this often before the waiters hear of it.
+const TRIES: u32 = 8;
+/// A connection lost during authentication may also be the answer of an account that is locked,
+/// and counts as a failed login where the server keeps count.
+const LOGIN_TRIES: u32 = 2;
+
+/// What past dials of a host have taught.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// Failures since the last success.
+    failures: u32,
+    /// Failures since the waiters were last told.
+    tries: u32,
+    ever_connected: bool,
+    last_error: Option<Error>,
+    /// Until then, the last error answers instead of another dial.
+    fail_fast_until: Option<Instant>,
+}
+
+/// What to do after a failed dial.
+struct Verdict {
+    not_before: Instant,
+    try_again: bool,
+}
+
+impl History {
+    pub(super) fn succeeded(&mut self) {
+        *self = Self {
+            ever_connected: true,
+            ..Self::default()
+        };
+    }
+
+    pub(super) fn forget(&mut self) {
+        *self = Self {
+            ever_connected: self.ever_connected,
+            ..Self::default()
+        };
+    }
+
+    pub(super) fn last_error(&self) -> Option<Error> {
+        self.last_error.clone()
+    }
+
+    /// A failure that is so recent that another dial would only annoy the server.
+    pub(super) fn fresh_failure(&self, now: Instant) -> Option<Error> {
+        let fresh = self.fail_fast_until.is_some_and(|until| now < until);
+        self.last_error.clone().filter(|_| fresh)
+    }
+
+    /// The host is reachable and useless: back off as after a failed dial.
+    pub(super) fn give_up(&mut self, error: Error, now: Instant) {
+        self.failures += 1;
+        self.tries = 0;
+        self.fail_fast_until = Some(now + pause(self.failures));
+        self.last_error = Some(error);
+    }
+
+    fn failed(&mut self, failure: DialError, now: Instant) -> Verdict {
+        // A server that was there a moment ago is probably restarting.
+        let restarting = self.ever_connected && matches!(failure.error, Error::Connect { .. });
+        let tries = if matches!(failure.error, Error::AuthLost { .. }) {
+            LOGIN_TRIES
+        } else {
+            TRIES
+        };
+        let try_again = (failure.passing || restarting) && self.tries + 1 < tries;
+        if try_again {
+            self.failures += 1;
+            self.tries += 1;
+            self.last_error = Some(failure.error);
+            return Verdict {
+                not_before: now + pause(self.failures),
+                try_again,
+            };
+        }
+        let cooldown = match &failure.error {
+            // Never again until then: sshd counts failed logins, and bans for them (9.8+).
+            Error::AuthRejected { cooldown, .. } => Some(*cooldown),
+            _ => None,
+        };
+        self.give_up(failure.error, now);
+        if let Some(cooldown) = cooldown {
+            self.fail_fast_until = Some(now + cooldown);
+        }
+        Verdict {
+            not_before: self.fail_fast_until.unwrap_or(now),
+            try_again,
+        }
+    }
+}
+
+fn pause(failures: u32) -> Duration {
+    let full = FIRST_PAUSE * (1 << failures.clamp(1, 7).saturating_sub(1));
+    full.min(LONGEST_PAUSE).mul_f64(0.5 + 0.5 * fastrand::f64())
+}
+
+impl Hub {
+    /// Dials once. The books have made sure that this is the only dial, or a wanted one.
+    pub(super) fn dial(self: &Arc<Self>) {
+        let span = tracing::info_span!(
+            "ssh_pool.dial",
+            host = %self.name(),
+            connection = tracing::field::Empty,
+            error = tracing::field::Empty,
+        );
+        let hub = self.clone();
+        self.runtime.spawn(
+            async move {
+                // The budget is for handshakes: it ends with this one.
+                let permit = hub.budget.acquire().await;
+                let result = hub.transport.dial(&hub.endpoint).await;
+                drop(permit);
+                let span = tracing::Span::current();
+                match result {
+                    Ok(link) => {
+                        let id = hub.connected(link);
+                        span.record("connection", id.0);
+                        tracing::debug!("connected");
+                    }
+                    Err(failure) => {
+                        span.record("error", tracing::field::display(&failure.error));
+                        tracing::debug!("dial failed");
+                        hub.dial_failed(failure);
+                    }
+                }
+            }
+            .instrument(span),
+        );
+    }
+
+    fn dial_failed(self: &Arc<Self>, failure: DialError) {
+        let error = failure.error.clone();
+        let told = self.transition(|books, now| {
+            let verdict = books.dials.failed(failure, now);
+            books
+                .slots
+                .dial_failed(now, verdict.not_before, verdict.try_again)
+        });
+        tell(told, &error);
+        self.ended.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Cause;
+
+    fn refused() -> DialError {
+        let source = Cause::new("refused");
+        DialError {
+            error: Error::Connect {
+                target: "t".into(),
+                source,
+            },
+            passing: false,
+        }
+    }
+
+    #[test]
+    fn pauses_grow_and_stay_bounded() {
+        for failures in 1..40 {
+            let pause = pause(failures);
+            assert!(
+                pause >= FIRST_PAUSE / 2 && pause <= LONGEST_PAUSE,
+                "{failures}: {pause:?}"
+            );
+        }
+        assert!(pause(6) > pause(1));
+    }
+
+    #[test]
+    fn a_refused_connection_is_an_answer_from_a_host_never_seen() {
+        let mut history = History::default();
+        let now = Instant::now();
+        assert!(!history.failed(refused(), now).try_again);
+        assert!(history.fresh_failure(now).is_some());
+        assert!(history.fresh_failure(now + LONGEST_PAUSE).is_none());
+    }
+
+    #[test]
+    fn a_refused_connection_is_a_restart_of_a_host_that_was_there() {
+        let mut history = History::default();
+        history.succeeded();
+        let now = Instant::now();
+        let tries = (0..20)
+            .take_while(|_| history.failed(refused(), now).try_again)
+            .count();
+        assert_eq!(tries, (TRIES - 1) as usize);
+    }
+
+    #[test]
+    fn a_refused_login_is_remembered_for_its_cooldown() {
+        let cooldown = Duration::from_secs(60);
+        let error = Error::AuthRejected {
+            target: "t".into(),
+            tried: Vec::new(),
+            allowed: String::new(),
+            cooldown,
+        };
+        let mut history = History::default();
+        let now = Instant::now();
+        let verdict = history.failed(
+            DialError {
+                error,
+                passing: false,
+            },
+            now,
+        );
+        assert!(!verdict.try_again);
+        assert_eq!(verdict.not_before, now + cooldown);
+        let almost = now + cooldown - Duration::from_millis(1);
+        assert!(history.fresh_failure(almost).is_some());
+        assert!(history.fresh_failure(now + cooldown).is_none());
+    }
+}

@@ -1,0 +1,109 @@
+//! A channel while it belongs to one command, and the wait for one.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::channels::{self, Pooled};
+use super::slots::{Hand, Ticket};
+use super::{Answer, Hub, Ready};
+use crate::transport::Channel;
+
+/// A place in the queue. Dropped, it gives the place up, and passes on what had already been
+/// handed to it.
+pub(super) struct Waiting {
+    hub: Arc<Hub>,
+    ticket: Option<Ticket>,
+    answer: oneshot::Receiver<Answer>,
+}
+
+impl Waiting {
+    pub(super) fn new(hub: Arc<Hub>, ticket: Ticket, answer: oneshot::Receiver<Answer>) -> Self {
+        Self {
+            hub,
+            ticket: Some(ticket),
+            answer,
+        }
+    }
+
+    pub(super) async fn answer(mut self) -> Answer {
+        let answer = (&mut self.answer).await;
+        self.ticket = None;
+        answer.unwrap_or_else(|_| Err(self.hub.closed_error()))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket.take() else {
+            return;
+        };
+        self.answer.close();
+        match self.answer.try_recv() {
+            Ok(Ok(ready)) => self.hub.give_back(ready),
+            _ => self.hub.abandon(ticket),
+        }
+    }
+}
+
+/// An opened channel for one command.
+///
+/// Dropped unused, the channel is a spare again. Once the command has begun, the lease is kept by
+/// the channel's inbox: it ends when the channel has ended, whatever became of the caller.
+pub(crate) struct Lease {
+    hub: Arc<Hub>,
+    pooled: Option<Pooled>,
+    channel: Channel,
+    connection: u64,
+}
+
+impl Lease {
+    pub(super) fn new(hub: Arc<Hub>, pooled: Pooled) -> Self {
+        let Ready {
+            channel,
+            connection,
+            ..
+        } = &*pooled;
+        let (channel, connection) = (channel.clone(), connection.0);
+        Self {
+            hub,
+            pooled: Some(pooled),
+            channel,
+            connection,
+        }
+    }
+
+    /// For traces.
+    pub(crate) fn connection(&self) -> u64 {
+        self.connection
+    }
+
+    /// The channel is used from now on. `None`: it died while it lay idle; take another.
+    pub(crate) fn begin(self, output_cap: Option<usize>) -> Option<Channel> {
+        let channel = self.channel.clone();
+        match channel.inbox.begin(output_cap, self) {
+            Ok(()) => Some(channel),
+            Err(_dead) => None,
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(pooled) = self.pooled.take() else {
+            return;
+        };
+        if self.channel.inbox.is_spent() {
+            drop(channels::take_out(pooled));
+            return;
+        }
+        match self.hub.hand_on(&pooled) {
+            Hand::To(waiter) => self.hub.answer(waiter, channels::take_out(pooled)),
+            Hand::Spare => {
+                drop(pooled);
+                self.hub.match_idle();
+            }
+            Hand::Discard => drop(channels::take_out(pooled)),
+        }
+    }
+}

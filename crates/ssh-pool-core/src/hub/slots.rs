@@ -1,0 +1,628 @@
+//! What the pool knows about one host's connections, and every decision that follows from it.
+//!
+//! Plain state: no I/O, no clock of its own, no tokio. Each thing that happens is one method; it
+//! updates the counts and leaves [`Action`]s behind, which the caller takes under the same lock
+//! and carries out after it. That is what makes the decisions here testable by themselves.
+//!
+//! A session slot of a connection goes round like this (RFC 4254, section 5):
+//!
+//! ```text
+//!            OPEN sent        confirmed            taken by a command     peer's CLOSE seen
+//!   room ───▶ opening ───────▶ ready (a spare) ───▶ leased ──────────────▶ cooling ───▶ room
+//!                │ refused                                                    ▲
+//!                ▼                                        one round trip proves that
+//!              room                                       the server has freed it
+//! ```
+//!
+//! A slot cools because sshd frees a session only after it has worked off its whole input
+//! buffer: a CLOSE and the next OPEN in one segment are refused every time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::sessions::{Lesson, Mark, Sessions, View};
+
+/// One connection, for as long as the process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ConnectionId(pub(crate) u64);
+
+/// A waiter's place in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket(u64);
+
+/// The rules, from `Limits` and `Timeouts`.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    /// Connections that take new commands, at most.
+    pub(crate) connections: u32,
+    /// Where the session limit starts, and how far it may creep back up.
+    pub(crate) sessions: u32,
+    /// Dials in flight at once, at most.
+    pub(crate) handshakes: u32,
+    /// How long the oldest waiter waits on live connections before another one is dialled.
+    pub(crate) patience: Duration,
+    /// A connection that ran nothing for this long is closed.
+    pub(crate) idle: Duration,
+    /// After this long without a refusal the learned limit creeps up by one.
+    pub(crate) recovery: Duration,
+}
+
+/// What the caller of a transition has to do next, outside the lock.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Dial one connection.
+    Dial,
+    /// Open a session channel; report `opened` or `refused` with this mark.
+    Open { on: ConnectionId, mark: Mark },
+    /// Make one round trip; report `pinged` with this mark.
+    Ping { on: ConnectionId, mark: Mark },
+    /// Somebody waits while spares lie idle: hand them over.
+    Reclaim,
+    /// Throw out spares of connections that are gone or retiring.
+    Sweep,
+    /// Say goodbye to a connection that nobody uses.
+    Disconnect(ConnectionId),
+    /// Call `wake` at this time.
+    WakeAt(Instant),
+}
+
+/// Where an opened channel goes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Hand<W> {
+    /// To this waiter; it is leased from now on.
+    To(W),
+    /// Nobody waits: it is a spare.
+    Spare,
+    /// Its connection is on the way out: forget it.
+    Discard,
+}
+
+/// What a refused open means.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refusal<W> {
+    /// The queue takes care of it; the caller never sees it.
+    Absorbed,
+    /// The server takes no session at all: tell all of these.
+    Hard(Vec<W>),
+}
+
+/// Counts for the status; totals since the host was first used.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tally {
+    pub(crate) dials: u64,
+    pub(crate) failed_dials: u64,
+    pub(crate) opens: u64,
+    pub(crate) refused_opens: u64,
+    pub(crate) commands: u64,
+    pub(crate) peak_connections: u32,
+}
+
+#[derive(Debug)]
+struct Waiter<W> {
+    ticket: Ticket,
+    since: Instant,
+    who: W,
+}
+
+/// The books of one host. `W` is whatever identifies a waiter to the caller.
+#[derive(Debug)]
+pub(crate) struct Slots<W> {
+    rules: Rules,
+    learned: u32,
+    learned_at: Option<Instant>,
+    connections: BTreeMap<ConnectionId, Sessions>,
+    waiters: VecDeque<Waiter<W>>,
+    tickets: u64,
+    dialling: u32,
+    dial_not_before: Option<Instant>,
+    wake_at: Option<Instant>,
+    closed: bool,
+    /// How much the server dislikes unused session channels.
+    dislike: u32,
+    tally: Tally,
+    actions: Vec<Action>,
+}
+
+/// What a spare that the server closes adds to the dislike; one that is used takes one off.
+const DEAD_SPARE: u32 = 2;
+/// From this dislike on no spares are opened. dropbear closes every unused session channel when
+/// the process of another one ends.
+const NO_SPARES: u32 = 6;
+
+impl<W> Slots<W> {
+    pub(crate) fn new(rules: Rules) -> Self {
+        Self {
+            learned: rules.sessions,
+            rules,
+            learned_at: None,
+            connections: BTreeMap::new(),
+            waiters: VecDeque::new(),
+            tickets: 0,
+            dialling: 0,
+            dial_not_before: None,
+            wake_at: None,
+            closed: false,
+            dislike: 0,
+            tally: Tally::default(),
+            actions: Vec::new(),
+        }
+    }
+
+    /// The actions that the transitions so far have left behind.
+    pub(crate) fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    // ── waiters ──────────────────────────────────────────────────────────────────────────────
+
+    /// A caller wants a channel and found no spare.
+    pub(crate) fn wait(&mut self, who: W, now: Instant) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.waiters.push_back(Waiter {
+            ticket,
+            since: now,
+            who,
+        });
+        self.pump(now);
+        ticket
+    }
+
+    /// A waiter has gone. What was started for it goes to the next one, or becomes a spare.
+    pub(crate) fn abandon(&mut self, ticket: Ticket) {
+        self.waiters.retain(|waiter| waiter.ticket != ticket);
+    }
+
+    /// Takes everybody out of the queue, to tell them that it is over.
+    pub(crate) fn dismiss(&mut self) -> Vec<W> {
+        self.waiters.drain(..).map(|waiter| waiter.who).collect()
+    }
+
+    // ── dials ────────────────────────────────────────────────────────────────────────────────
+
+    /// A dial has succeeded.
+    pub(crate) fn dialled(&mut self, id: ConnectionId, now: Instant, retire_at: Instant) {
+        self.dialling = self.dialling.saturating_sub(1);
+        self.dial_not_before = None;
+        self.tally.dials += 1;
+        self.connections
+            .insert(id, Sessions::new(self.closed, now, retire_at));
+        let all = u32::try_from(self.connections.len()).unwrap_or(u32::MAX);
+        self.tally.peak_connections = self.tally.peak_connections.max(all);
+        self.leave_if_unused(id);
+        self.pump(now);
+    }
+
+    /// A dial has failed; the next one waits until `not_before`. Returns the waiters to tell:
+    /// nobody if the failure is worth another try, or while another connection may serve them.
+    pub(crate) fn dial_failed(
+        &mut self,
+        now: Instant,
+        not_before: Instant,
+        try_again: bool,
+    ) -> Vec<W> {
+        self.dialling = self.dialling.saturating_sub(1);
+        self.tally.failed_dials += 1;
+        self.dial_not_before = Some(not_before);
+        let told = if try_again || self.dialling > 0 || self.live() > 0 {
+            Vec::new()
+        } else {
+            self.dismiss()
+        };
+        self.pump(now);
+        told
+    }
+
+    // ── channels ─────────────────────────────────────────────────────────────────────────────
+
+    /// The server granted an open.
+    pub(crate) fn opened(&mut self, id: ConnectionId, mark: Mark, now: Instant) -> Hand<W> {
+        self.tally.opens += 1;
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return Hand::Discard;
+        };
+        connection.granted(mark);
+        let hand = self.hand(id);
+        self.pump(now);
+        hand
+    }
+
+    /// The server refused an open.
+    pub(crate) fn refused(&mut self, id: ConnectionId, mark: Mark, now: Instant) -> Refusal<W> {
+        self.tally.refused_opens += 1;
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return Refusal::Absorbed;
+        };
+        let mut refusal = Refusal::Absorbed;
+        match connection.refused(mark, self.learned, now) {
+            Lesson::Retry => {}
+            Lesson::Limit(limit) => {
+                self.learned = limit;
+                self.learned_at = Some(now);
+            }
+            Lesson::Broken => self.retire(id, now),
+            Lesson::NoSessions => {
+                refusal = Refusal::Hard(self.dismiss());
+                self.retire(id, now);
+            }
+        }
+        self.pump(now);
+        refusal
+    }
+
+    /// An open came to nothing because its connection is going: `died` follows.
+    pub(crate) fn open_lost(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.opening = connection.opening.saturating_sub(1);
+        }
+    }
+
+    /// A spare is taken for a command. `false`: its connection takes no new commands.
+    #[must_use]
+    pub(crate) fn claim(&mut self, id: ConnectionId, now: Instant) -> bool {
+        let claimed = self.connections.get_mut(&id).is_some_and(|connection| {
+            connection.ready = connection.ready.saturating_sub(1);
+            if !connection.retiring {
+                connection.leased += 1;
+            }
+            !connection.retiring
+        });
+        if claimed {
+            self.tally.commands += 1;
+            self.dislike = self
+                .dislike
+                .saturating_sub(u32::from(self.dislike < NO_SPARES));
+            self.pump(now);
+        }
+        claimed
+    }
+
+    /// A lease came back unused: the channel is as good as new.
+    pub(crate) fn unclaimed(&mut self, id: ConnectionId, now: Instant) -> Hand<W> {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.leased = connection.leased.saturating_sub(1);
+            connection.idle_since = now;
+        }
+        self.tally.commands = self.tally.commands.saturating_sub(1);
+        let hand = self.hand(id);
+        self.leave_if_unused(id);
+        self.pump(now);
+        hand
+    }
+
+    /// A spare was taken out of the idle ones for a waiter.
+    pub(crate) fn reclaimed(&mut self, id: ConnectionId, now: Instant) -> Hand<W> {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.ready = connection.ready.saturating_sub(1);
+        }
+        let hand = self.hand(id);
+        self.pump(now);
+        hand
+    }
+
+    /// The peer's CLOSE of a channel has been seen, and ours is on its way.
+    pub(crate) fn closed(&mut self, id: ConnectionId, leased: bool, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        connection.release(leased);
+        connection.cool();
+        if leased {
+            connection.idle_since = now;
+        } else {
+            self.dislike = self.dislike.saturating_add(DEAD_SPARE);
+        }
+        self.leave_if_unused(id);
+        self.pump(now);
+    }
+
+    /// We closed a channel before the peer did. The transport will not tell us when the server
+    /// frees that slot, and keeps an entry for it: so the connection serves out and is replaced.
+    pub(crate) fn forsaken(&mut self, id: ConnectionId, leased: bool, now: Instant) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.release(leased);
+        }
+        self.retire(id, now);
+    }
+
+    /// A round trip that began at `mark` is complete.
+    pub(crate) fn pinged(&mut self, id: ConnectionId, mark: Mark, now: Instant) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.end_ping(mark);
+        }
+        self.pump(now);
+    }
+
+    // ── connections ──────────────────────────────────────────────────────────────────────────
+
+    /// A connection is gone, with everything on it.
+    pub(crate) fn died(&mut self, id: ConnectionId, now: Instant) {
+        if self
+            .connections
+            .remove(&id)
+            .is_some_and(|connection| connection.ready > 0)
+        {
+            self.actions.push(Action::Sweep);
+        }
+        self.pump(now);
+    }
+
+    /// No new commands on this connection; goodbye when the last one has finished.
+    pub(crate) fn retire(&mut self, id: ConnectionId, now: Instant) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.retiring = true;
+            if connection.ready > 0 {
+                self.actions.push(Action::Sweep);
+            }
+        }
+        self.leave_if_unused(id);
+        self.pump(now);
+    }
+
+    /// Retires every connection, and forgets what was learned from them.
+    pub(crate) fn evict(&mut self, now: Instant) {
+        self.learned = self.rules.sessions;
+        self.learned_at = None;
+        self.dislike = 0;
+        self.dial_not_before = None;
+        for id in self.connections.keys().copied().collect::<Vec<_>>() {
+            self.retire(id, now);
+        }
+    }
+
+    /// No new work from now on. Returns the waiters to tell; what runs may finish.
+    pub(crate) fn close(&mut self, now: Instant) -> Vec<W> {
+        self.closed = true;
+        self.evict(now);
+        self.dismiss()
+    }
+
+    /// Time has passed: connections grow old or idle, and limits creep back up.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        let idle = self.rules.idle;
+        let due: Vec<_> = (self.connections.iter())
+            .filter(|(_, c)| !c.retiring)
+            .filter(|(_, c)| {
+                let unused = c.leased == 0 && c.opening == 0 && now >= c.idle_since + idle;
+                unused || now >= c.retire_at
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.retire(id, now);
+        }
+        self.pump(now);
+    }
+
+    /// Looks again: a channel has been put among the idle ones since somebody began to wait.
+    pub(crate) fn wake_waiters(&mut self, now: Instant) {
+        self.pump(now);
+    }
+
+    /// A `WakeAt` is due.
+    pub(crate) fn wake(&mut self, now: Instant) {
+        self.wake_at = None;
+        self.pump(now);
+    }
+
+    // ── what others may know ─────────────────────────────────────────────────────────────────
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub(crate) fn learned(&self) -> u32 {
+        self.learned
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiters.len()
+    }
+
+    pub(crate) fn dialling(&self) -> u32 {
+        self.dialling
+    }
+
+    /// The connections that take new commands.
+    pub(crate) fn alive(&self) -> impl Iterator<Item = ConnectionId> + '_ {
+        self.connections
+            .iter()
+            .filter(|(_, c)| !c.retiring)
+            .map(|(id, _)| *id)
+    }
+
+    /// Connections that take new commands.
+    pub(crate) fn live(&self) -> u32 {
+        u32::try_from(self.alive().count()).unwrap_or(u32::MAX)
+    }
+
+    /// Nothing is connected, under way or waited for.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.connections.is_empty() && self.dialling == 0 && self.waiters.is_empty()
+    }
+
+    pub(crate) fn views(&self) -> impl Iterator<Item = View> + '_ {
+        self.connections.iter().map(|(id, c)| c.view(*id))
+    }
+
+    // ── decisions ────────────────────────────────────────────────────────────────────────────
+
+    /// Gives an open channel that is in nobody's hands to the oldest waiter.
+    fn hand(&mut self, id: ConnectionId) -> Hand<W> {
+        match self.connections.get_mut(&id) {
+            Some(connection) if !connection.retiring => match self.waiters.pop_front() {
+                Some(waiter) => {
+                    connection.leased += 1;
+                    self.tally.commands += 1;
+                    Hand::To(waiter.who)
+                }
+                None => {
+                    connection.ready += 1;
+                    Hand::Spare
+                }
+            },
+            _ => Hand::Discard,
+        }
+    }
+
+    fn leave_if_unused(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id)
+            && connection.retiring
+            && connection.leased == 0
+            && !connection.leaving
+        {
+            connection.leaving = true;
+            self.actions.push(Action::Disconnect(id));
+        }
+    }
+
+    /// Whatever can be started now is started: this runs at the end of every transition.
+    fn pump(&mut self, now: Instant) {
+        if self.closed {
+            return;
+        }
+        self.creep(now);
+        let mut unserved = self.unserved();
+        if unserved > 0
+            && self
+                .connections
+                .values()
+                .any(|c| !c.retiring && c.ready > 0)
+        {
+            self.push_once(Action::Reclaim);
+        }
+        while unserved > 0 && self.open_one(now) {
+            unserved -= 1;
+        }
+        if unserved > 0 {
+            self.cool_down();
+            self.dial_more(unserved, now);
+            self.set_alarm(now);
+        } else if self.wants_spare() {
+            self.open_one(now);
+        }
+    }
+
+    /// Waiters that no open in flight will serve.
+    fn unserved(&self) -> u32 {
+        let opening: u32 = self
+            .connections
+            .values()
+            .filter(|c| !c.retiring)
+            .map(|c| c.opening)
+            .sum();
+        u32::try_from(self.waiters.len())
+            .unwrap_or(u32::MAX)
+            .saturating_sub(opening)
+    }
+
+    /// One spare per busy host; none where the server allows a single session, or closes sessions
+    /// that it finds unused.
+    fn wants_spare(&self) -> bool {
+        let live = || self.connections.values().filter(|c| !c.retiring);
+        self.waiters.is_empty()
+            && self.learned > 1
+            && self.dislike < NO_SPARES
+            && live().any(|c| c.leased > 0)
+            && live().all(|c| c.ready == 0 && c.opening == 0)
+    }
+
+    /// Opens a channel on the connection with the fewest sessions that has room.
+    fn open_one(&mut self, now: Instant) -> bool {
+        let learned = self.learned;
+        let best = (self.connections.iter_mut())
+            .filter(|(_, c)| c.room(learned, now) > 0)
+            .min_by_key(|(_, c)| c.occupied());
+        let Some((id, connection)) = best else {
+            return false;
+        };
+        let mark = connection.begin_open();
+        self.actions.push(Action::Open { on: *id, mark });
+        true
+    }
+
+    /// Somebody waits while slots cool: a round trip on each such connection frees them.
+    fn cool_down(&mut self) {
+        for (id, connection) in &mut self.connections {
+            if let Some(mark) = connection.begin_ping() {
+                self.actions.push(Action::Ping { on: *id, mark });
+            }
+        }
+    }
+
+    fn dial_more(&mut self, unserved: u32, now: Instant) {
+        if self.dial_not_before.is_some_and(|t| now < t) {
+            return;
+        }
+        let live = self.live();
+        let wanted = if live == 0 {
+            1 // the first one shows whether the host can be reached at all, and its limit
+        } else if self.dial_due().is_some_and(|due| now >= due) {
+            unserved.div_ceil(self.learned.max(1))
+        } else {
+            0
+        };
+        // After a failure one at a time: the server may be throttling.
+        let at_once = if self.dial_not_before.is_some() {
+            1
+        } else {
+            self.rules.handshakes
+        };
+        let most = self.rules.connections.saturating_sub(live).min(at_once);
+        while self.dialling < wanted.min(most) {
+            self.dialling += 1;
+            self.actions.push(Action::Dial);
+        }
+    }
+
+    /// When the oldest waiter has waited long enough on live connections.
+    fn dial_due(&self) -> Option<Instant> {
+        self.waiters
+            .front()
+            .map(|oldest| oldest.since + self.rules.patience)
+    }
+
+    fn creep(&mut self, now: Instant) {
+        if let Some(at) = self.learned_at
+            && now >= at + self.rules.recovery
+        {
+            self.learned = (self.learned + 1).min(self.rules.sessions);
+            self.learned_at = (self.learned < self.rules.sessions).then_some(now);
+        }
+    }
+
+    /// Time alone may let a waiter go on: when a hold ends, or another dial is allowed.
+    fn set_alarm(&mut self, now: Instant) {
+        let holds = self.connections.values().filter_map(|c| c.hold);
+        let may_dial = self.live() + self.dialling < self.rules.connections;
+        let dial = match (self.dial_not_before.filter(|t| *t > now), self.live()) {
+            (Some(t), _) => Some(t),
+            (None, 0) => None,
+            (None, _) => self.dial_due(),
+        };
+        let next = holds
+            .chain(dial.filter(|_| may_dial))
+            .filter(|t| *t > now)
+            .min();
+        if let Some(next) = next
+            && self.wake_at.is_none_or(|at| next < at)
+        {
+            self.wake_at = Some(next);
+            self.actions.push(Action::WakeAt(next));
+        }
+    }
+
+    fn push_once(&mut self, action: Action) {
+        if !self.actions.contains(&action) {
+            self.actions.push(action);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "slots_tests.rs"]
+mod tests;

@@ -1,0 +1,106 @@
+//! How much of everything.
+
+/// How much the pool may use. Every limit counts things, none of them time: see
+/// [`Timeouts`](crate::Timeouts) for that.
+///
+/// ```
+/// let limits = ssh_pool_core::Limits::default().connections_per_host(2).output_bytes(1 << 20);
+/// ```
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub(crate) sessions_per_connection: u32,
+    pub(crate) connections_per_host: u32,
+    pub(crate) handshakes_per_host: u32,
+    pub(crate) handshakes: u32,
+    pub(crate) output_bytes: usize,
+    pub(crate) auth_attempts: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            sessions_per_connection: 10,
+            connections_per_host: 4,
+            handshakes_per_host: 4,
+            handshakes: 64,
+            output_bytes: 64 << 20,
+            auth_attempts: 5,
+        }
+    }
+}
+
+impl Limits {
+    /// Commands at once on one connection. Default: 10, sshd's default `MaxSessions`.
+    ///
+    /// This is where the pool starts. A server that refuses more lowers it for that host; the
+    /// learned limit is in `HostStatus` and creeps back up to this one.
+    #[must_use]
+    pub fn sessions_per_connection(mut self, sessions: u32) -> Self {
+        self.sessions_per_connection = sessions;
+        self
+    }
+
+    /// Connections to one host that take new commands. Default: 4, so that 40 commands run at
+    /// once before any of them queues. A connection that only waits for its last commands before
+    /// it is replaced comes on top.
+    #[must_use]
+    pub fn connections_per_host(mut self, connections: u32) -> Self {
+        self.connections_per_host = connections;
+        self
+    }
+
+    /// Handshakes at once with one address, over all users and identities. Default: 4, well below
+    /// the 10 unauthenticated connections at which sshd's default `MaxStartups 10:30:100` begins
+    /// to drop.
+    #[must_use]
+    pub fn handshakes_per_host(mut self, handshakes: u32) -> Self {
+        self.handshakes_per_host = handshakes;
+        self
+    }
+
+    /// Handshakes at once in the whole pool. Default: 64.
+    #[must_use]
+    pub fn handshakes(mut self, handshakes: u32) -> Self {
+        self.handshakes = handshakes;
+        self
+    }
+
+    /// Bytes that `Command::output` keeps of each of stdout and stderr. Default: 64 MiB. A command
+    /// that writes more fails with [`Error::OutputLimit`](crate::Error::OutputLimit).
+    #[must_use]
+    pub fn output_bytes(mut self, bytes: usize) -> Self {
+        self.output_bytes = bytes;
+        self
+    }
+
+    /// Keys and passwords offered in one login, over all identities and an agent's keys. Default:
+    /// 5, one below sshd's default `MaxAuthTries`.
+    #[must_use]
+    pub fn auth_attempts(mut self, attempts: usize) -> Self {
+        self.auth_attempts = attempts;
+        self
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), crate::Error> {
+        let zero = [
+            (self.sessions_per_connection, "sessions_per_connection"),
+            (self.connections_per_host, "connections_per_host"),
+            (self.handshakes_per_host, "handshakes_per_host"),
+            (self.handshakes, "handshakes"),
+            (
+                u32::try_from(self.auth_attempts).unwrap_or(u32::MAX),
+                "auth_attempts",
+            ),
+        ];
+        let too_many = 1024;
+        for (value, name) in zero {
+            if value == 0 || value > too_many {
+                return Err(crate::Error::InvalidInput {
+                    what: "limits",
+                    reason: format!("{name} is {value}, it must be between 1 and {too_many}"),
+                });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,73 @@
+//! What a command leaves behind.
+
+use std::fmt;
+
+/// How a remote command ended: with an exit code, or by a signal.
+///
+/// RFC 4254, section 6.10: a server sends `exit-status` or `exit-signal`, and OpenSSH's client
+/// shows the second as code 255. Here they stay apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ExitStatus(Inner);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Inner {
+    Code(u32),
+    Signal(String),
+}
+
+impl ExitStatus {
+    pub(crate) fn from_code(code: u32) -> Self {
+        Self(Inner::Code(code))
+    }
+
+    pub(crate) fn from_signal(name: impl Into<String>) -> Self {
+        Self(Inner::Signal(name.into()))
+    }
+
+    /// Whether the command exited with code 0.
+    #[must_use]
+    pub fn success(&self) -> bool {
+        self.code() == Some(0)
+    }
+
+    /// The exit code, or `None` if a signal ended the command.
+    #[must_use]
+    pub fn code(&self) -> Option<u32> {
+        match &self.0 {
+            Inner::Code(code) => Some(*code),
+            Inner::Signal(_) => None,
+        }
+    }
+
+    /// The name of the signal that ended the command, without `SIG`: `"KILL"`, `"TERM"`. A signal
+    /// that RFC 4254 has no name for comes as the server spells it, such as `"XCPU@openssh.com"`.
+    #[must_use]
+    pub fn signal(&self) -> Option<&str> {
+        match &self.0 {
+            Inner::Code(_) => None,
+            Inner::Signal(name) => Some(name),
+        }
+    }
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Inner::Code(code) => write!(f, "exit code {code}"),
+            Inner::Signal(name) => write!(f, "signal {name}"),
+        }
+    }
+}
+
+/// The result of a finished command. The command may have failed: look at
+/// [`status`](Output::status).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Output {
+    /// How the command ended.
+    pub status: ExitStatus,
+    /// Everything it wrote to standard output.
+    pub stdout: Vec<u8>,
+    /// Everything it wrote to standard error.
+    pub stderr: Vec<u8>,
+}

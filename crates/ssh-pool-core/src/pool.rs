@@ -1,0 +1,286 @@
+//! The pool: which host is which, and the end of everything.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::runtime::Handle;
+
+use crate::error::Error;
+use crate::host::Host;
+use crate::host_key::HostKeyPolicy;
+use crate::hub::{Budgets, Hub, Patience, Rules};
+use crate::identity::Identity;
+use crate::limits::Limits;
+use crate::maintenance;
+use crate::status::PoolStatus;
+use crate::target::Target;
+use crate::timeouts::Timeouts;
+use crate::transport::{self, Endpoint, Transport};
+
+/// Who may share a connection: callers for whom all of this is equal.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    user: String,
+    host: String,
+    port: u16,
+    identity: Identity,
+    policy: HostKeyPolicy,
+}
+
+/// A pool of SSH connections that live in this process. Cheap to clone; the clones are one pool.
+///
+/// Nothing is stored on disk: no socket, no pid file, no lock. When the last handle, host and
+/// running command are gone, so is every connection.
+#[derive(Clone)]
+pub struct Pool {
+    inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("hosts", &self.inner.map().len())
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) struct Inner {
+    policy: HostKeyPolicy,
+    identity: Identity,
+    limits: Limits,
+    timeouts: Timeouts,
+    transport: Arc<dyn Transport>,
+    runtime: Handle,
+    budgets: Budgets,
+    hubs: Mutex<HashMap<Key, Arc<Hub>>>,
+    closed: AtomicBool,
+}
+
+/// Settings of a [`Pool`].
+#[derive(Debug, Clone)]
+pub struct PoolBuilder {
+    policy: HostKeyPolicy,
+    identity: Identity,
+    limits: Limits,
+    timeouts: Timeouts,
+}
+
+impl PoolBuilder {
+    /// Who we are, unless a [`Target`] says otherwise. Default: [`Identity::like_ssh`].
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = identity;
+        self
+    }
+
+    /// How much of everything. Default: [`Limits::default`].
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How long for everything. Default: [`Timeouts::default`].
+    #[must_use]
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// Makes the pool. It belongs to the tokio runtime that this is called in, and has to be used
+    /// there. Nothing is dialled.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidInput`] for a limit or timeout out of range, a pinned key or PEM text that
+    /// cannot be read, or when there is no tokio runtime.
+    pub fn build(self) -> Result<Pool, Error> {
+        self.build_on(Arc::new(transport::Russh))
+    }
+
+    pub(crate) fn build_on(self, transport: Arc<dyn Transport>) -> Result<Pool, Error> {
+        let Self {
+            policy,
+            identity,
+            limits,
+            timeouts,
+        } = self;
+        limits.validate()?;
+        timeouts.validate()?;
+        policy.validate()?;
+        transport::check_identity(&identity)?;
+        let runtime = Handle::try_current().map_err(|_| Error::InvalidInput {
+            what: "runtime",
+            reason: "a pool is built inside a tokio runtime".into(),
+        })?;
+        let shortest = timeouts.idle.min(timeouts.lifetime);
+        let inner = Arc::new(Inner {
+            budgets: Budgets::new(limits.handshakes, limits.handshakes_per_host),
+            policy,
+            identity,
+            limits,
+            timeouts,
+            transport,
+            runtime: runtime.clone(),
+            hubs: Mutex::default(),
+            closed: AtomicBool::new(false),
+        });
+        runtime.spawn(maintenance::run(Arc::downgrade(&inner), shortest));
+        Ok(Pool { inner })
+    }
+}
+
+impl Pool {
+    /// Settings for a new pool. How host keys are trusted is the one choice without a default.
+    #[must_use]
+    pub fn builder(policy: HostKeyPolicy) -> PoolBuilder {
+        PoolBuilder {
+            policy,
+            identity: Identity::like_ssh(),
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+        }
+    }
+
+    /// A handle to a host: `user@host:port`, `ssh://user@host:port` or a [`Target`]. Dials
+    /// nothing, so it also works for a host that is down.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidInput`] for a malformed target, [`Error::Closed`] after
+    /// [`close`](Pool::close).
+    pub fn host<T>(&self, target: T) -> Result<Host, Error>
+    where
+        T: TryInto<Target>,
+        T::Error: Into<Error>,
+    {
+        let target: Target = target.try_into().map_err(Into::into)?;
+        target
+            .own_policy()
+            .map_or(Ok(()), HostKeyPolicy::validate)?;
+        target
+            .own_identity()
+            .map_or(Ok(()), transport::check_identity)?;
+        let hub = self.inner.hub(&target)?;
+        Ok(Host::new(hub, self.inner.clone()))
+    }
+
+    /// What the pool is doing.
+    #[must_use]
+    pub fn status(&self) -> PoolStatus {
+        let mut hosts: Vec<crate::HostStatus> = self
+            .inner
+            .hubs()
+            .iter()
+            .map(|hub| hub.snapshot().into())
+            .collect();
+        hosts.sort_by(|a, b| a.target.cmp(&b.target));
+        PoolStatus { hosts }
+    }
+
+    /// Closes the pool: from this call on, new and queued work gets [`Error::Closed`]. Running
+    /// commands finish, for up to `Timeouts::drain`; then the connections say goodbye.
+    ///
+    /// The returned future waits for that. It is cancel safe: dropping it stops the waiting, not
+    /// the closing.
+    pub fn close(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.inner.closed.store(true, Ordering::SeqCst);
+        let hubs = self.inner.hubs();
+        for hub in &hubs {
+            hub.close();
+        }
+        let drain = self.inner.timeouts.drain;
+        let closing = self.inner.runtime.spawn(async move {
+            let all = futures_util::future::join_all(hubs.iter().map(|hub| hub.drained()));
+            if tokio::time::timeout(drain, all).await.is_err() {
+                tracing::warn!("commands still ran when the drain timeout of the pool passed");
+                futures_util::future::join_all(hubs.iter().map(|hub| hub.cut())).await;
+            }
+        });
+        async move {
+            // The task neither panics nor is aborted while the runtime lives.
+            closing.await.ok();
+        }
+    }
+}
+
+impl Inner {
+    fn map(&self) -> MutexGuard<'_, HashMap<Key, Arc<Hub>>> {
+        self.hubs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn hubs(&self) -> Vec<Arc<Hub>> {
+        self.map().values().cloned().collect()
+    }
+
+    fn hub(&self, target: &Target) -> Result<Arc<Hub>, Error> {
+        let key = Key {
+            user: target.user().to_owned(),
+            host: target.host().to_owned(),
+            port: target.port(),
+            identity: target.own_identity().unwrap_or(&self.identity).clone(),
+            policy: target.own_policy().unwrap_or(&self.policy).clone(),
+        };
+        let mut map = self.map();
+        // Checked under the lock that `close` takes to see the hubs: none slips through.
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(Error::Closed {
+                target: target.to_string().into(),
+            });
+        }
+        if let Some(hub) = map.get(&key) {
+            return Ok(hub.clone());
+        }
+        let hub = self.new_hub(target, &key);
+        map.insert(key, hub.clone());
+        Ok(hub)
+    }
+
+    fn new_hub(&self, target: &Target, key: &Key) -> Arc<Hub> {
+        let Self {
+            limits, timeouts, ..
+        } = self;
+        let endpoint = Endpoint {
+            name: target.to_string().into(),
+            user: key.user.clone(),
+            host: key.host.clone(),
+            port: key.port,
+            identity: key.identity.clone(),
+            policy: key.policy.clone(),
+            connect_timeout: timeouts.connect,
+            keepalive_interval: timeouts.keepalive_interval,
+            keepalive_misses: timeouts.keepalive_misses,
+            auth_attempts: limits.auth_attempts,
+            auth_cooldown: timeouts.auth_cooldown,
+        };
+        let rules = Rules {
+            connections: limits.connections_per_host,
+            sessions: limits.sessions_per_connection,
+            handshakes: limits.handshakes_per_host,
+            patience: timeouts.patience,
+            idle: timeouts.idle,
+            recovery: timeouts.limit_recovery,
+        };
+        let patience = Patience {
+            acquire: timeouts.acquire,
+            lifetime: timeouts.lifetime,
+        };
+        let budget = self.budgets.of(&key.host, key.port);
+        let (transport, runtime) = (self.transport.clone(), self.runtime.clone());
+        Hub::new(endpoint, transport, rules, patience, budget, runtime)
+    }
+
+    /// Drops the hubs that nobody holds and that have nothing to remember, so that a pool which
+    /// has met many hosts does not keep them all.
+    pub(crate) fn forget_unused(&self) {
+        self.map()
+            .retain(|_, hub| Arc::strong_count(hub) > 1 || !hub.is_unused());
+    }
+}

@@ -1,0 +1,154 @@
+//! How long for everything.
+
+use std::time::Duration;
+
+/// How long the pool waits, keeps and remembers.
+///
+/// ```
+/// use std::time::Duration;
+/// let timeouts = ssh_pool_core::Timeouts::default().connect(Duration::from_secs(5));
+/// ```
+#[derive(Debug, Clone)]
+pub struct Timeouts {
+    pub(crate) connect: Duration,
+    pub(crate) acquire: Duration,
+    pub(crate) patience: Duration,
+    pub(crate) keepalive_interval: Duration,
+    pub(crate) keepalive_misses: usize,
+    pub(crate) idle: Duration,
+    pub(crate) lifetime: Duration,
+    pub(crate) limit_recovery: Duration,
+    pub(crate) auth_cooldown: Duration,
+    pub(crate) drain: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            acquire: Duration::from_secs(30),
+            patience: Duration::from_millis(250),
+            keepalive_interval: Duration::from_secs(15),
+            keepalive_misses: 3,
+            idle: Duration::from_secs(5 * 60),
+            lifetime: Duration::from_secs(60 * 60),
+            limit_recovery: Duration::from_secs(5 * 60),
+            auth_cooldown: Duration::from_secs(60),
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Timeouts {
+    /// For one dial: name lookup, TCP, banner, key exchange and authentication together. Default:
+    /// 10 s. When it passes, the socket is closed.
+    #[must_use]
+    pub fn connect(mut self, timeout: Duration) -> Self {
+        self.connect = timeout;
+        self
+    }
+
+    /// From the call to a channel that is ready for the command: queueing, dials and their
+    /// retries. Default: 30 s.
+    #[must_use]
+    pub fn acquire(mut self, timeout: Duration) -> Self {
+        self.acquire = timeout;
+        self
+    }
+
+    /// How long the oldest waiting command waits for a slot on the connections there are, before
+    /// another connection is dialled. Default: 250 ms, so that a burst of short commands costs no
+    /// further login. Zero dials at once.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// A connection that was quiet for this long is asked for a sign of life, as ssh's
+    /// `ServerAliveInterval` does. Default: 15 s.
+    #[must_use]
+    pub fn keepalive_interval(mut self, interval: Duration) -> Self {
+        self.keepalive_interval = interval;
+        self
+    }
+
+    /// Unanswered keepalives after which a connection is dead, as ssh's `ServerAliveCountMax`.
+    /// Default: 3.
+    #[must_use]
+    pub fn keepalive_misses(mut self, misses: usize) -> Self {
+        self.keepalive_misses = misses;
+        self
+    }
+
+    /// A connection that ran nothing for this long is closed. Default: 5 min.
+    #[must_use]
+    pub fn idle(mut self, timeout: Duration) -> Self {
+        self.idle = timeout;
+        self
+    }
+
+    /// A connection older than this (± 10 %, drawn for each) takes no new commands, and is closed
+    /// when its last one has finished. Default: 1 h.
+    #[must_use]
+    pub fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+
+    /// After this long without a refused session, a learned session limit is raised by one.
+    /// Default: 5 min.
+    #[must_use]
+    pub fn limit_recovery(mut self, interval: Duration) -> Self {
+        self.limit_recovery = interval;
+        self
+    }
+
+    /// For this long after a refused login, the same login is not tried again; the remembered
+    /// error answers instead. Default: 60 s.
+    #[must_use]
+    pub fn auth_cooldown(mut self, cooldown: Duration) -> Self {
+        self.auth_cooldown = cooldown;
+        self
+    }
+
+    /// How long `Pool::close` lets running commands finish before it disconnects. Default: 30 s.
+    #[must_use]
+    pub fn drain(mut self, timeout: Duration) -> Self {
+        self.drain = timeout;
+        self
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), crate::Error> {
+        let positive = [
+            (self.connect, "connect"),
+            (self.acquire, "acquire"),
+            (self.keepalive_interval, "keepalive_interval"),
+            (self.idle, "idle"),
+            (self.lifetime, "lifetime"),
+            (self.limit_recovery, "limit_recovery"),
+        ];
+        // A year: far beyond any use, and far below where adding it to a clock could overflow.
+        let longest = Duration::from_secs(366 * 24 * 60 * 60);
+        let rest = [
+            (self.patience, "patience"),
+            (self.auth_cooldown, "auth_cooldown"),
+            (self.drain, "drain"),
+        ];
+        let problem = |name: &str, what: &str| crate::Error::InvalidInput {
+            what: "timeouts",
+            reason: format!("{name} {what}"),
+        };
+        for (value, name) in positive {
+            if value.is_zero() {
+                return Err(problem(name, "must be longer than zero"));
+            }
+        }
+        for (value, name) in positive.into_iter().chain(rest) {
+            if value > longest {
+                return Err(problem(name, "must not be longer than a year"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,60 @@
+//! Signs with a key in memory where the library would ask an agent.
+
+use std::sync::Arc;
+
+use russh::Signer;
+use russh::keys::agent::AgentIdentity;
+use russh::keys::ssh_encoding::Encode;
+use russh::keys::ssh_key::private::KeypairData;
+use russh::keys::ssh_key::{self, Signature};
+use russh::keys::{HashAlg, PrivateKey, signature};
+
+/// A private key as a signer.
+///
+/// The library's own way to log in with a certificate names RSA certificates by their SHA-1
+/// algorithm, which servers refuse. Its way for agents lets the hash be chosen; so the key plays
+/// the agent.
+pub(super) struct KeySigner(pub(super) Arc<PrivateKey>);
+
+/// Why no signature was made.
+#[derive(Debug)]
+pub(super) enum SignError {
+    Key(ssh_key::Error),
+    /// The session has ended.
+    Gone,
+}
+
+impl From<russh::SendError> for SignError {
+    fn from(_: russh::SendError) -> Self {
+        Self::Gone
+    }
+}
+
+impl Signer for KeySigner {
+    type Error = SignError;
+
+    async fn auth_sign(
+        &mut self,
+        _: &AgentIdentity,
+        hash: Option<HashAlg>,
+        mut data: Vec<u8>,
+    ) -> Result<Vec<u8>, SignError> {
+        let signature = sign(&self.0, hash, &data).map_err(SignError::Key)?;
+        let mut blob = Vec::new();
+        signature
+            .encode(&mut blob)
+            .map_err(|error| SignError::Key(error.into()))?;
+        // The request is followed by its signature, as a string (RFC 4252, section 7).
+        blob.encode(&mut data)
+            .map_err(|error| SignError::Key(error.into()))?;
+        Ok(data)
+    }
+}
+
+fn sign(key: &PrivateKey, hash: Option<HashAlg>, data: &[u8]) -> Result<Signature, ssh_key::Error> {
+    let signed = match key.key_data() {
+        KeypairData::Rsa(pair) => signature::Signer::try_sign(&(pair, hash), data),
+        pair => signature::Signer::try_sign(pair, data),
+    };
+    signed.map_err(|_| ssh_key::Error::Signature)
+}

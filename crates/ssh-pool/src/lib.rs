@@ -1,0 +1,57 @@
+//! SSH multiplexing without the mux: run commands on many hosts over pooled SSH connections that
+//! live inside your process.
+//!
+//! ```no_run
+//! use ssh_pool::{HostKeyPolicy, Identity, Pool};
+//!
+//! # async fn deploy() -> Result<(), ssh_pool::Error> {
+//! let pool = Pool::builder(HostKeyPolicy::known_hosts()) // trust is a visible choice
+//!     .identity(Identity::agent())
+//!     .build()?;
+//!
+//! let host = pool.host("deploy@web-1:22")?; // cheap, Clone, dials nothing
+//! let out = host.command("docker").args(["ps", "-q"]).output().await?;
+//! assert!(out.status.success());
+//!
+//! pool.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The public interface is:
+//!
+//! - [`Pool`] and [`PoolBuilder`]: connections to many hosts, with [`Limits`] and [`Timeouts`];
+//! - [`Target`] and [`Host`]: one of them;
+//! - [`HostKeyPolicy`] and [`Identity`]: whom to trust, and who we are;
+//! - [`Command`] and [`Stdio`], [`Output`] and [`ExitStatus`]: what runs there;
+//! - [`Error`], with its [`Phase`], [`CommandState`], [`Cause`], [`HostKeyProblem`] and
+//!   [`Stream`]: what went wrong, and whether it is safe to try again;
+//! - [`PoolStatus`] and [`HostStatus`]: what is going on.
+//!
+//! # What it promises
+//!
+//! 1. **Nothing on disk to go stale.** No socket, no pid file, no lock.
+//! 2. **A command that never started never fails because of the pool.** Refused sessions, dead
+//!    connections and server limits are absorbed within the deadline.
+//! 3. **A command that may have started is never run twice.** [`Error::command_state`] says which
+//!    it is, by protocol phase.
+//! 4. **Neighbours do not feel each other.** What one command does or fails to do on a shared
+//!    connection harms no other.
+//! 5. **Nobody rides on somebody else's connection.** Callers share one only if they agree on
+//!    user, host, port, identity and host-key policy.
+//!
+//! # Features
+//!
+//! `ring` (default) or `aws-lc-rs`: the cryptography underneath. With both, aws-lc-rs is used.
+//!
+//! # Tracing
+//!
+//! Spans `ssh_pool.dial`, `ssh_pool.queue` and `ssh_pool.command`, with the fields `host`,
+//! `connection`, `exit` and `error`. Command lines, environments and input are never recorded.
+//! russh underneath logs through the `log` crate.
+
+pub use ssh_pool_core::{
+    Cause, Command, CommandState, Error, ExitStatus, Host, HostKeyPolicy, HostKeyProblem,
+    HostStatus, Identity, Limits, Output, Phase, Pool, PoolBuilder, PoolStatus, Stdio, Stream,
+    Target, Timeouts,
+};

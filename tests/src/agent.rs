@@ -1,0 +1,78 @@
+//! A private ssh-agent.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::daemon::Daemon;
+use crate::run::run;
+use crate::temp::TempDir;
+use crate::wait::eventually;
+
+const PACKAGE: &str = "openssh-client";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An `ssh-agent` with a socket of its own, empty at first. Dropping it ends it.
+#[derive(Debug)]
+pub struct Agent {
+    daemon: Daemon,
+    dir: TempDir,
+}
+
+impl Agent {
+    /// Starts one and waits for its socket.
+    ///
+    /// # Panics
+    ///
+    /// When ssh-agent is not installed or does not start.
+    #[must_use]
+    pub fn start() -> Self {
+        let dir = TempDir::new();
+        let agent = Self {
+            daemon: Daemon::new(dir.path()),
+            dir,
+        };
+        let mut command = Command::new("ssh-agent");
+        command.arg("-D").arg("-a").arg(agent.socket());
+        agent.daemon.start(command.stderr(Stdio::null()), PACKAGE);
+        let ready = eventually(PATIENCE, || agent.socket().exists());
+        assert!(
+            ready,
+            "ssh-agent makes no socket: {:?}",
+            agent.daemon.exited()
+        );
+        agent
+    }
+
+    /// Its socket, as for `SSH_AUTH_SOCK`.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("socket")
+    }
+
+    /// The process id.
+    ///
+    /// # Panics
+    ///
+    /// When it has ended.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.daemon.pid().expect("ssh-agent is running")
+    }
+
+    /// Gives it a private key without passphrase, and the certificate that lies beside it.
+    pub fn add(&self, private_key: &Path) {
+        self.ssh_add(|command| command.arg("-q").arg(private_key));
+    }
+
+    /// Takes all keys away.
+    pub fn remove_all(&self) {
+        self.ssh_add(|command| command.args(["-q", "-D"]));
+    }
+
+    fn ssh_add(&self, args: impl FnOnce(&mut Command) -> &mut Command) {
+        let mut command = Command::new("ssh-add");
+        args(command.env("SSH_AUTH_SOCK", self.socket()));
+        run(&mut command, PACKAGE);
+    }
+}

@@ -1,0 +1,62 @@
+//! Servers, keys, agents and faults: what the tests, examples and benches of `ssh-pool` share.
+//!
+//! Everything here runs on loopback, from a temporary folder of its own, and is gone when it is
+//! dropped, with every process that came from it. Fixtures can be used side by side, also by
+//! several test processes at once. A process that is killed, or calls `std::process::exit`, drops
+//! nothing: it leaves its servers running.
+//!
+//! | | |
+//! |---|---|
+//! | [`Sshd`], [`Dropbear`] | the real servers, with stock limits |
+//! | [`Embedded`] | an SSH server inside this process, which needs nothing installed |
+//! | [`Proxy`] | a TCP proxy that delays, freezes, resets and worse |
+//! | [`Agent`], [`generate`], [`sign_user_certificate`] | what a client logs in with |
+//! | [`TestUser`] | who it logs in as |
+//! | [`procs`] | what runs below a server, and what this process holds |
+//! | [`eventually`] | waiting with a deadline, in the place of sleeping |
+//!
+//! Whatever a fixture needs and cannot have is a panic that says what to install: a test that
+//! passes has run.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test support: a fixture that cannot be set up must fail the test, and say why"
+)]
+
+mod agent;
+mod background;
+mod client;
+mod connection;
+mod daemon;
+mod dropbear;
+mod embedded;
+mod exec;
+mod keys;
+mod log;
+mod mark;
+mod ports;
+pub mod procs;
+mod proxy;
+mod relay;
+mod run;
+mod sshd;
+mod temp;
+mod user;
+mod wait;
+
+pub use agent::Agent;
+pub use client::ssh;
+pub use dropbear::{Dropbear, DropbearBuilder};
+pub use embedded::{Embedded, EmbeddedBuilder};
+pub use keys::{
+    KeyFormat, KeyPair, fingerprint, generate, sign_host_certificate, sign_user_certificate,
+};
+pub use proxy::{Greeting, Proxy};
+pub use relay::Cut;
+pub use sshd::{Sshd, SshdBuilder};
+pub use temp::TempDir;
+pub use user::TestUser;
+pub use wait::{eventually, eventually_async};

@@ -1,0 +1,392 @@
+//! A private OpenSSH server.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Uid;
+
+use crate::client;
+use crate::daemon::Daemon;
+use crate::keys::{self, KeyFormat, KeyPair};
+use crate::log::{Log, auth_failures};
+use crate::ports;
+use crate::procs;
+use crate::temp::{self, TempDir};
+use crate::user::TestUser;
+use crate::wait::eventually;
+
+const PACKAGE: &str = "openssh-server";
+const PATIENCE: Duration = Duration::from_secs(20);
+const ATTEMPTS: usize = 10;
+
+/// An sshd on loopback with keys, log and folder of its own, and stock limits.
+///
+/// The binary is `/usr/sbin/sshd`, or what `SSH_POOL_TEST_SSHD` names. Dropping it ends it with
+/// all its connections and their processes.
+#[derive(Debug)]
+pub struct Sshd {
+    // Before the folder: the processes must be gone when that is removed.
+    daemon: Daemon,
+    dir: TempDir,
+    addr: SocketAddr,
+    user: TestUser,
+    client_key: KeyPair,
+    host_keys: Vec<(String, KeyPair)>,
+    log: Log,
+}
+
+/// What an [`Sshd`] is started with.
+#[derive(Clone, Debug)]
+pub struct SshdBuilder {
+    options: Vec<String>,
+    host_keys: Vec<String>,
+    user: Option<TestUser>,
+}
+
+impl SshdBuilder {
+    /// Adds a line to the configuration, such as `MaxSessions 2`. sshd takes the first value of an
+    /// option, so this one wins over whatever the fixture sets.
+    #[must_use]
+    pub fn option(mut self, line: impl Into<String>) -> Self {
+        self.options.push(line.into());
+        self
+    }
+
+    /// The types of its host keys (`ed25519`, `ecdsa`, `rsa`); `ed25519` alone by default.
+    #[must_use]
+    pub fn host_keys(mut self, kinds: &[&str]) -> Self {
+        self.host_keys = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+        self
+    }
+
+    /// Who the client key logs in as; [`TestUser::plain`] by default.
+    #[must_use]
+    pub fn user(mut self, user: TestUser) -> Self {
+        self.user = Some(user);
+        self
+    }
+
+    /// Starts the server and waits until it listens.
+    ///
+    /// # Panics
+    ///
+    /// When sshd is not installed, or does not start; the message holds its log.
+    #[must_use]
+    pub fn start(self) -> Sshd {
+        let user = self.user.clone().unwrap_or_else(TestUser::plain);
+        let dir = TempDir::new();
+        let key = |name: &str, kind: &str| {
+            keys::generate(dir.path(), name, kind, None, KeyFormat::OpenSsh)
+        };
+        let client_key = key("client", "ed25519");
+        let authorized = format!("{}\n", client_key.public_line());
+        temp::write(&dir.path().join("authorized_keys"), &authorized, 0o644);
+        let host_keys = self
+            .host_keys
+            .iter()
+            .map(|kind| (kind.clone(), key(&format!("host_{kind}"), kind)))
+            .collect();
+        if Uid::effective().is_root() {
+            fs::create_dir_all("/run/sshd").expect("make /run/sshd, which sshd locks itself into");
+        }
+        let mut sshd = Sshd {
+            daemon: Daemon::new(dir.path()),
+            addr: ports::free(),
+            user,
+            client_key,
+            host_keys,
+            log: Log::new(dir.path().join("log")),
+            dir,
+        };
+        for _ in 0..ATTEMPTS {
+            self.configure(&sshd);
+            match sshd.launch() {
+                Ok(()) => return sshd,
+                Err(report) if report.contains("Address already in use") => {
+                    sshd.addr = ports::free();
+                }
+                Err(report) => panic!("sshd does not start: {report}"),
+            }
+        }
+        panic!("sshd found no free port in {ATTEMPTS} attempts");
+    }
+
+    fn configure(&self, sshd: &Sshd) {
+        let mut config: String = self
+            .options
+            .iter()
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let authorized_keys = sshd.dir().join("authorized_keys");
+        config += &format!(
+            "ListenAddress {}\nPidFile none\nUsePAM no\nLogLevel VERBOSE\nAuthorizedKeysFile {}\n",
+            sshd.addr,
+            authorized_keys.display(),
+        );
+        // Its folder lies below /tmp, which anybody may write to.
+        config += "StrictModes no\n";
+        config += &format!("SetEnv {}\n", sshd.daemon.mark().entry());
+        // A subsystem, unlike the rest, must not be named twice.
+        let starts = |line: &String| line.to_lowercase().starts_with("subsystem");
+        if !self.options.iter().any(starts) {
+            config += "Subsystem sftp internal-sftp\n";
+        }
+        for (_, key) in &sshd.host_keys {
+            config += &format!("HostKey {}\n", key.private().display());
+        }
+        temp::write(&sshd.config(), &config, 0o644);
+        let known_hosts: String = sshd
+            .host_keys
+            .iter()
+            .map(|(_, key)| client::known_hosts_line(sshd.addr, &key.public_line()))
+            .collect();
+        temp::write(&sshd.known_hosts(), &known_hosts, 0o644);
+    }
+}
+
+impl Sshd {
+    /// A server with stock settings; change them before [`start`](SshdBuilder::start).
+    #[must_use]
+    pub fn builder() -> SshdBuilder {
+        SshdBuilder {
+            options: Vec::new(),
+            host_keys: vec!["ed25519".to_owned()],
+            user: None,
+        }
+    }
+
+    /// Starts one with nothing changed.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::builder().start()
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The port it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.addr.port()
+    }
+
+    /// The private key (OpenSSH format, Ed25519, no passphrase) that may log in.
+    #[must_use]
+    pub fn client_key(&self) -> &Path {
+        self.client_key.private()
+    }
+
+    /// The name to log in with.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        self.user.name()
+    }
+
+    /// `user@127.0.0.1:port`
+    #[must_use]
+    pub fn target(&self) -> String {
+        format!("{}@{}", self.user(), self.addr)
+    }
+
+    /// A known_hosts file with all its host keys.
+    #[must_use]
+    pub fn known_hosts(&self) -> PathBuf {
+        self.dir().join("known_hosts")
+    }
+
+    /// Its public host key of that type: `ssh-ed25519 AAAA… comment`.
+    ///
+    /// # Panics
+    ///
+    /// When it has none of that type.
+    #[must_use]
+    pub fn host_public_key(&self, kind: &str) -> String {
+        self.host_keys
+            .iter()
+            .find(|(of, _)| of == kind)
+            .unwrap_or_else(|| panic!("this sshd has no {kind} host key"))
+            .1
+            .public_line()
+    }
+
+    /// Its folder: configuration, keys and log.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Lets one more public key log in.
+    pub fn authorize(&self, public_key_line: &str) {
+        let path = self.dir().join("authorized_keys");
+        let mut lines = fs::read_to_string(&path).expect("read authorized_keys");
+        lines.push_str(public_key_line.trim_end());
+        lines.push('\n');
+        temp::write(&path, &lines, 0o644);
+    }
+
+    /// The stock client, about to log in here: add a command.
+    #[must_use]
+    pub fn ssh(&self) -> Command {
+        client::ssh(
+            self.addr,
+            self.user(),
+            self.client_key(),
+            &self.known_hosts(),
+        )
+    }
+
+    /// Everything it has logged (LogLevel VERBOSE).
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    /// How many TCP connections it has taken.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.log.count(|line| line.starts_with("Connection from "))
+    }
+
+    /// How many of them have logged in.
+    #[must_use]
+    pub fn accepted(&self) -> usize {
+        // At VERBOSE there is also "Accepted key … found at …", for every key that would do.
+        self.log
+            .count(|line| line.starts_with("Accepted ") && line.contains(" ssh2"))
+    }
+
+    /// How many connections offered a key or a password and have not logged in: failed attempts
+    /// as a human counts them, whatever the number of keys.
+    #[must_use]
+    pub fn auth_failures(&self) -> usize {
+        auth_failures(&self.log())
+    }
+
+    /// How many keys and passwords it has turned down, over all connections. MaxAuthTries counts
+    /// these.
+    #[must_use]
+    pub fn refused_credentials(&self) -> usize {
+        self.log
+            .count(|line| line.starts_with("Failed ") && !line.starts_with("Failed none "))
+    }
+
+    /// Waits until `count` lines of the log hold `pattern`; `false` when that takes too long.
+    #[must_use]
+    pub fn wait_for_log(&self, pattern: &str, count: usize, timeout: Duration) -> bool {
+        self.log.wait_for(pattern, count, timeout)
+    }
+
+    /// The process that listens.
+    ///
+    /// # Panics
+    ///
+    /// While it is stopped.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.daemon.pid().expect("sshd is running")
+    }
+
+    /// Its processes for connections: one or two for each, and none that runs a command.
+    #[must_use]
+    pub fn children(&self) -> Vec<u32> {
+        let mut found = self.daemon.processes();
+        found.retain(|pid| procs::name(*pid).is_some_and(|name| name.starts_with("sshd")));
+        found
+    }
+
+    /// How many connections are open now.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.daemon.children().len()
+    }
+
+    /// Everything that runs below it, or was left by a connection that has gone: process id and
+    /// command line.
+    #[must_use]
+    pub fn session_processes(&self) -> Vec<(u32, String)> {
+        self.daemon
+            .processes()
+            .into_iter()
+            .filter_map(|pid| Some((pid, procs::command_line(pid)?)))
+            .collect()
+    }
+
+    /// Stops the process that listens and waits for its end. Open connections live on, as they do
+    /// when a service manager restarts sshd; see [`kill_connections`](Self::kill_connections).
+    pub fn stop(&self) {
+        self.daemon.stop();
+    }
+
+    /// Kills (SIGKILL) its processes for connections and waits for their end. Commands lose their
+    /// pipes and may live on.
+    pub fn kill_connections(&self) {
+        let gone = eventually(PATIENCE, || {
+            let left = self.children();
+            for pid in &left {
+                procs::send_signal(*pid, Signal::SIGKILL);
+            }
+            left.is_empty()
+        });
+        assert!(gone, "sshd's children survive: {:?}", self.children());
+    }
+
+    /// Stops it if it runs, and starts it on the same port with the same keys.
+    pub fn restart(&self) {
+        self.stop();
+        if let Err(report) = self.launch() {
+            panic!("sshd does not start again: {report}");
+        }
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir().join("sshd_config")
+    }
+
+    /// Starts the process; the error is what it said before it ended.
+    fn launch(&self) -> Result<(), String> {
+        let binary = std::env::var("SSH_POOL_TEST_SSHD");
+        let binary = binary.as_deref().unwrap_or("/usr/sbin/sshd");
+        let stderr = fs::File::create(self.dir().join("stderr")).expect("make a file for stderr");
+        let mut command = Command::new(binary);
+        command
+            .args(["-D", "-f"])
+            .arg(self.config())
+            .arg("-E")
+            .arg(self.dir().join("log"))
+            .stderr(stderr);
+        // A connection as a probe would be counted, and be punished by newer servers.
+        let listening = format!(
+            "Server listening on {} port {}.",
+            self.addr.ip(),
+            self.port()
+        );
+        let times = |line: &str| line.contains(&listening);
+        let before = self.log.count(times);
+        self.daemon.start(&mut command, PACKAGE);
+        let mut exited = None;
+        let settled = eventually(PATIENCE, || {
+            exited = self.daemon.exited();
+            exited.is_some() || self.log.count(times) > before
+        });
+        match exited {
+            None if settled => Ok(()),
+            None => Err(format!(
+                "no sign of listening in {PATIENCE:?}\n{}",
+                self.report()
+            )),
+            Some(status) => Err(format!("{status}\n{}", self.report())),
+        }
+    }
+
+    fn report(&self) -> String {
+        let stderr = fs::read_to_string(self.dir().join("stderr")).unwrap_or_default();
+        format!("{stderr}{}", self.log())
+    }
+}
