@@ -423,6 +423,9 @@ impl Hub {
             let id = ConnectionId(books.next_id);
             books.links.insert(id, link.clone());
             books.dials.succeeded();
+            if let Some(sessions) = link.sessions_at_most() {
+                books.slots.restrict(sessions);
+            }
             books.slots.dialled(id, now, now + lifetime);
             id
         });
@@ -521,3 +524,6 @@ fn tell(waiters: Vec<Waiter>, error: &Error) {
         drop(waiter.send(Err(error.clone())));
     }
 }
+
+#[cfg(test)]
+mod cancellation_tests;

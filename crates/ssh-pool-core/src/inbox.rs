@@ -6,12 +6,13 @@
 
 use std::any::Any;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use tokio::sync::Notify;
 
 use crate::error::{Cause, Stream};
 use crate::output::ExitStatus;
+use crate::sync::{Mutex, MutexGuard};
 
 /// After a command was abandoned, this many bytes of its output are thrown away before its
 /// channel is closed from this end, which stops the writer.
@@ -41,6 +42,8 @@ pub(crate) enum Flow {
 /// Everything a finished channel has to say.
 #[derive(Debug)]
 pub(crate) struct Transcript {
+    /// Whether the exec request went out before the channel ended.
+    pub(crate) sent: bool,
     pub(crate) accepted: Option<bool>,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
@@ -56,6 +59,8 @@ type Hook = Box<dyn FnOnce(&End) + Send>;
 #[derive(Default)]
 struct State {
     started: bool,
+    /// Whether the exec request went out; unknown while it is in the transport's queue.
+    sent: Option<bool>,
     accepted: Option<bool>,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
@@ -77,7 +82,8 @@ struct State {
 #[derive(Default)]
 pub(crate) struct Inbox {
     state: Mutex<State>,
-    ended: Notify,
+    /// The channel has ended, or the fate of its exec request is known.
+    news: Notify,
 }
 
 impl fmt::Debug for Inbox {
@@ -123,6 +129,19 @@ impl Inbox {
         Flow::Continue
     }
 
+    /// The transport's queue has come to the exec request. On a channel that has ended by then it
+    /// is not sent.
+    pub(crate) fn exec_due(&self) {
+        {
+            let mut state = self.state();
+            if state.sent.is_some() {
+                return;
+            }
+            state.sent = Some(state.end.is_none());
+        }
+        self.news.notify_one();
+    }
+
     /// The exec request has been answered. A refused one leaves the channel open on the server.
     pub(crate) fn reply(&self, accepted: bool) -> Flow {
         let mut state = self.state();
@@ -165,7 +184,7 @@ impl Inbox {
             hook(&end);
         }
         drop(tenant);
-        self.ended.notify_one();
+        self.news.notify_one();
     }
 
     // ── for the pool ─────────────────────────────────────────────────────────────────────────
@@ -202,6 +221,12 @@ impl Inbox {
         Ok(())
     }
 
+    /// Whether the server has said nothing about the command.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        let state = self.state();
+        state.accepted.is_none() && state.exit.is_none()
+    }
+
     /// The command line was never sent: the channel is as good as new, and its tenant goes free.
     pub(crate) fn take_back(&self) {
         let tenant = {
@@ -230,11 +255,21 @@ impl Inbox {
     ///
     /// Cancel safe: nothing is taken before it returns. One waiter at a time.
     pub(crate) async fn ended(&self) {
-        while !self.has_ended() {
-            self.ended.notified().await;
+        self.until(|state| state.end.is_some()).await;
+    }
+
+    /// Waits until it is known whether the exec request went out. The transport's queue comes to
+    /// it, or is dropped with its connection. Cancel safe.
+    pub(crate) async fn exec_settled(&self) {
+        self.until(|state| state.sent.is_some()).await;
+    }
+
+    async fn until(&self, reached: impl Fn(&State) -> bool) {
+        while !reached(&self.state()) {
+            self.news.notified().await;
         }
-        // The next caller must not wait for a second notification.
-        self.ended.notify_one();
+        // Whoever waits next must not need a second notification.
+        self.news.notify_one();
     }
 
     /// Takes what has been collected, once the channel has ended.
@@ -242,6 +277,7 @@ impl Inbox {
         let mut state = self.state();
         let end = state.end.clone()?;
         Some(Transcript {
+            sent: state.sent == Some(true),
             accepted: state.accepted,
             stdout: std::mem::take(&mut state.stdout),
             stderr: std::mem::take(&mut state.stderr),
@@ -252,3 +288,7 @@ impl Inbox {
         })
     }
 }
+
+#[cfg(all(test, feature = "model"))]
+#[path = "inbox_model.rs"]
+mod model;

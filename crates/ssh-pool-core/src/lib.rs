@@ -18,6 +18,7 @@ mod quote;
 mod run;
 mod secret;
 mod status;
+mod sync;
 mod target;
 mod timeouts;
 mod transport;

@@ -128,6 +128,10 @@ impl Running {
             () = inbox.ended() => {}
         }
         inbox.ended().await;
+        // The answer to an exec request proves that it was sent; without one, ask the transport.
+        if inbox.is_unanswered() {
+            inbox.exec_settled().await;
+        }
         inbox.transcript()
     }
 }
@@ -156,13 +160,14 @@ impl Drop for Running {
 enum Judgement {
     Done(Output),
     Failed(Error),
-    /// By the protocol's own order the command cannot have started.
+    /// The channel ended before the exec request went out.
     NeverStarted,
 }
 
 fn judge(hub: &Hub, finished: Option<Transcript>, output_cap: Option<usize>) -> Judgement {
     let target = hub.name().clone();
     let Some(Transcript {
+        sent,
         accepted,
         stdout,
         stderr,
@@ -186,6 +191,9 @@ fn judge(hub: &Hub, finished: Option<Transcript>, output_cap: Option<usize>) -> 
     if accepted == Some(false) {
         return Judgement::Failed(Error::ExecRefused { target });
     }
+    if !sent && accepted.is_none() {
+        return Judgement::NeverStarted;
+    }
     match (exit, end) {
         (Some(status), End::Closed) => Judgement::Done(output(status, stdout, stderr)),
         // The status and all output were there; only the goodbye was lost.
@@ -202,9 +210,6 @@ fn judge(hub: &Hub, finished: Option<Transcript>, output_cap: Option<usize>) -> 
                 source,
             })
         }
-        // Replies come in order (RFC 4254, section 4): a CLOSE without one means that the server
-        // closed the idle channel before it saw our request.
-        (None, End::Closed) if accepted.is_none() => Judgement::NeverStarted,
         _ => Judgement::Failed(Error::ClosedWithoutStatus { target }),
     }
 }

@@ -1,7 +1,7 @@
 //! What the pool needs of an SSH implementation, and nothing more. Only the folder below names
 //! one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use crate::error::{Cause, Error};
 use crate::host_key::HostKeyPolicy;
 use crate::identity::Identity;
 use crate::inbox::Inbox;
+use crate::sync::{Mutex, MutexGuard};
 
 mod auth;
 mod client;
@@ -21,7 +22,11 @@ mod keys;
 mod known_hosts;
 mod link;
 mod progress;
+mod quirks;
 mod stream;
+
+#[cfg(test)]
+pub(crate) mod scripted;
 
 pub(crate) use dial::Russh;
 pub(crate) use keys::check as check_identity;
@@ -93,6 +98,11 @@ pub(crate) trait Link: Send + Sync + 'static {
 
     /// Says goodbye and closes.
     fn disconnect(&self) -> BoxFuture<'_, ()>;
+
+    /// How many sessions this server can be trusted with, if it is known for less than it allows.
+    fn sessions_at_most(&self) -> Option<u32> {
+        None
+    }
 
     /// The end of this connection.
     fn lifeline(&self) -> &Lifeline;

@@ -109,6 +109,8 @@ struct Waiter<W> {
 pub(crate) struct Slots<W> {
     rules: Rules,
     learned: u32,
+    /// As far as the learned limit may creep back up.
+    most: u32,
     learned_at: Option<Instant>,
     connections: BTreeMap<ConnectionId, Sessions>,
     waiters: VecDeque<Waiter<W>>,
@@ -133,6 +135,7 @@ impl<W> Slots<W> {
     pub(crate) fn new(rules: Rules) -> Self {
         Self {
             learned: rules.sessions,
+            most: rules.sessions,
             rules,
             learned_at: None,
             connections: BTreeMap::new(),
@@ -179,6 +182,12 @@ impl<W> Slots<W> {
     }
 
     // ── dials ────────────────────────────────────────────────────────────────────────────────
+
+    /// This server is known to handle no more than so many sessions on a connection.
+    pub(crate) fn restrict(&mut self, sessions: u32) {
+        self.most = self.most.min(sessions);
+        self.learned = self.learned.min(sessions);
+    }
 
     /// A dial has succeeded.
     pub(crate) fn dialled(&mut self, id: ConnectionId, now: Instant, retire_at: Instant) {
@@ -362,6 +371,7 @@ impl<W> Slots<W> {
     /// Retires every connection, and forgets what was learned from them.
     pub(crate) fn evict(&mut self, now: Instant) {
         self.learned = self.rules.sessions;
+        self.most = self.rules.sessions;
         self.learned_at = None;
         self.dislike = 0;
         self.dial_not_before = None;
@@ -590,8 +600,8 @@ impl<W> Slots<W> {
         if let Some(at) = self.learned_at
             && now >= at + self.rules.recovery
         {
-            self.learned = (self.learned + 1).min(self.rules.sessions);
-            self.learned_at = (self.learned < self.rules.sessions).then_some(now);
+            self.learned = (self.learned + 1).min(self.most);
+            self.learned_at = (self.learned < self.most).then_some(now);
         }
     }
 

@@ -2,7 +2,7 @@
 //! bytes and flags: no waiting, no I/O.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use russh::client::{self, DisconnectReason, Session};
 use russh::{Channel, ChannelId, Sig};
@@ -10,9 +10,11 @@ use russh::{Channel, ChannelId, Sig};
 use super::Lifeline;
 use super::known_hosts::{Judgement, TrustStore};
 use super::progress::Progress;
+use super::quirks;
 use crate::error::{Cause, Phase, Stream};
 use crate::inbox::{End, Flow, Inbox};
 use crate::output::ExitStatus;
+use crate::sync::{Mutex, MutexGuard};
 
 /// SSH_EXTENDED_DATA_STDERR (RFC 4254, section 5.2).
 const STDERR: u32 = 1;
@@ -21,18 +23,27 @@ const STDERR: u32 = 1;
 #[derive(Default)]
 pub(super) struct Channels {
     inboxes: Mutex<HashMap<ChannelId, Entry>>,
+    sessions_at_most: OnceLock<u32>,
     pub(super) lifeline: Lifeline,
 }
 
 struct Entry {
     inbox: Arc<Inbox>,
-    /// Whether the opener has fetched it. The peer may close a channel before that.
+    /// The opener has fetched it.
     claimed: bool,
+    /// The channel is over. The peer may close one before its opener has fetched it; then the
+    /// opener takes the entry away.
+    over: bool,
 }
 
 impl Channels {
     fn inboxes(&self) -> MutexGuard<'_, HashMap<ChannelId, Entry>> {
         self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of the server's weaknesses.
+    pub(super) fn sessions_at_most(&self) -> Option<u32> {
+        self.sessions_at_most.get().copied()
     }
 
     /// For the opener of a channel: its inbox.
@@ -41,7 +52,7 @@ impl Channels {
         let entry = inboxes.entry(id).or_insert_with(Entry::unclaimed);
         entry.claimed = true;
         let inbox = entry.inbox.clone();
-        if inbox.has_ended() {
+        if entry.over {
             inboxes.remove(&id);
         } else if let Some(cause) = self.lifeline.cause() {
             // The session ended between the confirmation and now.
@@ -63,9 +74,10 @@ impl Channels {
     fn end(&self, id: ChannelId, end: End) {
         let inbox = {
             let mut inboxes = self.inboxes();
-            let Some(entry) = inboxes.get(&id) else {
+            let Some(entry) = inboxes.get_mut(&id) else {
                 return;
             };
+            entry.over = true;
             let inbox = entry.inbox.clone();
             if entry.claimed {
                 inboxes.remove(&id);
@@ -91,6 +103,7 @@ impl Entry {
         Self {
             inbox: Arc::default(),
             claimed: false,
+            over: false,
         }
     }
 }
@@ -101,7 +114,7 @@ pub(super) struct Client {
     progress: Arc<Progress>,
     trust: Arc<TrustStore>,
     /// The host key that was judged, for the dial to store if it is new.
-    accepted: Arc<Mutex<Option<russh::keys::PublicKey>>>,
+    accepted: Arc<std::sync::Mutex<Option<russh::keys::PublicKey>>>,
     reason: Option<Cause>,
 }
 
@@ -110,7 +123,7 @@ impl Client {
         channels: Arc<Channels>,
         progress: Arc<Progress>,
         trust: Arc<TrustStore>,
-        accepted: Arc<Mutex<Option<russh::keys::PublicKey>>>,
+        accepted: Arc<std::sync::Mutex<Option<russh::keys::PublicKey>>>,
     ) -> Self {
         Self {
             channels,
@@ -168,6 +181,18 @@ impl client::Handler for Client {
         }
         self.progress.enter(Phase::Auth);
         Ok(true)
+    }
+
+    async fn kex_done(
+        &mut self,
+        _shared_secret: Option<&[u8]>,
+        _names: &russh::Names,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        if let Some(most) = quirks::sessions_at_most(session.remote_sshid()) {
+            self.channels.sessions_at_most.get_or_init(|| most);
+        }
+        Ok(())
     }
 
     async fn channel_open_confirmation(
@@ -380,3 +405,7 @@ fn signal_name(signal: Sig) -> String {
         named => format!("{named:?}"),
     }
 }
+
+#[cfg(all(test, feature = "model"))]
+#[path = "client_model.rs"]
+mod model;

@@ -6,17 +6,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use russh::{ChannelWriteHalf, Disconnect, Sig, client};
+use russh::keys::ssh_encoding::Decode;
+use russh::{ChannelId, ChannelWriteHalf, Disconnect, Sig, client};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::client::{Channels, Client};
 use super::{Channel, Gone, Lifeline, Link, OpenError, Wire};
+use crate::inbox::Inbox;
 
 /// How long a goodbye may take before the socket is pulled away.
 const GOODBYE: Duration = Duration::from_secs(2);
 
 pub(super) struct SshLink {
-    handle: client::Handle<Client>,
+    handle: Arc<client::Handle<Client>>,
     channels: Arc<Channels>,
     socket: CancellationToken,
     /// Pulls the socket away when the link is dropped, whoever still holds a write half.
@@ -30,7 +32,7 @@ impl SshLink {
         socket: CancellationToken,
     ) -> Self {
         Self {
-            handle,
+            handle: Arc::new(handle),
             channels,
             _on_drop: socket.clone().drop_guard(),
             socket,
@@ -47,10 +49,13 @@ impl Link for SshLink {
                     // The callbacks deliver what the peer sends. Without a reader russh's own
                     // queue fails at once instead of filling up and stopping the whole session.
                     let (_reader, writer) = channel.split();
-                    Ok(Channel {
-                        wire: Arc::new(SshWire(writer)),
-                        inbox,
-                    })
+                    let handle = self.handle.clone();
+                    let wire = Arc::new(SshWire {
+                        writer,
+                        handle,
+                        inbox: inbox.clone(),
+                    });
+                    Ok(Channel { wire, inbox })
                 }
                 Err(russh::Error::ChannelOpenFailure(reason)) => Err(OpenError::Refused(format!(
                     "{}, reason {}",
@@ -95,28 +100,73 @@ impl Link for SshLink {
         .boxed()
     }
 
+    fn sessions_at_most(&self) -> Option<u32> {
+        self.channels.sessions_at_most()
+    }
+
     fn lifeline(&self) -> &Lifeline {
         &self.channels.lifeline
     }
 }
 
-struct SshWire(ChannelWriteHalf<client::Msg>);
+struct SshWire {
+    writer: ChannelWriteHalf<client::Msg>,
+    handle: Arc<client::Handle<Client>>,
+    inbox: Arc<Inbox>,
+}
+
+/// Rides in russh's queue directly before an exec request, as data for a channel that does not
+/// exist. russh drops it when its session loop gets there, or with the loop: then it is known
+/// whether the request behind it still finds its channel. Without that, a channel that the server
+/// closes while the request is queued would leave open whether the command has started: servers
+/// execute what reaches them after their own CLOSE.
+struct Scout(Arc<Inbox>);
+
+impl AsRef<[u8]> for Scout {
+    fn as_ref(&self) -> &[u8] {
+        &[]
+    }
+}
+
+impl Drop for Scout {
+    fn drop(&mut self) {
+        self.0.exec_due();
+    }
+}
+
+/// A channel number that is never given out: a server would have to grant four billion first.
+fn no_channel() -> Option<ChannelId> {
+    ChannelId::decode(&mut [u8::MAX; 4].as_slice()).ok()
+}
 
 impl Wire for SshWire {
     fn exec(&self, line: Vec<u8>) -> BoxFuture<'_, Result<(), Gone>> {
-        async { self.0.exec(true, line).await.map_err(gone) }.boxed()
+        async {
+            if let Some(nowhere) = no_channel() {
+                let scout = Bytes::from_owner(Scout(self.inbox.clone()));
+                self.handle.data(nowhere, scout).await.map_err(|_| Gone)?;
+            }
+            self.writer.exec(true, line).await.map_err(gone)
+        }
+        .boxed()
     }
 
     fn send(&self, data: Bytes) -> BoxFuture<'_, Result<(), Gone>> {
-        async { self.0.data_bytes(data).await.map_err(gone) }.boxed()
+        async { self.writer.data_bytes(data).await.map_err(gone) }.boxed()
     }
 
     fn eof(&self) -> BoxFuture<'_, Result<(), Gone>> {
-        async { self.0.eof().await.map_err(gone) }.boxed()
+        async { self.writer.eof().await.map_err(gone) }.boxed()
     }
 
     fn signal(&self, name: &'static str) -> BoxFuture<'_, Result<(), Gone>> {
-        async move { self.0.signal(Sig::Custom(name.into())).await.map_err(gone) }.boxed()
+        async move {
+            self.writer
+                .signal(Sig::Custom(name.into()))
+                .await
+                .map_err(gone)
+        }
+        .boxed()
     }
 }
 

@@ -1,0 +1,304 @@
+//! Pool over a scripted server on paused time: whatever is dropped, wherever it is dropped,
+//! nothing is lost.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::transport::scripted::{Script, Server, connection_refused};
+use crate::{Error, Host, HostKeyPolicy, Identity, Limits, Phase, Pool, Timeouts};
+
+fn pool(server: &Server, limits: Limits, timeouts: Timeouts) -> (Pool, Host) {
+    let pool = Pool::builder(HostKeyPolicy::dangerous_accept_any())
+        .identity(Identity::password("not a secret"))
+        .limits(limits)
+        .timeouts(timeouts)
+        .build_on(std::sync::Arc::new(server.clone()))
+        .expect("valid settings");
+    let host = pool.host("tester@test:22").expect("valid target");
+    (pool, host)
+}
+
+fn small() -> Limits {
+    Limits::default()
+        .connections_per_host(1)
+        .sessions_per_connection(3)
+}
+
+/// Long enough for everything that is under way to end, on a clock that jumps.
+async fn settle() {
+    sleep(Duration::from_secs(2)).await;
+}
+
+/// Nothing is in use, nobody waits, and the server agrees about every session.
+fn assert_at_rest(host: &Host, server: &Server, story: &str) {
+    let status = host.status();
+    let busy = (
+        status.running,
+        status.opening,
+        status.dialing,
+        status.waiting,
+    );
+    assert_eq!(busy, (0, 0, 0, 0), "{story}: {status:?}");
+    assert_eq!(
+        server.held(),
+        status.spare,
+        "{story}: the server holds what we count: {status:?}"
+    );
+    assert_eq!(server.seen().running, 0, "{story}: no process is left");
+}
+
+/// All permits are there: as many commands as ever run at once.
+async fn assert_full_strength(host: &Host, server: &Server, at_once: u32, story: &str) {
+    let before = server.seen().started;
+    let mut commands = JoinSet::new();
+    for _ in 0..at_once {
+        commands.spawn(host.command("true").output());
+    }
+    let mut most = 0;
+    while !commands.is_empty() {
+        tokio::select! {
+            Some(done) = commands.join_next() => {
+                done.expect("no panic").unwrap_or_else(|error| panic!("{story}: {error}"));
+            }
+            () = sleep(Duration::from_micros(500)) => most = most.max(server.seen().running),
+        }
+    }
+    assert_eq!(most, at_once, "{story}: all at once");
+    assert_eq!(
+        server.seen().started,
+        before + at_once,
+        "{story}: each ran once"
+    );
+}
+
+/// Drops a command after every half millisecond of its life, cold and warm, alone and among
+/// others: through queue, dial, open, exec, stdin and the wait for its end.
+#[tokio::test(start_paused = true)]
+async fn dropped_at_any_moment_a_command_leaves_nothing_behind() {
+    for others in [0, 5] {
+        for warm in [false, true] {
+            for half_ms in 0..140 {
+                let story = format!("{others} others, warm: {warm}, dropped at {half_ms}/2 ms");
+                let server = Server::new(Script::default());
+                let (pool, host) = pool(&server, small(), Timeouts::default());
+                if warm {
+                    host.warm().await.expect("warm");
+                }
+                let mut neighbours = JoinSet::new();
+                for _ in 0..others {
+                    neighbours.spawn(host.command("true").output());
+                }
+                // The neighbours are first in the queue, or the dropped one is.
+                if half_ms % 2 == 0 {
+                    tokio::task::yield_now().await;
+                }
+                let after = Duration::from_micros(500 * half_ms);
+                let command = host.command("true").stdin("some input").output();
+                drop(tokio::time::timeout(after, command).await);
+
+                while let Some(done) = neighbours.join_next().await {
+                    let output = done.expect("no panic");
+                    assert!(output.is_ok(), "{story}: a neighbour failed: {output:?}");
+                }
+                settle().await;
+                assert_at_rest(&host, &server, &story);
+                assert_full_strength(&host, &server, 3, &story).await;
+                settle().await;
+                assert_at_rest(&host, &server, &story);
+                pool.close().await;
+                assert_eq!(server.seen().connections, 0, "{story}: said goodbye");
+            }
+        }
+    }
+}
+
+/// The same, by polls instead of time: dropped at its first, second, third … wait.
+#[tokio::test(start_paused = true)]
+async fn dropped_at_every_await_a_command_leaves_nothing_behind() {
+    let mut finished = false;
+    for polls in 1.. {
+        let server = Server::new(Script::default());
+        let (_pool, host) = pool(&server, small(), Timeouts::default());
+        let mut command = Box::pin(host.command("true").stdin("input").output());
+        let mut left = polls;
+        let output = std::future::poll_fn(|cx| {
+            let poll = command.as_mut().poll(cx);
+            left -= 1;
+            match poll {
+                std::task::Poll::Pending if left == 0 => std::task::Poll::Ready(None),
+                other => other.map(Some),
+            }
+        })
+        .await;
+        drop(command);
+        settle().await;
+        assert_at_rest(&host, &server, &format!("{polls} polls"));
+        assert_full_strength(&host, &server, 3, &format!("{polls} polls")).await;
+        if output.is_some() {
+            finished = polls > 4;
+            break;
+        }
+    }
+    assert!(finished, "a command has more awaits than that");
+}
+
+#[tokio::test(start_paused = true)]
+async fn thirty_callers_share_one_dial_though_the_first_has_gone() {
+    let server = Server::new(Script {
+        max_sessions: 30,
+        ..Script::default()
+    });
+    let limits = Limits::default().sessions_per_connection(30);
+    let (_pool, host) = pool(&server, limits, Timeouts::default());
+    let first = tokio::spawn(host.command("true").output());
+    sleep(Duration::from_millis(5)).await;
+    let rest: Vec<_> = (0..29)
+        .map(|_| tokio::spawn(host.command("true").output()))
+        .collect();
+    tokio::task::yield_now().await;
+    first.abort();
+    for command in rest {
+        assert!(command.await.expect("no panic").is_ok());
+    }
+    assert_eq!(server.seen().dials, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_dial_answers_everybody_who_waited_and_the_next_one_backs_off() {
+    let server = Server::new(Script::default());
+    let (_pool, host) = pool(&server, Limits::default(), Timeouts::default());
+    server.fail_next_dial(connection_refused());
+    let callers: Vec<_> = (0..100)
+        .map(|_| tokio::spawn(host.command("true").output()))
+        .collect();
+    for caller in callers {
+        let error = caller.await.expect("no panic").expect_err("nobody listens");
+        assert!(matches!(error, Error::Connect { .. }), "{error}");
+    }
+    assert_eq!(server.seen().dials, 1);
+    assert_eq!(host.status().failed_dials, 1);
+    sleep(Duration::from_secs(1)).await;
+    host.command("true")
+        .output()
+        .await
+        .expect("somebody listens now");
+    assert_eq!(server.seen().dials, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarting_server_is_dialled_again_within_the_deadline() {
+    let server = Server::new(Script::default());
+    let (_pool, host) = pool(&server, Limits::default(), Timeouts::default());
+    host.warm().await.expect("up");
+    server.kill_connections();
+    for _ in 0..3 {
+        server.fail_next_dial(connection_refused());
+    }
+    host.command("true").output().await.expect("absorbed");
+    assert_eq!(server.seen().dials, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_host_queues_until_the_deadline_and_then_says_what_it_waited_for() {
+    let script = Script {
+        runtime: Duration::from_secs(60),
+        ..Script::default()
+    };
+    let server = Server::new(script);
+    let (_pool, host) = pool(&server, small(), Timeouts::default());
+    let running: Vec<_> = (0..3)
+        .map(|_| tokio::spawn(host.command("true").output()))
+        .collect();
+    sleep(Duration::from_secs(1)).await;
+    let began = Instant::now();
+    let error = host.command("true").output().await.expect_err("full");
+    assert_eq!(began.elapsed().as_secs(), 30, "the acquire timeout");
+    assert_eq!((error.phase(), error.is_timeout()), (Phase::Queue, true));
+    assert_eq!(error.command_state(), crate::CommandState::NotStarted);
+    for command in running {
+        assert!(command.await.expect("no panic").is_ok());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_command_that_ignores_signals_keeps_its_slot_until_it_ends() {
+    let script = Script {
+        runtime: Duration::from_secs(10),
+        heeds_signals: false,
+        ..Script::default()
+    };
+    let server = Server::new(script);
+    let (_pool, host) = pool(&server, small(), Timeouts::default());
+    let command = host.command("true").output();
+    drop(tokio::time::timeout(Duration::from_secs(1), command).await);
+    settle().await;
+    assert_eq!((host.status().running, server.seen().running), (1, 1));
+    let others: Vec<_> = (0..4)
+        .map(|_| tokio::spawn(host.command("true").output()))
+        .collect();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(
+        server.seen().running,
+        3,
+        "two beside it, and the rest queue"
+    );
+    for command in others {
+        assert!(command.await.expect("no panic").is_ok());
+    }
+    sleep(Duration::from_secs(30)).await;
+    assert_at_rest(&host, &server, "after its end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_lets_running_commands_finish_and_tells_the_queued_ones() {
+    let script = Script {
+        runtime: Duration::from_secs(5),
+        ..Script::default()
+    };
+    let server = Server::new(script);
+    let (pool, host) = pool(&server, small(), Timeouts::default());
+    let running: Vec<_> = (0..3)
+        .map(|_| tokio::spawn(host.command("true").output()))
+        .collect();
+    sleep(Duration::from_secs(1)).await;
+    let queued: Vec<_> = (0..20)
+        .map(|_| tokio::spawn(host.command("true").output()))
+        .collect();
+    sleep(Duration::from_millis(10)).await;
+    let closing = pool.close();
+    for command in queued {
+        let error = command.await.expect("no panic").expect_err("closed");
+        assert!(matches!(error, Error::Closed { .. }), "{error}");
+    }
+    let error = host.command("true").output().await.expect_err("closed");
+    assert!(matches!(error, Error::Closed { .. }), "{error}");
+    assert!(pool.host("tester@other:22").is_err());
+    closing.await;
+    for command in running {
+        assert!(
+            command.await.expect("no panic").is_ok(),
+            "running commands finish"
+        );
+    }
+    assert_eq!(server.seen().connections, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_connections_are_closed_and_old_ones_replaced_without_anybody_noticing() {
+    let server = Server::new(Script::default());
+    let timeouts = Timeouts::default().lifetime(Duration::from_secs(60));
+    let (_pool, host) = pool(&server, Limits::default(), timeouts);
+    for _ in 0..100 {
+        host.command("true").output().await.expect("served");
+        sleep(Duration::from_secs(3)).await;
+    }
+    let dials = server.seen().dials;
+    assert!(
+        (4..=7).contains(&dials),
+        "300 s of one-minute connections: {dials}"
+    );
+    sleep(Duration::from_secs(60 * 6)).await;
+    assert_eq!(server.seen().connections, 0, "idle");
+}

@@ -1,0 +1,84 @@
+//! The inbox under loom: every interleaving of the session loop, the pool and the command.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use loom::thread;
+
+use super::*;
+
+/// Counts what happens to it, outside the model's own scheduling.
+#[derive(Default)]
+struct Counts {
+    hooks: AtomicUsize,
+    drops: AtomicUsize,
+}
+
+struct Tenant(Arc<Counts>);
+
+impl Drop for Tenant {
+    fn drop(&mut self) {
+        self.0.drops.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn check(story: impl Fn(Arc<Inbox>, Arc<Counts>) + Send + Sync + 'static) {
+    loom::model(move || story(Arc::default(), Arc::default()));
+}
+
+#[test]
+fn the_tenant_goes_free_exactly_once_however_begin_and_end_meet() {
+    check(|inbox, counts| {
+        let ending = {
+            let inbox = inbox.clone();
+            thread::spawn(move || inbox.end(End::Closed))
+        };
+        if let Err(tenant) = inbox.begin(Some(1), Tenant(counts.clone())) {
+            drop(tenant);
+        }
+        ending.join().expect("no panic");
+        assert_eq!(counts.drops.load(Ordering::SeqCst), 1);
+        assert!(inbox.is_spent());
+    });
+}
+
+#[test]
+fn the_hook_runs_exactly_once_however_it_meets_the_end() {
+    check(|inbox, counts| {
+        let ends: Vec<_> = [End::Closed, End::ClosedHere]
+            .map(|end| {
+                let inbox = inbox.clone();
+                thread::spawn(move || inbox.end(end))
+            })
+            .into();
+        let seen = counts.clone();
+        inbox.on_end(move |_| {
+            seen.hooks.fetch_add(1, Ordering::SeqCst);
+        });
+        for end in ends {
+            end.join().expect("no panic");
+        }
+        assert_eq!(counts.hooks.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn a_command_that_is_taken_back_or_abandoned_while_its_channel_ends_leaves_nothing() {
+    check(|inbox, counts| {
+        let began = inbox.begin(Some(8), Tenant(counts.clone())).is_ok();
+        assert!(began);
+        let ending = {
+            let inbox = inbox.clone();
+            thread::spawn(move || {
+                assert_eq!(inbox.data(Stream::Stdout, b"1234"), Flow::Continue);
+                inbox.end(End::Closed);
+            })
+        };
+        inbox.abandon();
+        inbox.take_back();
+        ending.join().expect("no panic");
+        assert_eq!(counts.drops.load(Ordering::SeqCst), 1);
+        let transcript = inbox.transcript().expect("ended");
+        assert!(transcript.stdout.is_empty());
+    });
+}

@@ -1,0 +1,333 @@
+//! A server that exists only on tokio's clock: it takes as long as it is told for everything,
+//! frees session slots as late as sshd does, and counts. For tests of the pool's own logic.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{Channel, DialError, Endpoint, Gone, Lifeline, Link, OpenError, Transport, Wire};
+use crate::error::{Cause, Error, Stream};
+use crate::inbox::{End, Inbox};
+use crate::output::ExitStatus;
+
+/// How the server behaves.
+#[derive(Debug, Clone)]
+pub(crate) struct Script {
+    /// One way through the network.
+    pub(crate) hop: Duration,
+    /// A whole handshake.
+    pub(crate) handshake: Duration,
+    /// sshd's MaxSessions.
+    pub(crate) max_sessions: u32,
+    /// How long a command runs.
+    pub(crate) runtime: Duration,
+    /// Whether a signal ends a command.
+    pub(crate) heeds_signals: bool,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            hop: Duration::from_millis(2),
+            handshake: Duration::from_millis(10),
+            max_sessions: 10,
+            runtime: Duration::from_millis(10),
+            heeds_signals: true,
+        }
+    }
+}
+
+/// What the server has seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) dials: u32,
+    pub(crate) connections: u32,
+    pub(crate) refused: u32,
+    pub(crate) started: u32,
+    pub(crate) running: u32,
+}
+
+#[derive(Default)]
+struct State {
+    seen: Seen,
+    /// Sessions that the server holds, by connection.
+    held: HashMap<u32, u32>,
+    /// How the next dials end; success when there is nothing here.
+    failures: VecDeque<DialError>,
+    links: Vec<std::sync::Weak<ScriptedLink>>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Server {
+    script: Script,
+    state: Arc<Mutex<State>>,
+}
+
+impl Server {
+    pub(crate) fn new(script: Script) -> Self {
+        Self {
+            script,
+            state: Arc::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn seen(&self) -> Seen {
+        self.state().seen
+    }
+
+    /// Sessions held over all connections.
+    pub(crate) fn held(&self) -> u32 {
+        self.state().held.values().sum()
+    }
+
+    /// The next dial fails like this.
+    pub(crate) fn fail_next_dial(&self, failure: DialError) {
+        self.state().failures.push_back(failure);
+    }
+
+    /// Every connection dies at once.
+    pub(crate) fn kill_connections(&self) {
+        let links = std::mem::take(&mut self.state().links);
+        for link in links.iter().filter_map(std::sync::Weak::upgrade) {
+            link.die("killed");
+        }
+    }
+}
+
+impl Transport for Server {
+    fn dial<'a>(&'a self, _: &'a Endpoint) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>> {
+        async move {
+            self.state().seen.dials += 1;
+            sleep(self.script.handshake).await;
+            let failure = self.state().failures.pop_front();
+            if let Some(failure) = failure {
+                return Err(failure);
+            }
+            let mut state = self.state();
+            let id = state.seen.dials;
+            state.seen.connections += 1;
+            state.held.insert(id, 0);
+            let link = Arc::new(ScriptedLink {
+                id,
+                server: self.clone(),
+                lifeline: Lifeline::default(),
+                dead: CancellationToken::new(),
+                inboxes: Mutex::default(),
+            });
+            state.links.push(Arc::downgrade(&link));
+            Ok(link as Arc<dyn Link>)
+        }
+        .boxed()
+    }
+}
+
+struct ScriptedLink {
+    id: u32,
+    server: Server,
+    lifeline: Lifeline,
+    dead: CancellationToken,
+    inboxes: Mutex<Vec<Arc<Inbox>>>,
+}
+
+impl ScriptedLink {
+    fn die(&self, why: &'static str) {
+        if self.dead.is_cancelled() {
+            return;
+        }
+        self.dead.cancel();
+        {
+            let mut state = self.server.state();
+            state.held.remove(&self.id);
+            state.seen.connections -= 1;
+        }
+        self.lifeline.end(Cause::new(why));
+        let inboxes =
+            std::mem::take(&mut *self.inboxes.lock().unwrap_or_else(PoisonError::into_inner));
+        for inbox in inboxes {
+            inbox.end(End::Lost(Cause::new(why)));
+        }
+    }
+}
+
+impl Drop for ScriptedLink {
+    fn drop(&mut self) {
+        self.die("dropped");
+    }
+}
+
+impl Link for ScriptedLink {
+    fn open(&self) -> BoxFuture<'_, Result<Channel, OpenError>> {
+        async {
+            let hop = self.server.script.hop;
+            sleep(hop).await;
+            // The server decides here, and keeps the slot whoever still waits for the answer.
+            let granted = {
+                let mut state = self.server.state();
+                let most = self.server.script.max_sessions;
+                let Some(held) = state.held.get_mut(&self.id) else {
+                    return Err(OpenError::Lost);
+                };
+                let granted = *held < most;
+                *held += u32::from(granted);
+                state.seen.refused += u32::from(!granted);
+                granted
+            };
+            sleep(hop).await;
+            if self.dead.is_cancelled() {
+                return Err(OpenError::Lost);
+            }
+            if !granted {
+                return Err(OpenError::Refused("Connect failed, reason 2".into()));
+            }
+            let inbox = Arc::<Inbox>::default();
+            self.inboxes
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(inbox.clone());
+            let wire = Arc::new(ScriptedWire {
+                link: self.id,
+                server: self.server.clone(),
+                dead: self.dead.clone(),
+                inbox: inbox.clone(),
+                stop: CancellationToken::new(),
+            });
+            Ok(Channel { wire, inbox })
+        }
+        .boxed()
+    }
+
+    fn ping(&self) -> BoxFuture<'_, ()> {
+        sleep(self.server.script.hop * 2).boxed()
+    }
+
+    fn disconnect(&self) -> BoxFuture<'_, ()> {
+        async {
+            sleep(self.server.script.hop).await;
+            self.die("goodbye");
+        }
+        .boxed()
+    }
+
+    fn lifeline(&self) -> &Lifeline {
+        &self.lifeline
+    }
+}
+
+struct ScriptedWire {
+    link: u32,
+    server: Server,
+    dead: CancellationToken,
+    inbox: Arc<Inbox>,
+    stop: CancellationToken,
+}
+
+impl ScriptedWire {
+    /// What happens on the server between exec and CLOSE.
+    async fn serve(server: Server, link: u32, inbox: Arc<Inbox>, stop: CancellationToken) {
+        let Script {
+            hop,
+            runtime,
+            heeds_signals,
+            ..
+        } = server.script;
+        sleep(hop).await;
+        {
+            let mut state = server.state();
+            state.seen.started += 1;
+            state.seen.running += 1;
+        }
+        sleep(hop).await;
+        assert_eq!(inbox.reply(true), crate::inbox::Flow::Continue, "accepted");
+        let status = tokio::select! {
+            () = sleep(runtime) => ExitStatus::from_code(0),
+            () = stop.cancelled(), if heeds_signals => ExitStatus::from_signal("TERM"),
+        };
+        server.state().seen.running -= 1;
+        sleep(hop).await;
+        assert_eq!(
+            inbox.data(Stream::Stdout, b"done"),
+            crate::inbox::Flow::Continue,
+            "one write"
+        );
+        inbox.eof();
+        inbox.exit(status);
+        sleep(Duration::from_millis(1)).await;
+        inbox.end(End::Closed);
+        // Our CLOSE travels; the slot is free only after everything that arrived with it.
+        sleep(hop + Duration::from_micros(1)).await;
+        if let Some(held) = server.state().held.get_mut(&link) {
+            *held -= 1;
+        }
+    }
+}
+
+impl Wire for ScriptedWire {
+    fn exec(&self, _line: Vec<u8>) -> BoxFuture<'_, Result<(), Gone>> {
+        async {
+            // A busy session loop takes a moment to accept the message.
+            sleep(Duration::from_millis(1)).await;
+            if self.dead.is_cancelled() {
+                return Err(Gone);
+            }
+            self.inbox.exec_due();
+            if self.inbox.has_ended() {
+                return Ok(()); // not sent
+            }
+            let dead = self.dead.clone();
+            let server = self.server.clone();
+            let work = Self::serve(
+                server.clone(),
+                self.link,
+                self.inbox.clone(),
+                self.stop.clone(),
+            );
+            tokio::spawn(async move {
+                if dead.run_until_cancelled(work).await.is_none() {
+                    let mut state = server.state();
+                    state.seen.running = state.seen.running.saturating_sub(1);
+                }
+            });
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn send(&self, _data: Bytes) -> BoxFuture<'_, Result<(), Gone>> {
+        sleep(Duration::from_millis(3)).map(|()| Ok(())).boxed()
+    }
+
+    fn eof(&self) -> BoxFuture<'_, Result<(), Gone>> {
+        sleep(Duration::from_millis(1)).map(|()| Ok(())).boxed()
+    }
+
+    fn signal(&self, _name: &'static str) -> BoxFuture<'_, Result<(), Gone>> {
+        async {
+            sleep(self.server.script.hop).await;
+            self.stop.cancel();
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
+/// A dial that fails as if nobody listened.
+pub(crate) fn connection_refused() -> DialError {
+    let source = Cause::new("connection refused");
+    DialError {
+        error: Error::Connect {
+            target: "tester@test:22".into(),
+            source,
+        },
+        passing: false,
+    }
+}

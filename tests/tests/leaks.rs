@@ -1,0 +1,133 @@
+//! What thousands of dropped commands leave behind: nothing. In a test binary of its own, because
+//! it counts this process's descriptors, tasks and heap.
+
+#![allow(missing_docs, reason = "tests are named after what they show")]
+
+use std::alloc::System;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use cap::Cap;
+use ssh_pool::{Host, HostKeyPolicy, Identity, Limits, Pool};
+use ssh_pool_tests::{Sshd, TestUser, eventually_async, procs};
+use tokio::task::JoinSet;
+
+#[global_allocator]
+static HEAP: Cap<System> = Cap::new(System, usize::MAX);
+
+/// Far longer than anything here takes: for things that would otherwise hang.
+const PATIENCE: Duration = Duration::from_secs(60);
+const DROPPED: usize = 500;
+const ROUNDS: usize = 20;
+
+/// 500 commands, each dropped at a random moment, then ten at once on the one connection.
+async fn drop_round(host: &Host, sshd: &Sshd) {
+    let mut commands = JoinSet::new();
+    for _ in 0..500 {
+        let host = host.clone();
+        commands.spawn(async move {
+            let moment = Duration::from_micros(fastrand::u64(0..40_000));
+            // Dropped while it waits, opens, runs or ends; a few are even faster.
+            drop(tokio::time::timeout(moment, host.shell("sleep 0.02").output()).await);
+        });
+        if commands.len() >= 50 {
+            commands
+                .join_next()
+                .await
+                .expect("one runs")
+                .expect("no panic");
+        }
+    }
+    while let Some(result) = commands.join_next().await {
+        result.expect("no panic");
+    }
+    assert!(
+        eventually_async(PATIENCE, || {
+            let status = host.status();
+            status.running + status.opening == 0 && status.waiting == 0
+        })
+        .await,
+        "{:?}",
+        host.status()
+    );
+
+    // Ten at once: each waits until it sees all ten.
+    let gate = sshd.dir().join("gate");
+    let gate = gate.to_str().expect("a plain path");
+    let mut ten = JoinSet::new();
+    host.shell(format!("rm -rf {gate}; mkdir -m 777 {gate}"))
+        .output()
+        .await
+        .expect("ran");
+    for number in 0..10 {
+        let line = format!(
+            "touch {gate}/{number}; while [ $(ls {gate} | wc -l) -lt 10 ]; do sleep 0.01; done"
+        );
+        ten.spawn(host.shell(line).timeout(PATIENCE).output());
+    }
+    while let Some(result) = ten.join_next().await {
+        let output = result.expect("no panic").expect("all ten start at once");
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+/// What this process holds.
+#[derive(Debug, Clone, Copy)]
+struct Holdings {
+    files: usize,
+    tasks: usize,
+    heap: usize,
+}
+
+impl Holdings {
+    fn now() -> Self {
+        Self {
+            files: procs::open_files(),
+            tasks: tokio::runtime::Handle::current()
+                .metrics()
+                .num_alive_tasks(),
+            heap: HEAP.allocated(),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropped_commands_cost_no_session_no_descriptor_and_no_memory() {
+    let sshd = Sshd::builder()
+        .user(TestUser::plain())
+        .option("MaxSessions 10")
+        .start();
+    std::fs::set_permissions(sshd.dir(), std::fs::Permissions::from_mode(0o777)).expect("chmod");
+    let pool = Pool::builder(HostKeyPolicy::known_hosts_file(sshd.known_hosts()))
+        .identity(Identity::key_file(sshd.client_key()))
+        .limits(Limits::default().connections_per_host(1))
+        .build()
+        .expect("valid settings");
+    let host = pool.host(sshd.target()).expect("target");
+
+    let mut second = None;
+    for round in 1..=ROUNDS {
+        drop_round(&host, &sshd).await;
+        let status = host.status();
+        assert_eq!((status.dials, status.connections), (1, 1), "{status:?}");
+        let Some(Holdings { files, tasks, heap }) = second else {
+            if round == 2 {
+                second = Some(Holdings::now());
+            }
+            continue;
+        };
+        // Buffers breathe; a leak grows with every command. One byte for each is the limit.
+        let slack = (round - 2) * DROPPED;
+        let flat = || {
+            let now = Holdings::now();
+            now.files <= files && now.tasks <= tasks && now.heap <= heap + slack
+        };
+        let settled = eventually_async(PATIENCE, flat).await;
+        assert!(
+            settled,
+            "round {round}: {second:?} has become {:?}",
+            Holdings::now()
+        );
+    }
+    println!("round 2: {second:?}, round {ROUNDS}: {:?}", Holdings::now());
+}
