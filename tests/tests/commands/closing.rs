@@ -1,0 +1,103 @@
+//! The end of a pool, and a server that has no use for one.
+
+use std::time::Instant;
+
+use ssh_pool::{CommandState, Error, Limits, Phase};
+use ssh_pool_tests::{Sshd, eventually_async};
+
+use crate::{Gate, Ledger, SOON, builder, known, on, server};
+
+fn is_closed(error: &Error) -> bool {
+    error.command_state() == CommandState::NotStarted
+        && error.phase() == Phase::Closed
+        && matches!(error, Error::Closed { .. })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_lets_running_commands_finish_and_nothing_else_begin() {
+    let sshd = Sshd::start();
+    let limits = Limits::default()
+        .connections_per_host(1)
+        .sessions_per_connection(1);
+    let pool = builder(&sshd, known(&sshd)).limits(limits).build().unwrap();
+    let host = pool.host(sshd.target()).unwrap();
+    let (gate, ledger) = (Gate::new(), Ledger::new());
+    let line = format!("{}; {}; echo done", ledger.enter("running"), gate.pass());
+    let running = tokio::spawn(host.shell(line).output());
+    ledger.has(1).await;
+    let queued = tokio::spawn(host.shell(ledger.enter("queued")).output());
+    let waits = || pool.status().hosts[0].waiting == 1;
+    assert!(eventually_async(SOON, waits).await, "{:?}", pool.status());
+
+    let closing = tokio::spawn(pool.close());
+    assert!(is_closed(&queued.await.unwrap().unwrap_err()));
+    let error = host.shell(ledger.enter("new")).output().await.unwrap_err();
+    assert!(is_closed(&error), "{error:?}");
+    assert!(is_closed(&host.warm().await.unwrap_err()));
+    assert!(is_closed(&pool.host(sshd.target()).unwrap_err()));
+    assert!(!closing.is_finished() && !running.is_finished());
+
+    gate.open();
+    let output = running.await.unwrap().unwrap();
+    assert!(output.status.success());
+    assert_eq!(output.stdout, b"done\n");
+    tokio::time::timeout(SOON, closing).await.unwrap().unwrap();
+    let gone = || sshd.open_connections() == 0;
+    assert!(eventually_async(SOON, gone).await, "{}", sshd.log());
+    assert_eq!(ledger.lines(), ["running"]);
+    // The goodbye was one: sshd heard it.
+    assert!(
+        sshd.log().contains("disconnected by user") || sshd.log().contains("Received disconnect"),
+        "{}",
+        sshd.log()
+    );
+    assert_eq!(sshd.connections(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_never_dialled_closes_at_once_and_twice() {
+    let (sshd, pool, host) = server();
+    pool.close().await;
+    pool.close().await;
+    assert!(is_closed(&host.command("true").output().await.unwrap_err()));
+    assert_eq!(sshd.connections(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_everything_leaves_no_connection_behind() {
+    let (sshd, pool, host) = server();
+    let commands: Vec<_> = (0..20)
+        .map(|_| tokio::spawn(host.command("true").status()))
+        .collect();
+    for command in commands {
+        assert!(command.await.unwrap().unwrap().success());
+    }
+    assert!(sshd.open_connections() > 0);
+    drop((pool, host));
+    let gone = || sshd.open_connections() == 0;
+    assert!(eventually_async(SOON, gone).await, "{}", sshd.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_allows_no_session_is_an_error_at_once() {
+    let (sshd, pool, host) = on(Sshd::builder().option("MaxSessions 0").start());
+    let started = Instant::now();
+    let callers: Vec<_> = (0..10)
+        .map(|_| tokio::spawn(host.command("true").output()))
+        .collect();
+    for caller in callers {
+        let error = caller.await.unwrap().unwrap_err();
+        let Error::SessionRefused { reason, .. } = &error else {
+            panic!("{error:?}")
+        };
+        assert!(!reason.is_empty());
+        assert_eq!(error.phase(), Phase::Channel);
+        assert_eq!(error.command_state(), CommandState::NotStarted);
+        assert!(!error.is_transient());
+    }
+    // Well before the 30 s that a command waits for a channel.
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    let status = pool.status();
+    assert!(status.hosts[0].last_error.is_some(), "{status:?}");
+    assert!(sshd.connections() <= 2, "{}", sshd.log());
+}

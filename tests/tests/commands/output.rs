@@ -1,0 +1,140 @@
+//! What commands write: complete, apart, and within the cap.
+
+use std::fmt::Write as _;
+
+use ssh_pool::{CommandState, Error, Limits, Phase, Pool, Stream};
+use ssh_pool_tests::{Sshd, eventually_async};
+use tokio::time::timeout;
+
+use crate::{Gate, Ledger, SOON, builder, dials, known, server, stops};
+
+const CAP: usize = 64 << 10;
+
+fn capped(sshd: &Sshd) -> Pool {
+    let limits = Limits::default().output_bytes(CAP);
+    builder(sshd, known(sshd)).limits(limits).build().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_streams_are_complete_and_apart_when_both_are_large_and_interleaved() {
+    let (_sshd, _pool, host) = server();
+    // Four megabytes each, twice the window of a channel.
+    let script = "x=$(printf %01000d 0); i=0\n\
+        while [ $i -lt 4000 ]; do echo o$i$x; echo e$i$x >&2; i=$((i + 1)); done";
+    let output = host.script(script).output().await.unwrap();
+    assert!(output.status.success());
+    for (start, stream) in [('o', output.stdout), ('e', output.stderr)] {
+        let mut wanted = String::new();
+        for i in 0..4000 {
+            writeln!(wanted, "{start}{i}{:01000}", 0).unwrap();
+        }
+        assert_eq!(stream.len(), wanted.len(), "{start}");
+        assert!(stream == wanted.as_bytes(), "{start}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_that_comes_after_the_end_of_the_command_is_kept() {
+    let (_sshd, _pool, host) = server();
+    // The shell ends at once; what it left behind still writes.
+    let line = "(sleep 0.3; echo late; echo late >&2) & echo early";
+    let output = host.shell(line).output().await.unwrap();
+    assert_eq!(output.stdout, b"early\nlate\n");
+    assert_eq!(output.stderr, b"late\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_past_the_cap_is_an_error_that_ends_the_command_and_harms_nobody() {
+    let sshd = Sshd::start();
+    let pool = capped(&sshd);
+    let host = pool.host(sshd.target()).unwrap();
+    for (line, wanted) in [("yes", Stream::Stdout), ("yes >&2", Stream::Stderr)] {
+        let running = host.shell(line).output();
+        let error = timeout(SOON, running).await.expect(line).unwrap_err();
+        let Error::OutputLimit { stream, limit, .. } = &error else {
+            panic!("{line}: {error:?}")
+        };
+        assert_eq!((*stream, *limit), (wanted, CAP), "{line}");
+        assert_eq!(error.command_state(), CommandState::Unknown);
+        assert_eq!(error.phase(), Phase::Running);
+        assert!(!error.is_transient());
+        // The channel is closed, so the writer finds nobody there.
+        stops(&sshd, "yes").await;
+        let output = host.command("echo").arg("ok").output().await.unwrap();
+        assert_eq!(output.stdout, b"ok\n");
+    }
+    // A connection on which a channel was closed from this end is replaced, for what such a
+    // channel leaves behind in it; the next command need not wait for that.
+    assert!(dials(&pool) <= 3, "{:?}", pool.status());
+    let left = || sshd.open_connections() <= 1;
+    assert!(eventually_async(SOON, left).await, "{}", sshd.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_neighbour_of_a_command_past_the_cap_does_not_feel_it() {
+    let sshd = Sshd::start();
+    let limits = Limits::default().output_bytes(CAP).connections_per_host(1);
+    let pool = builder(&sshd, known(&sshd)).limits(limits).build().unwrap();
+    let host = pool.host(sshd.target()).unwrap();
+    let (gate, ledger) = (Gate::new(), Ledger::new());
+    let line = format!(
+        "echo early; {}; {}; echo late",
+        ledger.enter("x"),
+        gate.pass()
+    );
+    let neighbour = tokio::spawn(host.shell(line).output());
+    ledger.has(1).await;
+    let error = host.command("yes").output().await.unwrap_err();
+    assert!(matches!(error, Error::OutputLimit { .. }), "{error:?}");
+    assert!(!neighbour.is_finished());
+    gate.open();
+    let output = neighbour.await.unwrap().unwrap();
+    assert_eq!(output.stdout, b"early\nlate\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cap_is_exact_and_each_stream_has_its_own() {
+    let sshd = Sshd::start();
+    let pool = capped(&sshd);
+    let host = pool.host(sshd.target()).unwrap();
+    let both = format!("head -c {CAP} /dev/zero; head -c {CAP} /dev/zero >&2");
+    let output = host.shell(both).output().await.unwrap();
+    assert!(output.status.success());
+    assert_eq!((output.stdout.len(), output.stderr.len()), (CAP, CAP));
+    let more = format!("head -c {} /dev/zero", CAP + 1);
+    let error = host.shell(more).output().await.unwrap_err();
+    assert!(matches!(error, Error::OutputLimit { .. }), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_whose_output_nobody_wants_has_no_cap() {
+    let sshd = Sshd::start();
+    let pool = capped(&sshd);
+    let host = pool.host(sshd.target()).unwrap();
+    // More than any window, so it is drained, too.
+    let line = "head -c 20000000 /dev/zero; head -c 20000000 /dev/zero >&2; exit 5";
+    let status = timeout(SOON, host.shell(line).status()).await.unwrap();
+    assert_eq!(status.unwrap().code(), Some(5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_commands_past_the_cap_leave_room_for_others() {
+    let sshd = Sshd::start();
+    let pool = capped(&sshd);
+    let host = pool.host(sshd.target()).unwrap();
+    // More than there are sessions on four connections: a lost slot would be missed.
+    let floods: Vec<_> = (0..60)
+        .map(|_| tokio::spawn(host.command("yes").output()))
+        .collect();
+    for flood in floods {
+        let error = flood.await.unwrap().unwrap_err();
+        assert!(matches!(error, Error::OutputLimit { .. }), "{error:?}");
+    }
+    stops(&sshd, "yes").await;
+    let others: Vec<_> = (0..60)
+        .map(|_| tokio::spawn(host.command("true").status()))
+        .collect();
+    for other in others {
+        assert!(other.await.unwrap().unwrap().success());
+    }
+}

@@ -1,0 +1,95 @@
+//! Keys that an ssh-agent holds.
+
+use ssh_pool::{Identity, Limits};
+use ssh_pool_tests::{Agent, KeyPair, Sshd, TempDir, sign_user_certificate};
+
+use crate::{builder, host_for, known, last_login_was_with, login, logins, new_key, offered};
+
+/// An agent with that many keys that nobody lets in.
+fn agent_with(count: usize) -> (Agent, Vec<(TempDir, KeyPair)>) {
+    let agent = Agent::start();
+    let keys: Vec<_> = (0..count).map(|_| new_key()).collect();
+    for (_, key) in &keys {
+        agent.add(key.private());
+    }
+    (agent, keys)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agents_key_logs_in() {
+    let sshd = Sshd::start();
+    let (agent, keys) = agent_with(1);
+    sshd.authorize(&keys[0].1.public_line());
+    login(&sshd, Identity::agent_at(agent.socket()))
+        .await
+        .unwrap();
+    last_login_was_with(&sshd, &keys[0].1.fingerprint());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_in_an_agent_logs_in() {
+    let (ca, key) = (new_key(), new_key());
+    let trusted = format!("TrustedUserCAKeys {}", ca.1.public().display());
+    let sshd = Sshd::builder().option(trusted).start();
+    let _ = sign_user_certificate(&ca.1, &key.1, &[sshd.user()]);
+    let agent = Agent::start();
+    agent.add(key.1.private());
+    login(&sshd, Identity::agent_at(agent.socket()))
+        .await
+        .unwrap();
+    let last = logins(&sshd).pop().unwrap();
+    assert!(last.contains("ED25519-CERT "), "{last}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_an_agents_many_keys_no_more_are_offered_than_the_server_counts() {
+    let sshd = Sshd::builder().option("MaxAuthTries 6").start();
+    let (agent, keys) = agent_with(8);
+    let error = login(&sshd, Identity::agent_at(agent.socket())).await;
+    let error = error.unwrap_err();
+
+    let tried = offered(&error);
+    let (last, names) = tried.split_last().unwrap();
+    assert_eq!(names.len(), 5, "{tried:?}");
+    for (name, (_, key)) in names.iter().zip(&keys) {
+        assert!(name.contains(&key.fingerprint()), "{tried:?}");
+    }
+    assert!(last.contains("3 more not offered"), "{tried:?}");
+    let text = error.to_string();
+    assert!(names.iter().all(|name| text.contains(name)), "{text}");
+
+    let log = sshd.log();
+    assert_eq!(sshd.connections(), 1, "{log}");
+    assert_eq!(sshd.auth_failures(), 1, "{log}");
+    assert_eq!(sshd.refused_credentials(), 5, "{log}");
+    assert!(!log.contains("Too many authentication failures"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_right_key_among_many_is_found_within_the_limit_and_not_past_it() {
+    let sshd = Sshd::start();
+    let (agent, keys) = agent_with(8);
+    sshd.authorize(&keys[4].1.public_line());
+    let identity = Identity::agent_at(agent.socket());
+    login(&sshd, identity.clone()).await.unwrap();
+    last_login_was_with(&sshd, &keys[4].1.fingerprint());
+
+    let limits = Limits::default().auth_attempts(4);
+    let pool = builder(&sshd, known(&sshd)).limits(limits).build().unwrap();
+    let host = host_for(&pool, &sshd, identity);
+    let error = host.command("true").output().await.unwrap_err();
+    assert_eq!(offered(&error).len(), 5, "{error}");
+    assert_eq!(sshd.refused_credentials(), 8, "{}", sshd.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_agent_has_nothing_to_offer_and_does_not_keep_others_from_it() {
+    let sshd = Sshd::start();
+    let agent = Agent::start();
+    let identity = Identity::agent_at(agent.socket());
+    let error = login(&sshd, identity.clone()).await.unwrap_err();
+    assert!(error.to_string().contains("empty"), "{error}");
+    let both = Identity::several([identity, Identity::key_file(sshd.client_key())]);
+    login(&sshd, both).await.unwrap();
+    assert_eq!(sshd.refused_credentials(), 0, "{}", sshd.log());
+}

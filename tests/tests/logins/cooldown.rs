@@ -1,0 +1,117 @@
+//! A refused login is not tried again for a while: servers count, and ban.
+
+use std::time::{Duration, Instant};
+
+use ssh_pool::{Error, Host, Identity, Timeouts};
+use ssh_pool_tests::Sshd;
+
+use crate::{SOON, builder, host_for, known, new_key, offered, pool};
+
+/// The errors of that many callers at once, all refused.
+async fn refusals(host: &Host, callers: usize) -> Vec<Error> {
+    let mut running = tokio::task::JoinSet::new();
+    for _ in 0..callers {
+        running.spawn(host.command("true").output());
+    }
+    let results = running.join_all().await;
+    results.into_iter().map(Result::unwrap_err).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_key_under_many_callers_is_tried_once_and_all_get_the_same_error() {
+    let sshd = Sshd::start();
+    let pool = pool(&sshd);
+    let (_dir, key) = new_key();
+    let host = host_for(&pool, &sshd, Identity::key_file(key.private()));
+    let mut errors = refusals(&host, 30).await;
+    // Later ones do not try, either.
+    for _ in 0..3 {
+        errors.extend(refusals(&host, 10).await);
+    }
+    assert_eq!(errors.len(), 60);
+    for error in &errors {
+        assert_eq!(offered(error).len(), 1);
+        assert_eq!(error.to_string(), errors[0].to_string());
+    }
+    let text = errors[0].to_string();
+    assert!(
+        text.contains(&key.fingerprint()) && text.contains("60s"),
+        "{text}"
+    );
+    assert_eq!(sshd.connections(), 1, "{}", sshd.log());
+    assert_eq!(sshd.auth_failures(), 1, "{}", sshd.log());
+    assert_eq!(sshd.refused_credentials(), 1, "{}", sshd.log());
+    let status = &pool.status().hosts[0];
+    assert_eq!((status.dials, status.failed_dials), (0, 1));
+    assert_eq!(status.last_error.as_deref(), Some(&*text));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_cool_down_it_is_tried_again() {
+    let sshd = Sshd::start();
+    let cooldown = Duration::from_secs(1);
+    let timeouts = Timeouts::default().auth_cooldown(cooldown);
+    let pool = builder(&sshd, known(&sshd)).timeouts(timeouts);
+    let pool = pool.build().unwrap();
+    let (_dir, key) = new_key();
+    let host = host_for(&pool, &sshd, Identity::key_file(key.private()));
+    let started = Instant::now();
+    offered(&host.command("true").output().await.unwrap_err());
+    let refused = Instant::now();
+    sshd.authorize(&key.public_line());
+
+    // The remembered error answers until then.
+    let mut remembered = 0;
+    while let Err(error) = host.command("true").status().await {
+        offered(&error);
+        assert!(refused.elapsed() < SOON, "{error}");
+        remembered += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(remembered > 0);
+    assert!(started.elapsed() >= cooldown, "{:?}", started.elapsed());
+    assert_eq!(
+        (sshd.connections(), sshd.accepted()),
+        (2, 1),
+        "{}",
+        sshd.log()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evicting_a_host_forgets_its_cool_down() {
+    let sshd = Sshd::start();
+    let pool = pool(&sshd);
+    let (_dir, key) = new_key();
+    let host = host_for(&pool, &sshd, Identity::key_file(key.private()));
+    offered(&refusals(&host, 1).await[0]);
+    sshd.authorize(&key.public_line());
+    offered(&refusals(&host, 1).await[0]);
+    assert_eq!(sshd.connections(), 1, "{}", sshd.log());
+    host.evict();
+    assert!(host.command("true").status().await.unwrap().success());
+    assert_eq!(
+        (sshd.connections(), sshd.accepted()),
+        (2, 1),
+        "{}",
+        sshd.log()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_identity_in_its_cool_down_does_not_keep_another_out() {
+    let sshd = Sshd::start();
+    let pool = pool(&sshd);
+    let (_dir, key) = new_key();
+    let wrong = host_for(&pool, &sshd, Identity::key_file(key.private()));
+    offered(&refusals(&wrong, 1).await[0]);
+    let right = pool.host(sshd.target()).unwrap();
+    assert!(right.command("true").status().await.unwrap().success());
+    offered(&refusals(&wrong, 1).await[0]);
+    assert_eq!(
+        (sshd.connections(), sshd.accepted()),
+        (2, 1),
+        "{}",
+        sshd.log()
+    );
+}

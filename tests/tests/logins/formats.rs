@@ -1,0 +1,200 @@
+//! Everything that an identity can be made of.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use ssh_pool::{Error, Identity};
+use ssh_pool_tests::{
+    KeyFormat, KeyPair, Sshd, TempDir, TestUser, generate, sign_user_certificate,
+};
+
+use crate::{last_login_was_with, login, logins, new_key, offered};
+
+const PASSPHRASE: &str = "correct horse";
+
+/// A copy of the key's private file, written in that format.
+fn rewritten(key: &KeyPair, format: KeyFormat, passphrase: Option<&str>) -> PathBuf {
+    let copy = format!("{format:?}-{}", passphrase.is_some());
+    let copy = key.private().with_file_name(copy);
+    fs::copy(key.private(), &copy).unwrap();
+    let mut keygen = Command::new("ssh-keygen");
+    keygen.args(["-q", "-p", "-P", "", "-N", passphrase.unwrap_or("")]);
+    match format {
+        KeyFormat::OpenSsh => {}
+        KeyFormat::Pkcs8 => drop(keygen.args(["-m", "PKCS8"])),
+        KeyFormat::Pem => drop(keygen.args(["-m", "PEM"])),
+    }
+    let output = keygen.arg("-f").arg(&copy).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    copy
+}
+
+/// Logs in with a key of that kind in every format, in the clear and encrypted. Gives the first
+/// lines of the files.
+async fn every_format_of(kind: &str) -> BTreeSet<String> {
+    let sshd = Sshd::start();
+    let dir = TempDir::new();
+    let key = generate(dir.path(), "key", kind, None, KeyFormat::OpenSsh);
+    sshd.authorize(&key.public_line());
+    let mut seen = BTreeSet::new();
+    for format in [KeyFormat::OpenSsh, KeyFormat::Pkcs8, KeyFormat::Pem] {
+        for passphrase in [None, Some(PASSPHRASE)] {
+            let path = rewritten(&key, format, passphrase);
+            let text = fs::read_to_string(&path).unwrap();
+            seen.insert(text.lines().next().unwrap().to_owned());
+            let identities = match passphrase {
+                None => [Identity::key_file(&path), Identity::key_pem(&*text)],
+                Some(words) => [
+                    Identity::key_file_with_passphrase(&path, words),
+                    Identity::key_pem_with_passphrase(&*text, words),
+                ],
+            };
+            // Of what OpenSSL has encrypted in its own old way, RSA keys can be read.
+            let old = text.contains("Proc-Type: 4,ENCRYPTED") && kind != "rsa";
+            for identity in identities {
+                if old {
+                    is_refused_with_a_way_out(&sshd, identity).await;
+                } else {
+                    let result = login(&sshd, identity).await;
+                    result.unwrap_or_else(|error| panic!("{}: {error:?}", path.display()));
+                    last_login_was_with(&sshd, &key.fingerprint());
+                }
+            }
+        }
+    }
+    seen
+}
+
+async fn is_refused_with_a_way_out(sshd: &Sshd, identity: Identity) {
+    let before = sshd.connections();
+    let error = login(sshd, identity).await.unwrap_err();
+    assert!(matches!(error, Error::Identity { .. }), "{error:?}");
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("ssh-keygen -p"), "{source}");
+    assert_eq!(sshd.connections(), before);
+}
+
+const OPENSSH: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
+const PKCS8: &str = "-----BEGIN PRIVATE KEY-----";
+const PKCS8_ENCRYPTED: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ed25519_keys_log_in_in_every_format() {
+    let seen = every_format_of("ed25519").await;
+    // OpenSSH before 9.6 knows no other format for these.
+    assert!(seen.contains(OPENSSH), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ecdsa_keys_log_in_in_every_format() {
+    let seen = every_format_of("ecdsa").await;
+    for format in [
+        OPENSSH,
+        PKCS8,
+        PKCS8_ENCRYPTED,
+        "-----BEGIN EC PRIVATE KEY-----",
+    ] {
+        assert!(seen.contains(format), "no {format} in {seen:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rsa_keys_log_in_in_every_format() {
+    let seen = every_format_of("rsa").await;
+    for format in [
+        OPENSSH,
+        PKCS8,
+        PKCS8_ENCRYPTED,
+        "-----BEGIN RSA PRIVATE KEY-----",
+    ] {
+        assert!(seen.contains(format), "no {format} in {seen:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_file_with_windows_line_ends_logs_in() {
+    let sshd = Sshd::start();
+    let (dir, key) = new_key();
+    sshd.authorize(&key.public_line());
+    let path = dir.path().join("crlf");
+    fs::write(&path, key.private_text().replace('\n', "\r\n")).unwrap();
+    login(&sshd, Identity::key_file(path)).await.unwrap();
+    last_login_was_with(&sshd, &key.fingerprint());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_logs_in_where_its_key_alone_would_not() {
+    let dir = TempDir::new();
+    let generate = |name, kind| generate(dir.path(), name, kind, None, KeyFormat::OpenSsh);
+    let (ca, other_ca) = (generate("ca", "ed25519"), generate("other", "ed25519"));
+    let trusted = format!("TrustedUserCAKeys {}", ca.public().display());
+    let sshd = Sshd::builder().option(trusted).start();
+    for kind in ["ed25519", "ecdsa", "rsa"] {
+        let key = generate(kind, kind);
+        let principals = [sshd.user()];
+        let foreign = sign_user_certificate(&other_ca, &key, &principals);
+        let kept = dir.path().join(format!("{kind}-foreign.pub"));
+        fs::rename(foreign, &kept).unwrap();
+        let certificate = sign_user_certificate(&ca, &key, &principals);
+
+        login(&sshd, Identity::certificate(key.private(), &certificate))
+            .await
+            .unwrap_or_else(|error| panic!("{kind}: {error:?}"));
+        let last = logins(&sshd).pop().unwrap();
+        assert!(
+            last.contains("-CERT ") && last.contains("ssh-pool-test"),
+            "{last}"
+        );
+
+        let refused = [
+            Identity::key_file(key.private()),
+            Identity::certificate(key.private(), kept),
+        ];
+        for identity in refused {
+            let error = login(&sshd, identity).await.unwrap_err();
+            assert!(offered(&error)[0].contains(&key.fingerprint()), "{error}");
+        }
+    }
+    assert_eq!(sshd.accepted(), 3, "{}", sshd.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_for_another_account_is_refused() {
+    let (ca, key) = (new_key(), new_key());
+    let trusted = format!("TrustedUserCAKeys {}", ca.1.public().display());
+    let sshd = Sshd::builder().option(trusted).start();
+    let certificate = sign_user_certificate(&ca.1, &key.1, &["somebody-else"]);
+    let identity = Identity::certificate(key.1.private(), certificate);
+    offered(&login(&sshd, identity).await.unwrap_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_logs_in_and_a_wrong_one_is_tried_once() {
+    // Panics, and says why, when the tests do not run as root: nobody else can set a password.
+    let user = TestUser::with_password();
+    let sshd = Sshd::builder().user(user.clone()).start();
+    let right = user.password().unwrap();
+    login(&sshd, Identity::password(right)).await.unwrap();
+    let last = logins(&sshd).pop().unwrap();
+    assert!(last.starts_with("Accepted password for "), "{last}");
+
+    let error = login(&sshd, Identity::password("wrong")).await.unwrap_err();
+    assert_eq!(offered(&error), ["password"]);
+    assert_eq!(sshd.refused_credentials(), 1, "{}", sshd.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_is_not_sent_to_a_server_that_takes_none() {
+    let sshd = Sshd::builder()
+        .option("PasswordAuthentication no")
+        .option("KbdInteractiveAuthentication no")
+        .start();
+    let error = login(&sshd, Identity::password("secret"))
+        .await
+        .unwrap_err();
+    assert!(offered(&error).is_empty(), "{error:?}");
+    assert!(error.to_string().contains("publickey"), "{error}");
+    assert_eq!(sshd.refused_credentials(), 0, "{}", sshd.log());
+}
