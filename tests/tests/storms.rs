@@ -167,7 +167,7 @@ async fn thirty_tasks_log_in_once_though_the_first_is_dropped_in_the_middle_of_t
     let host = pool.host(sshd.target()).expect("target");
     let first = tokio::spawn(host.command("true").output());
     // The server has seen the connection: the dial is under way, and not finished.
-    assert!(eventually_async(PATIENCE, || host.status().dialing == 1).await);
+    assert!(eventually_async(PATIENCE, || host.status().dialling == 1).await);
     first.abort();
     storm(&host, 29, 29).await;
     assert_eq!(sshd.accepted(), 1);

@@ -1,6 +1,7 @@
 //! A remote command, built like `std::process::Command`.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,8 +16,16 @@ use crate::quote;
 use crate::run::{self, Job};
 
 /// What a command reads from its standard input.
-#[derive(Debug, Clone, Default)]
+///
+/// `Debug` shows how much it is, not what it is: it may be a secret.
+#[derive(Clone, Default)]
 pub struct Stdio(Bytes);
+
+impl fmt::Debug for Stdio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stdio({} bytes)", self.0.len())
+    }
+}
 
 impl Stdio {
     /// Nothing: the command sees the end of its input at once. The default.
@@ -50,13 +59,25 @@ impl<const N: usize> From<&[u8; N]> for Stdio {
     }
 }
 
+impl From<&Vec<u8>> for Stdio {
+    fn from(bytes: &Vec<u8>) -> Self {
+        bytes.as_slice().into()
+    }
+}
+
+impl From<&String> for Stdio {
+    fn from(text: &String) -> Self {
+        text.as_str().into()
+    }
+}
+
 impl From<&str> for Stdio {
     fn from(text: &str) -> Self {
         text.as_bytes().into()
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Body {
     /// Quoted words.
     Words(Vec<u8>),
@@ -76,13 +97,15 @@ enum Body {
 /// The remote user's login shell runs it (sshd(8)); quoting is for a POSIX shell. The command gets
 /// a session channel of its own, without a terminal, on a connection that others use too.
 ///
+/// A command is a description: it can be run several times, and each run is a new process.
+///
 /// Dropping the future of a running command asks the remote process to terminate (`SIGTERM`
 /// through RFC 4254, section 6.9). sshd passes signals on for ordinary users; for root only since
 /// OpenSSH 10.0, and never for forced commands: there the process runs on until it ends, and its
 /// session counts as used until then.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Command {
-    hub: HubRef,
+    hub: Arc<Hub>,
     output_cap: usize,
     body: Body,
     env: Vec<(String, Vec<u8>)>,
@@ -93,13 +116,19 @@ pub struct Command {
     problem: Option<Error>,
 }
 
-/// A hub that shows as its name.
-#[derive(Clone)]
-struct HubRef(Arc<Hub>);
-
-impl std::fmt::Debug for HubRef {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0.name())
+/// Shows the host and what kind of command it is: arguments, environment and input may be secrets.
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.body {
+            Body::Words(_) => "command",
+            Body::Line(_) => "shell",
+            Body::Script { .. } => "script",
+        };
+        f.debug_struct("Command")
+            .field("host", self.hub.name())
+            .field("kind", &kind)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
     }
 }
 
@@ -129,7 +158,7 @@ impl Command {
 
     fn new(hub: Arc<Hub>, output_cap: usize, body: Body) -> Self {
         Self {
-            hub: HubRef(hub),
+            hub,
             output_cap,
             body,
             env: Vec::new(),
@@ -157,7 +186,8 @@ impl Command {
         self
     }
 
-    /// Adds text to the command line as it is: the remote shell expands and splits it.
+    /// Adds text to the command line as it is: the remote shell expands and splits it. After
+    /// [`Host::script`](crate::Host::script) it goes to the script's arguments.
     pub fn raw_arg(&mut self, text: impl AsRef<OsStr>) -> &mut Self {
         self.push(text.as_ref(), false);
         self
@@ -190,7 +220,8 @@ impl Command {
         self
     }
 
-    /// Runs the command in this folder; a relative one is below the login folder. If it cannot be
+    /// Runs the command in this folder; a relative one is below the login folder, and `~` is not
+    /// expanded. If it cannot be
     /// entered, the command does not run, and the exit status and standard error are those of the
     /// shell's `cd`.
     pub fn current_dir(&mut self, dir: impl AsRef<Path>) -> &mut Self {
@@ -198,7 +229,8 @@ impl Command {
         self
     }
 
-    /// What the command reads: [`Stdio::null`], or bytes. A command need not read all of it.
+    /// What the command reads: [`Stdio::null`], or bytes. A command need not read all of it. A
+    /// script is itself read from standard input, so for one this is [`Error::InvalidInput`].
     pub fn stdin(&mut self, stdin: impl Into<Stdio>) -> &mut Self {
         self.stdin = Some(stdin.into());
         self
@@ -224,7 +256,7 @@ impl Command {
     /// A deadline for the whole call, queue and dial included. When it passes, the error's
     /// `command_state` says whether the command had been sent; one that had is treated as if its
     /// future had been dropped. Default: none for the command, `Timeouts::acquire` for the wait
-    /// before it.
+    /// before it; a longer timeout here does not lengthen that wait.
     pub fn timeout(&mut self, timeout: Duration) -> &mut Self {
         self.timeout = Some(timeout);
         self
@@ -238,7 +270,8 @@ impl Command {
     ///
     /// [`Error::InvalidInput`] for input that no command line can carry; everything of a dial
     /// while there is no connection; [`Error::Timeout`] when no channel is free in time;
-    /// [`Error::OutputLimit`] past the cap of `Limits::output_bytes` a stream;
+    /// [`Error::OutputLimit`] past the cap of `Limits::output_bytes` a stream, which also replaces
+    /// the connection and so costs a login;
     /// [`Error::ConnectionLost`] and [`Error::ClosedWithoutStatus`] when the outcome is unknown.
     /// What fails before the command is sent is tried again on another connection within the
     /// deadline; what fails after it is never run again.
@@ -248,7 +281,7 @@ impl Command {
     /// Dropping the future while it waits costs nothing; dropping it while the command runs asks
     /// the remote process to terminate. Neither loses a session.
     pub fn output(&mut self) -> impl Future<Output = Result<Output, Error>> + Send + use<> {
-        let hub = self.hub.0.clone();
+        let hub = self.hub.clone();
         let job = self.job();
         async move { run::run(hub, job?).await }
     }
@@ -260,7 +293,7 @@ impl Command {
     ///
     /// As for [`output`](Command::output).
     pub fn status(&mut self) -> impl Future<Output = Result<ExitStatus, Error>> + Send + use<> {
-        let hub = self.hub.0.clone();
+        let hub = self.hub.clone();
         let job = self.job().map(|job| Job {
             output_cap: None,
             ..job

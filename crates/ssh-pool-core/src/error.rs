@@ -8,8 +8,8 @@ use std::time::Duration;
 
 /// Where on its way a command was when it failed.
 ///
-/// The phases are in the order in which a command meets them, so they compare: everything below
-/// [`Phase::Exec`] happened before the command line was sent.
+/// Roughly in the order in which a command meets them. Whether it may have run is not a question of
+/// order: ask [`Error::command_state`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Phase {
@@ -61,7 +61,8 @@ impl fmt::Display for Phase {
 /// What is known about the remote command after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CommandState {
-    /// The command line never left this process: running it again cannot run it twice.
+    /// The command did not start: it was never sent, or the server refused to execute it. Running
+    /// it again cannot run it twice.
     NotStarted,
     /// The command line was sent. It may have run, in whole or in part, or not at all.
     Unknown,

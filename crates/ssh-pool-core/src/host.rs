@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::command::Command;
 use crate::error::Error;
-use crate::hub::Hub;
+use crate::hub::{Deadline, Hub};
 use crate::pool::Inner;
 use crate::status::HostStatus;
 
@@ -36,11 +36,13 @@ impl Host {
     }
 
     /// A command of a program and arguments, each of which reaches it byte for byte.
+    #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         Command::program(self.hub.clone(), self.output_cap(), program.as_ref())
     }
 
     /// A line for the remote shell, as it is: pipes, redirections and variables work.
+    #[must_use]
     pub fn shell(&self, line: impl AsRef<OsStr>) -> Command {
         Command::line(self.hub.clone(), self.output_cap(), line.as_ref())
     }
@@ -48,6 +50,7 @@ impl Host {
     /// A script of any size, run by `sh -se` from its standard input: no limit of a command
     /// line's length applies, and it stops at the first command that fails. See
     /// [`Command::interpreter`] for another interpreter.
+    #[must_use]
     pub fn script(&self, text: impl Into<Vec<u8>>) -> Command {
         Command::script(self.hub.clone(), self.output_cap(), text.into())
     }
@@ -57,13 +60,14 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// Those of a dial, and [`Error::Timeout`] after `Timeouts::acquire`.
+    /// Those of a dial, [`Error::Closed`], and [`Error::Timeout`] after `Timeouts::acquire`: where
+    /// every session is busy it queues like a command.
     ///
     /// # Cancel safety
     ///
     /// A dial that was started goes on.
     pub async fn warm(&self) -> Result<(), Error> {
-        let deadline = tokio::time::Instant::now().into_std() + self.hub.acquire_timeout();
+        let deadline = Deadline::after(self.hub.acquire_timeout());
         // Dropped unused, the channel is a spare.
         drop(self.hub.checkout(deadline).await?);
         Ok(())

@@ -50,6 +50,22 @@ pub(crate) struct Patience {
     pub(crate) lifetime: Duration,
 }
 
+/// When a wait ends, and how long that was from the caller's point of view.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    pub(crate) at: Instant,
+    pub(crate) after: Duration,
+}
+
+impl Deadline {
+    pub(crate) fn after(after: Duration) -> Self {
+        Self {
+            at: now() + after,
+            after,
+        }
+    }
+}
+
 pub(crate) struct Hub {
     endpoint: Endpoint,
     transport: Arc<dyn Transport>,
@@ -151,12 +167,11 @@ impl Hub {
     ///
     /// Cancel safe: a dropped call loses its place in the queue and nothing else. What was
     /// started for it goes to the next one.
-    pub(crate) async fn checkout(self: &Arc<Self>, deadline: Instant) -> Result<Lease, Error> {
-        let started = now();
-        match tokio::time::timeout_at(deadline.into(), self.channels.get()).await {
+    pub(crate) async fn checkout(self: &Arc<Self>, deadline: Deadline) -> Result<Lease, Error> {
+        match tokio::time::timeout_at(deadline.at.into(), self.channels.get()).await {
             Ok(Ok(channel)) => Ok(Lease::new(self.clone(), channel)),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(self.overdue(deadline.saturating_duration_since(started))),
+            Err(_) => Err(self.overdue(deadline.after)),
         }
     }
 

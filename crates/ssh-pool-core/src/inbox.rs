@@ -59,6 +59,8 @@ type Hook = Box<dyn FnOnce(&End) + Send>;
 #[derive(Default)]
 struct State {
     started: bool,
+    /// Counts how often the channel has been begun: a command may be taken back.
+    round: u32,
     /// Whether the exec request went out; unknown while it is in the transport's queue.
     sent: Option<bool>,
     accepted: Option<bool>,
@@ -131,10 +133,10 @@ impl Inbox {
 
     /// The transport's queue has come to the exec request. On a channel that has ended by then it
     /// is not sent.
-    pub(crate) fn exec_due(&self) {
+    pub(crate) fn exec_due(&self, round: u32) {
         {
             let mut state = self.state();
-            if state.sent.is_some() {
+            if state.sent.is_some() || state.round != round {
                 return;
             }
             state.sent = Some(state.end.is_none());
@@ -221,6 +223,11 @@ impl Inbox {
         Ok(())
     }
 
+    /// For [`exec_due`](Inbox::exec_due): which exec request is meant.
+    pub(crate) fn round(&self) -> u32 {
+        self.state().round
+    }
+
     /// Whether the server has said nothing about the command.
     pub(crate) fn is_unanswered(&self) -> bool {
         let state = self.state();
@@ -232,6 +239,8 @@ impl Inbox {
         let tenant = {
             let mut state = self.state();
             state.started = false;
+            state.round += 1;
+            state.sent = None;
             state.tenant.take()
         };
         drop(tenant);

@@ -4,7 +4,8 @@
 /// [`Timeouts`](crate::Timeouts) for that.
 ///
 /// ```
-/// let limits = ssh_pool_core::Limits::default().connections_per_host(2).output_bytes(1 << 20);
+/// # use ssh_pool_core as ssh_pool;
+/// let limits = ssh_pool::Limits::default().connections_per_host(2).output_bytes(1 << 20);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -32,7 +33,8 @@ impl Default for Limits {
 impl Limits {
     /// Commands at once on one connection. Default: 10, sshd's default `MaxSessions`.
     ///
-    /// This is where the pool starts. A server that refuses more lowers it for that host; the
+    /// This is where the pool starts, except with a dropbear before 2024.86, which loses connections
+    /// with more than one session. A server that refuses more lowers it for that host; the
     /// learned limit is in `HostStatus` and creeps back up to this one.
     #[must_use]
     pub fn sessions_per_connection(mut self, sessions: u32) -> Self {
@@ -40,8 +42,8 @@ impl Limits {
         self
     }
 
-    /// Connections to one host that take new commands. Default: 4, so that 40 commands run at
-    /// once before any of them queues. A connection that only waits for its last commands before
+    /// Connections to one host that take new commands; callers who may not share connections count
+    /// as different hosts. Default: 4, so that 40 commands run at once before any of them queues. A connection that only waits for its last commands before
     /// it is replaced comes on top.
     #[must_use]
     pub fn connections_per_host(mut self, connections: u32) -> Self {

@@ -150,7 +150,8 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidInput`] for a malformed target, [`Error::Closed`] after
+    /// [`Error::InvalidInput`] for a malformed target or an unreadable pin or PEM text in it,
+    /// [`Error::Closed`] after
     /// [`close`](Pool::close).
     pub fn host<T>(&self, target: T) -> Result<Host, Error>
     where
@@ -182,7 +183,8 @@ impl Pool {
     }
 
     /// Closes the pool: from this call on, new and queued work gets [`Error::Closed`]. Running
-    /// commands finish, for up to `Timeouts::drain`; then the connections say goodbye.
+    /// commands finish, for up to `Timeouts::drain`; then the connections say goodbye, and a command
+    /// that still ran gets [`Error::ConnectionLost`].
     ///
     /// The returned future waits for that. It is cancel safe: dropping it stops the waiting, not
     /// the closing.

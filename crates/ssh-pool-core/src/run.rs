@@ -1,12 +1,12 @@
 //! The way of one command: a channel, exec, what comes of it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::error::{CommandState, Error, Phase};
-use crate::hub::{Hub, Lease};
+use crate::hub::{Deadline, Hub, Lease};
 use crate::inbox::{End, Transcript};
 use crate::output::{ExitStatus, Output};
 use crate::transport::Channel;
@@ -39,16 +39,17 @@ pub(crate) async fn run(hub: Arc<Hub>, job: Job) -> Result<Output, Error> {
 }
 
 async fn attempt(hub: &Arc<Hub>, job: Job) -> Result<Output, Error> {
-    let now = tokio::time::Instant::now().into_std();
-    let overall = job.timeout.map(|timeout| (now + timeout, timeout));
-    let acquire_by = now + hub.acquire_timeout();
-    let acquire_by = overall.map_or(acquire_by, |(deadline, _)| acquire_by.min(deadline));
+    let overall = job.timeout.map(Deadline::after);
+    let acquire = Deadline::after(hub.acquire_timeout());
+    let acquire = overall
+        .filter(|overall| overall.at < acquire.at)
+        .unwrap_or(acquire);
     loop {
-        let running = start(hub, &job, acquire_by).await?;
+        let running = start(hub, &job, acquire).await?;
         let finished = match overall {
             None => running.finish(&job.stdin).await,
-            Some((deadline, after)) => {
-                match tokio::time::timeout_at(deadline.into(), running.finish(&job.stdin)).await {
+            Some(Deadline { at, after }) => {
+                match tokio::time::timeout_at(at.into(), running.finish(&job.stdin)).await {
                     Ok(finished) => finished,
                     // Dropping it has signalled the process.
                     Err(_) => {
@@ -73,7 +74,7 @@ async fn attempt(hub: &Arc<Hub>, job: Job) -> Result<Output, Error> {
 
 /// Sends the command line on a channel that takes it. Until that has happened nothing has
 /// started, so a channel that fails is replaced.
-async fn start(hub: &Arc<Hub>, job: &Job, deadline: Instant) -> Result<Running, Error> {
+async fn start(hub: &Arc<Hub>, job: &Job, deadline: Deadline) -> Result<Running, Error> {
     loop {
         let queue = tracing::debug_span!("ssh_pool.queue", host = %hub.name());
         let lease: Lease = tracing::Instrument::instrument(hub.checkout(deadline), queue).await?;

@@ -21,7 +21,7 @@ pub struct HostStatus {
     /// Connections that only wait for their last commands.
     pub retiring: u32,
     /// Dials under way.
-    pub dialing: u32,
+    pub dialling: u32,
     /// Sessions in use: commands that run, and cancelled ones that the server has not let go of.
     pub running: u32,
     /// Opened sessions that wait for a command.
@@ -33,7 +33,7 @@ pub struct HostStatus {
     /// Commands that wait for a session.
     pub waiting: usize,
     /// How many sessions a connection to this host holds, as far as is known: sshd's
-    /// `MaxSessions`. Begins at `Limits::sessions_per_connection`.
+    /// `MaxSessions`. Begins at `Limits::sessions_per_connection`, with an old dropbear at 1.
     pub learned_sessions: u32,
     /// Successful dials so far.
     pub dials: u64,
@@ -61,7 +61,7 @@ impl From<crate::hub::Snapshot> for HostStatus {
             target: snapshot.name.to_string(),
             connections: sum(|connection| u32::from(!connection.retiring)),
             retiring: sum(|connection| u32::from(connection.retiring)),
-            dialing: snapshot.dialling,
+            dialling: snapshot.dialling,
             running: sum(|connection| connection.leased),
             spare: sum(|connection| connection.ready),
             opening: sum(|connection| connection.opening),

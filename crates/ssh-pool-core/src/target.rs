@@ -26,11 +26,12 @@ const NEVER_IN_A_HOST: &str = "@?*#[]|'\"\\,!/`$;&<>(){}";
 /// so that two spellings of one machine share connections.
 ///
 /// ```
-/// # use ssh_pool_core::Target;
+/// # use ssh_pool_core as ssh_pool;
+/// use ssh_pool::Target;
 /// let target: Target = "deploy@web-1:2222".parse()?;
 /// assert_eq!((target.user(), target.host(), target.port()), ("deploy", "web-1", 2222));
 /// assert_eq!(target.to_string(), "deploy@web-1:2222");
-/// # Ok::<(), ssh_pool_core::Error>(())
+/// # Ok::<(), ssh_pool::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Target {

@@ -6,7 +6,8 @@ use std::time::Duration;
 ///
 /// ```
 /// use std::time::Duration;
-/// let timeouts = ssh_pool_core::Timeouts::default().connect(Duration::from_secs(5));
+/// # use ssh_pool_core as ssh_pool;
+/// let timeouts = ssh_pool::Timeouts::default().connect(Duration::from_secs(5));
 /// ```
 #[derive(Debug, Clone)]
 pub struct Timeouts {
@@ -40,8 +41,9 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// For one dial: name lookup, TCP, banner, key exchange and authentication together. Default:
-    /// 10 s. When it passes, the socket is closed.
+    /// For one dial: loading keys, name lookup, TCP, banner, key exchange and authentication
+    /// together, from the moment when the budget of handshakes allows it. Default: 10 s. When it
+    /// passes, the socket is closed, and everybody who waited for this dial is told.
     #[must_use]
     pub fn connect(mut self, timeout: Duration) -> Self {
         self.connect = timeout;
@@ -139,6 +141,9 @@ impl Timeouts {
             what: "timeouts",
             reason: format!("{name} {what}"),
         };
+        if self.keepalive_misses == 0 {
+            return Err(problem("keepalive_misses", "must be at least 1"));
+        }
         for (value, name) in positive {
             if value.is_zero() {
                 return Err(problem(name, "must be longer than zero"));

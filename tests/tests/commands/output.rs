@@ -10,6 +10,11 @@ use crate::{Gate, Ledger, SOON, builder, dials, known, server, stops};
 
 const CAP: usize = 64 << 10;
 
+/// A command that writes more than the cap allows.
+fn too_much() -> String {
+    format!("head -c {} /dev/zero", 5 * CAP)
+}
+
 fn capped(sshd: &Sshd) -> Pool {
     let limits = Limits::default().output_bytes(CAP);
     builder(sshd, known(sshd)).limits(limits).build().unwrap()
@@ -48,9 +53,14 @@ async fn output_past_the_cap_is_an_error_that_ends_the_command_and_harms_nobody(
     let sshd = Sshd::start();
     let pool = capped(&sshd);
     let host = pool.host(sshd.target()).unwrap();
-    for (line, wanted) in [("yes", Stream::Stdout), ("yes >&2", Stream::Stderr)] {
-        let running = host.shell(line).output();
-        let error = timeout(SOON, running).await.expect(line).unwrap_err();
+    // Writes for ever, and slowly: should the cap fail, the machine must not.
+    let endless = "while head -c 1000 /dev/zero; do :; done";
+    for (line, wanted) in [
+        (endless.to_owned(), Stream::Stdout),
+        (format!("exec >&2; {endless}"), Stream::Stderr),
+    ] {
+        let running = host.shell(&line).output();
+        let error = timeout(SOON, running).await.expect(&line).unwrap_err();
         let Error::OutputLimit { stream, limit, .. } = &error else {
             panic!("{line}: {error:?}")
         };
@@ -59,7 +69,7 @@ async fn output_past_the_cap_is_an_error_that_ends_the_command_and_harms_nobody(
         assert_eq!(error.phase(), Phase::Running);
         assert!(!error.is_transient());
         // The channel is closed, so the writer finds nobody there.
-        stops(&sshd, "yes").await;
+        stops(&sshd, endless).await;
         let output = host.command("echo").arg("ok").output().await.unwrap();
         assert_eq!(output.stdout, b"ok\n");
     }
@@ -84,7 +94,7 @@ async fn a_neighbour_of_a_command_past_the_cap_does_not_feel_it() {
     );
     let neighbour = tokio::spawn(host.shell(line).output());
     ledger.has(1).await;
-    let error = host.command("yes").output().await.unwrap_err();
+    let error = host.shell(too_much()).output().await.unwrap_err();
     assert!(matches!(error, Error::OutputLimit { .. }), "{error:?}");
     assert!(!neighbour.is_finished());
     gate.open();
@@ -124,13 +134,12 @@ async fn many_commands_past_the_cap_leave_room_for_others() {
     let host = pool.host(sshd.target()).unwrap();
     // More than there are sessions on four connections: a lost slot would be missed.
     let floods: Vec<_> = (0..60)
-        .map(|_| tokio::spawn(host.command("yes").output()))
+        .map(|_| tokio::spawn(host.shell(too_much()).output()))
         .collect();
     for flood in floods {
         let error = flood.await.unwrap().unwrap_err();
         assert!(matches!(error, Error::OutputLimit { .. }), "{error:?}");
     }
-    stops(&sshd, "yes").await;
     let others: Vec<_> = (0..60)
         .map(|_| tokio::spawn(host.command("true").status()))
         .collect();

@@ -37,7 +37,7 @@ fn assert_at_rest(host: &Host, server: &Server, story: &str) {
     let busy = (
         status.running,
         status.opening,
-        status.dialing,
+        status.dialling,
         status.waiting,
     );
     assert_eq!(busy, (0, 0, 0, 0), "{story}: {status:?}");

@@ -74,7 +74,8 @@ pub(crate) async fn load(target: &Arc<str>, identity: &Identity) -> Result<Vec<C
 }
 
 /// Checks what can be checked without files, agents or a passphrase's slow key derivation: that
-/// there is something to offer, and that key texts are keys.
+/// key texts are keys. An identity with nothing in it is an error only when it is used: each
+/// target may bring one of its own.
 ///
 /// # Errors
 ///
@@ -84,9 +85,6 @@ pub(crate) fn check(identity: &Identity) -> Result<(), Error> {
         what: "identity",
         reason: problem.to_string(),
     };
-    if identity.parts().is_empty() {
-        return Err(invalid(Problem::Nothing));
-    }
     for part in identity.parts() {
         if let Part::KeyText {
             text,

@@ -120,7 +120,10 @@ struct SshWire {
 /// whether the request behind it still finds its channel. Without that, a channel that the server
 /// closes while the request is queued would leave open whether the command has started: servers
 /// execute what reaches them after their own CLOSE.
-struct Scout(Arc<Inbox>);
+struct Scout {
+    inbox: Arc<Inbox>,
+    round: u32,
+}
 
 impl AsRef<[u8]> for Scout {
     fn as_ref(&self) -> &[u8] {
@@ -130,7 +133,7 @@ impl AsRef<[u8]> for Scout {
 
 impl Drop for Scout {
     fn drop(&mut self) {
-        self.0.exec_due();
+        self.inbox.exec_due(self.round);
     }
 }
 
@@ -143,7 +146,10 @@ impl Wire for SshWire {
     fn exec(&self, line: Vec<u8>) -> BoxFuture<'_, Result<(), Gone>> {
         async {
             if let Some(nowhere) = no_channel() {
-                let scout = Bytes::from_owner(Scout(self.inbox.clone()));
+                let scout = Bytes::from_owner(Scout {
+                    inbox: self.inbox.clone(),
+                    round: self.inbox.round(),
+                });
                 self.handle.data(nowhere, scout).await.map_err(|_| Gone)?;
             }
             self.writer.exec(true, line).await.map_err(gone)

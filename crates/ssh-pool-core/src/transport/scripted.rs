@@ -279,7 +279,7 @@ impl Wire for ScriptedWire {
             if self.dead.is_cancelled() {
                 return Err(Gone);
             }
-            self.inbox.exec_due();
+            self.inbox.exec_due(self.inbox.round());
             if self.inbox.has_ended() {
                 return Ok(()); // not sent
             }
