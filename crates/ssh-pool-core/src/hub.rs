@@ -218,7 +218,6 @@ impl Hub {
 
     /// Takes an unused channel for a command, if it is still good.
     fn claim(books: &mut Books, ready: &Ready, now: Instant) -> bool {
-        // An ended channel has been, or is about to be, counted by its end.
         let good = !ready.channel.inbox.has_ended() && books.slots.claim(ready.connection, now);
         if good {
             ready.leased.store(true, Ordering::Relaxed);
@@ -236,13 +235,15 @@ impl Hub {
         self.books().unclaimed.pop()
     }
 
-    /// A leased channel came back unused. Says where it goes now.
+    /// A channel that was leased, or idle, is in nobody's hands: says where it goes now.
     fn hand_on(self: &Arc<Self>, ready: &Ready) -> Hand<Waiter> {
         self.transition(|books, now| {
+            // An ended channel has been, or is about to be, counted by its end.
             if ready.channel.inbox.has_ended() {
                 return Hand::Discard;
             }
-            let hand = books.slots.unclaimed(ready.connection, now);
+            let leased = ready.leased.load(Ordering::Relaxed);
+            let hand = books.slots.returned(ready.connection, leased, now);
             ready
                 .leased
                 .store(matches!(hand, Hand::To(_)), Ordering::Relaxed);
@@ -250,18 +251,27 @@ impl Hub {
         })
     }
 
-    /// The answer did not reach its waiter: the channel goes to the next one.
+    /// Gives a channel that is in nobody's hands to the next waiter, or puts it among the idle.
     fn give_back(self: &Arc<Self>, ready: Ready) {
-        match self.hand_on(&ready) {
-            Hand::To(waiter) => self.answer(waiter, ready),
-            Hand::Spare => self.park(ready),
-            Hand::Discard => {}
-        }
+        let hand = self.hand_on(&ready);
+        self.place(hand, ready);
     }
 
-    fn answer(self: &Arc<Self>, waiter: Waiter, ready: Ready) {
-        if let Err(Ok(ready)) = waiter.send(Ok(ready)) {
-            self.give_back(ready);
+    fn place(self: &Arc<Self>, hand: Hand<Waiter>, ready: Ready) {
+        let (mut hand, mut ready) = (hand, ready);
+        loop {
+            match hand {
+                Hand::To(waiter) => match waiter.send(Ok(ready)) {
+                    // That waiter has just gone: the next one.
+                    Err(Ok(back)) => {
+                        hand = self.hand_on(&back);
+                        ready = back;
+                    }
+                    _ => return,
+                },
+                Hand::Spare => return self.park(ready),
+                Hand::Discard => return,
+            }
         }
     }
 
@@ -294,7 +304,7 @@ impl Hub {
             Action::Disconnect(on) => self.disconnect(on),
             Action::Reclaim => {
                 for ready in self.channels.take_idle(|_| true) {
-                    self.reclaim(ready);
+                    self.give_back(ready);
                 }
             }
             Action::Sweep => {
@@ -303,7 +313,7 @@ impl Hub {
                     .channels
                     .take_idle(|ready| !alive.contains(&ready.connection))
                 {
-                    self.reclaim(ready);
+                    self.give_back(ready);
                 }
             }
             Action::WakeAt(at) => {
@@ -360,11 +370,7 @@ impl Hub {
                 }
             });
         }
-        match hand {
-            Hand::To(waiter) => self.answer(waiter, ready),
-            Hand::Spare => self.park(ready),
-            Hand::Discard => {}
-        }
+        self.place(hand, ready);
     }
 
     fn refused(self: &Arc<Self>, on: ConnectionId, mark: Mark, reason: String) {
@@ -394,24 +400,6 @@ impl Hub {
             // `died` has taken care of everything on that connection.
             End::Lost(_) => {}
         });
-    }
-
-    fn reclaim(self: &Arc<Self>, ready: Ready) {
-        let hand = self.transition(|books, now| {
-            if ready.channel.inbox.has_ended() {
-                return Hand::Discard;
-            }
-            let hand = books.slots.reclaimed(ready.connection, now);
-            ready
-                .leased
-                .store(matches!(hand, Hand::To(_)), Ordering::Relaxed);
-            hand
-        });
-        match hand {
-            Hand::To(waiter) => self.answer(waiter, ready),
-            Hand::Spare => self.park(ready),
-            Hand::Discard => {}
-        }
     }
 
     fn ping(self: &Arc<Self>, on: ConnectionId, mark: Mark) {

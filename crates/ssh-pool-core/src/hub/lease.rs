@@ -98,12 +98,11 @@ impl Drop for Lease {
             return;
         }
         match self.hub.hand_on(&pooled) {
-            Hand::To(waiter) => self.hub.answer(waiter, channels::take_out(pooled)),
             Hand::Spare => {
                 drop(pooled);
                 self.hub.match_idle();
             }
-            Hand::Discard => drop(channels::take_out(pooled)),
+            hand => self.hub.place(hand, channels::take_out(pooled)),
         }
     }
 }

@@ -286,25 +286,17 @@ impl<W> Slots<W> {
         claimed
     }
 
-    /// A lease came back unused: the channel is as good as new.
-    pub(crate) fn unclaimed(&mut self, id: ConnectionId, now: Instant) -> Hand<W> {
+    /// A channel came back unused, from a lease or from the idle ones: it is as good as new.
+    pub(crate) fn returned(&mut self, id: ConnectionId, leased: bool, now: Instant) -> Hand<W> {
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.leased = connection.leased.saturating_sub(1);
-            connection.idle_since = now;
+            connection.release(leased);
+            if leased {
+                connection.idle_since = now;
+                self.tally.commands = self.tally.commands.saturating_sub(1);
+            }
         }
-        self.tally.commands = self.tally.commands.saturating_sub(1);
         let hand = self.hand(id);
         self.leave_if_unused(id);
-        self.pump(now);
-        hand
-    }
-
-    /// A spare was taken out of the idle ones for a waiter.
-    pub(crate) fn reclaimed(&mut self, id: ConnectionId, now: Instant) -> Hand<W> {
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.ready = connection.ready.saturating_sub(1);
-        }
-        let hand = self.hand(id);
         self.pump(now);
         hand
     }

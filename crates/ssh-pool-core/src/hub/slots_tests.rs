@@ -570,7 +570,7 @@ impl World {
     fn give_back(&mut self, pick: usize) {
         if !self.leased.is_empty() {
             let id = self.leased.swap_remove(pick % self.leased.len());
-            let hand = self.slots.unclaimed(id, self.now);
+            let hand = self.slots.returned(id, true, self.now);
             self.hand(id, hand);
         }
     }
@@ -601,7 +601,7 @@ impl World {
                     Action::Ping { on, mark } => self.pings.push((on, mark)),
                     Action::Reclaim => {
                         for id in std::mem::take(&mut self.spares) {
-                            let hand = self.slots.reclaimed(id, self.now);
+                            let hand = self.slots.returned(id, false, self.now);
                             self.hand(id, hand);
                         }
                     }
@@ -611,7 +611,7 @@ impl World {
                             if alive.contains(&id) {
                                 self.spares.push(id);
                             } else {
-                                let hand = self.slots.reclaimed(id, self.now);
+                                let hand = self.slots.returned(id, false, self.now);
                                 self.hand(id, hand);
                             }
                         }
