@@ -1,0 +1,178 @@
+//! What follows from the books: who is served, what is opened, when another connection is dialled.
+
+use std::time::Instant;
+
+use super::{Action, ConnectionId, Hand, NO_SPARES, Slots};
+
+impl<W> Slots<W> {
+    /// Gives an open channel that is in nobody's hands to the oldest waiter.
+    pub(super) fn hand(&mut self, id: ConnectionId) -> Hand<W> {
+        match self.connections.get_mut(&id) {
+            Some(connection) if !connection.retiring => match self.waiters.pop_front() {
+                Some(waiter) => {
+                    connection.leased += 1;
+                    self.tally.commands += 1;
+                    Hand::To(waiter.who)
+                }
+                None => {
+                    connection.ready += 1;
+                    Hand::Spare
+                }
+            },
+            _ => Hand::Discard,
+        }
+    }
+
+    pub(super) fn leave_if_unused(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id)
+            && connection.retiring
+            && connection.leased == 0
+            && !connection.leaving
+        {
+            connection.leaving = true;
+            self.actions.push(Action::Disconnect(id));
+        }
+    }
+
+    /// Whatever can be started now is started: this runs at the end of every transition.
+    pub(super) fn pump(&mut self, now: Instant) {
+        if self.closed {
+            return;
+        }
+        self.creep(now);
+        let mut unserved = self.unserved();
+        if unserved > 0
+            && self
+                .connections
+                .values()
+                .any(|c| !c.retiring && c.ready > 0)
+        {
+            self.push_once(Action::Reclaim);
+        }
+        while unserved > 0 && self.open_one(now) {
+            unserved -= 1;
+        }
+        if unserved > 0 {
+            self.cool_down();
+            self.dial_more(unserved, now);
+            self.set_alarm(now);
+        } else if self.wants_spare() {
+            self.open_one(now);
+        }
+    }
+
+    /// Waiters that no open in flight will serve.
+    fn unserved(&self) -> u32 {
+        let opening: u32 = self
+            .connections
+            .values()
+            .filter(|c| !c.retiring)
+            .map(|c| c.opening)
+            .sum();
+        u32::try_from(self.waiters.len())
+            .unwrap_or(u32::MAX)
+            .saturating_sub(opening)
+    }
+
+    /// One spare per busy host; none where the server allows a single session, or closes sessions
+    /// that it finds unused.
+    fn wants_spare(&self) -> bool {
+        let live = || self.connections.values().filter(|c| !c.retiring);
+        self.waiters.is_empty()
+            && self.learned > 1
+            && self.dislike < NO_SPARES
+            && live().any(|c| c.leased > 0)
+            && live().all(|c| c.ready == 0 && c.opening == 0)
+    }
+
+    /// Opens a channel on the connection with the fewest sessions that has room.
+    fn open_one(&mut self, now: Instant) -> bool {
+        let learned = self.learned;
+        let best = (self.connections.iter_mut())
+            .filter(|(_, c)| c.room(learned, now) > 0)
+            .min_by_key(|(_, c)| c.occupied());
+        let Some((id, connection)) = best else {
+            return false;
+        };
+        let mark = connection.begin_open();
+        self.actions.push(Action::Open { on: *id, mark });
+        true
+    }
+
+    /// Somebody waits while slots cool: a round trip on each such connection frees them.
+    fn cool_down(&mut self) {
+        for (id, connection) in &mut self.connections {
+            if let Some(mark) = connection.begin_ping() {
+                self.actions.push(Action::Ping { on: *id, mark });
+            }
+        }
+    }
+
+    fn dial_more(&mut self, unserved: u32, now: Instant) {
+        if self.dial_not_before.is_some_and(|t| now < t) {
+            return;
+        }
+        let live = self.live();
+        let wanted = if live == 0 {
+            1 // the first one shows whether the host can be reached at all, and its limit
+        } else if self.dial_due().is_some_and(|due| now >= due) {
+            unserved.div_ceil(self.learned.max(1))
+        } else {
+            0
+        };
+        // After a failure one at a time: the server may be throttling.
+        let at_once = if self.dial_not_before.is_some() {
+            1
+        } else {
+            self.rules.handshakes
+        };
+        let most = self.rules.connections.saturating_sub(live).min(at_once);
+        while self.dialling < wanted.min(most) {
+            self.dialling += 1;
+            self.actions.push(Action::Dial);
+        }
+    }
+
+    /// When the oldest waiter has waited long enough on live connections.
+    fn dial_due(&self) -> Option<Instant> {
+        self.waiters
+            .front()
+            .map(|oldest| oldest.since + self.rules.patience)
+    }
+
+    fn creep(&mut self, now: Instant) {
+        if let Some(at) = self.learned_at
+            && now >= at + self.rules.recovery
+        {
+            self.learned = (self.learned + 1).min(self.most);
+            self.learned_at = (self.learned < self.most).then_some(now);
+        }
+    }
+
+    /// Time alone may let a waiter go on: when a hold ends, or another dial is allowed.
+    fn set_alarm(&mut self, now: Instant) {
+        let holds = self.connections.values().filter_map(|c| c.hold);
+        let may_dial = self.live() + self.dialling < self.rules.connections;
+        let dial = match (self.dial_not_before.filter(|t| *t > now), self.live()) {
+            (Some(t), _) => Some(t),
+            (None, 0) => None,
+            (None, _) => self.dial_due(),
+        };
+        let next = holds
+            .chain(dial.filter(|_| may_dial))
+            .filter(|t| *t > now)
+            .min();
+        if let Some(next) = next
+            && self.wake_at.is_none_or(|at| next < at)
+        {
+            self.wake_at = Some(next);
+            self.actions.push(Action::WakeAt(next));
+        }
+    }
+
+    fn push_once(&mut self, action: Action) {
+        if !self.actions.contains(&action) {
+            self.actions.push(action);
+        }
+    }
+}
