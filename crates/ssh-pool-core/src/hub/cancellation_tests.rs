@@ -114,34 +114,41 @@ async fn dropped_at_any_moment_a_command_leaves_nothing_behind() {
     }
 }
 
-/// The same, by polls instead of time: dropped at its first, second, third … wait.
+/// The same, by polls instead of time: dropped at its first, second, third … wait, at once or
+/// after what it waited for has come and has not been looked at.
 #[tokio::test(start_paused = true)]
 async fn dropped_at_every_await_a_command_leaves_nothing_behind() {
-    let mut finished = false;
-    for polls in 1.. {
-        let server = Server::new(Script::default());
-        let (_pool, host) = pool(&server, small(), Timeouts::default());
-        let mut command = Box::pin(host.command("true").stdin("input").output());
-        let mut left = polls;
-        let output = std::future::poll_fn(|cx| {
-            let poll = command.as_mut().poll(cx);
-            left -= 1;
-            match poll {
-                std::task::Poll::Pending if left == 0 => std::task::Poll::Ready(None),
-                other => other.map(Some),
+    for unseen in [Duration::ZERO, Duration::from_secs(1)] {
+        let mut finished = false;
+        for polls in 1.. {
+            let story = format!("{polls} polls, then {unseen:?} unseen");
+            let server = Server::new(Script::default());
+            let (_pool, host) = pool(&server, small(), Timeouts::default());
+            let mut command = Box::pin(host.command("true").stdin("input").output());
+            let mut left = polls;
+            let output = std::future::poll_fn(|cx| {
+                let poll = command.as_mut().poll(cx);
+                left -= 1;
+                match poll {
+                    std::task::Poll::Pending if left == 0 => std::task::Poll::Ready(None),
+                    other => other.map(Some),
+                }
+            })
+            .await;
+            if !unseen.is_zero() {
+                sleep(unseen).await;
             }
-        })
-        .await;
-        drop(command);
-        settle().await;
-        assert_at_rest(&host, &server, &format!("{polls} polls"));
-        assert_full_strength(&host, &server, 3, &format!("{polls} polls")).await;
-        if output.is_some() {
-            finished = polls > 4;
-            break;
+            drop(command);
+            settle().await;
+            assert_at_rest(&host, &server, &story);
+            assert_full_strength(&host, &server, 3, &story).await;
+            if output.is_some() {
+                finished = polls > 4;
+                break;
+            }
         }
+        assert!(finished, "a command has more awaits than that");
     }
-    assert!(finished, "a command has more awaits than that");
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,6 +227,40 @@ async fn a_full_host_queues_until_the_deadline_and_then_says_what_it_waited_for(
     for command in running {
         assert!(command.await.expect("no panic").is_ok());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_who_leave_a_full_host_leave_its_queue() {
+    let script = Script {
+        runtime: Duration::from_secs(20),
+        ..Script::default()
+    };
+    let server = Server::new(script);
+    let (_pool, host) = pool(&server, small(), Timeouts::default());
+    let running: Vec<_> = (0..3)
+        .map(|_| tokio::spawn(host.command("true").output()))
+        .collect();
+    sleep(Duration::from_secs(1)).await;
+    let waiting: Vec<_> = (0..50)
+        .map(|_| tokio::spawn(host.command("true").output()))
+        .collect();
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(host.status().waiting, 50);
+    for command in waiting {
+        command.abort();
+    }
+    tokio::task::yield_now().await;
+    assert_eq!(host.status().waiting, 0);
+    // And nobody is dialled or opened for on their behalf later.
+    let opens = host.status().opens;
+    for command in running {
+        assert!(command.await.expect("no panic").is_ok());
+    }
+    assert!(
+        host.status().opens <= opens + 1,
+        "one spare at most: {:?}",
+        host.status()
+    );
 }
 
 #[tokio::test(start_paused = true)]

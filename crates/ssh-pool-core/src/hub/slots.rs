@@ -455,4 +455,6 @@ impl<W> Slots<W> {
 }
 
 #[cfg(test)]
+mod stories;
+#[cfg(test)]
 mod tests;
