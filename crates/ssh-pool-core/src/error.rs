@@ -149,7 +149,7 @@ pub enum Error {
     },
 
     /// TCP did not connect, or was lost before the server had identified itself.
-    #[error("{target}: cannot connect; check that the server is up and the port is right")]
+    #[error("{target}: cannot connect; check that the server is up, and the port and firewalls")]
     Connect {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -182,7 +182,10 @@ pub enum Error {
     },
 
     /// Key exchange failed or the connection was lost during it.
-    #[error("{target}: key exchange failed")]
+    #[error(
+        "{target}: key exchange failed; the connection was lost, or the two sides have no algorithm \
+         in common"
+    )]
     KeyExchange {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -216,9 +219,10 @@ pub enum Error {
     /// The failure is remembered for the cool-down of `Timeouts::auth_cooldown`; until then it is
     /// returned without another login attempt.
     #[error(
-        "{target}: login refused after offering {}; the server allows {allowed}; no new attempt \
-         for {cooldown:?}",
-        display_list(tried)
+        "{target}: login refused after offering {}; the server allows {allowed}; check the user \
+         name and the account's authorized keys{}",
+        display_list(tried),
+        cooldown_note(*cooldown)
     )]
     AuthRejected {
         /// The target as `user@host:port`.
@@ -232,7 +236,7 @@ pub enum Error {
     },
 
     /// The connection was lost while authenticating.
-    #[error("{target}: the connection was lost during authentication")]
+    #[error("{target}: the connection was lost during authentication; the server's log says why")]
     AuthLost {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -241,7 +245,7 @@ pub enum Error {
     },
 
     /// A deadline passed.
-    #[error("{target}: no result after {after:?} (phase: {phase}){}", hint(*phase))]
+    #[error("{target}: no result after {after:?} (phase: {phase}){}", timeout_hint(*phase))]
     Timeout {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -257,7 +261,8 @@ pub enum Error {
 
     /// The server refuses every session: `MaxSessions 0`, or an account without a shell.
     #[error(
-        "{target}: the server refuses every session on a fresh connection ({reason}); check MaxSessions and the account"
+        "{target}: the server refuses every session on a fresh connection ({reason}); check \
+         MaxSessions and the account"
     )]
     SessionRefused {
         /// The target as `user@host:port`.
@@ -267,14 +272,14 @@ pub enum Error {
     },
 
     /// The server refused the exec request; the command did not start.
-    #[error("{target}: the server refused to execute the command")]
+    #[error("{target}: the server refused to execute the command; check what the account may run")]
     ExecRefused {
         /// The target as `user@host:port`.
         target: Arc<str>,
     },
 
     /// The connection was lost while the command was on its way or running.
-    #[error("{target}: the connection was lost (phase: {phase})")]
+    #[error("{target}: the connection was lost (phase: {phase}){}", lost_hint(*phase))]
     ConnectionLost {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -287,7 +292,8 @@ pub enum Error {
     /// The server closed the channel without an exit status, as sshd's `ChannelTimeout` does.
     /// The command may still be running.
     #[error(
-        "{target}: the server closed the channel without an exit status; the command may still be running"
+        "{target}: the server closed the channel without an exit status; the command may still be \
+         running"
     )]
     ClosedWithoutStatus {
         /// The target as `user@host:port`.
@@ -296,7 +302,8 @@ pub enum Error {
 
     /// The command wrote more than the cap of `Limits::output_bytes`; its channel was closed.
     #[error(
-        "{target}: the command wrote more than {limit} bytes to {stream}; raise Limits::output_bytes or write to a file"
+        "{target}: the command wrote more than {limit} bytes to {stream} and was cut off; raise \
+         Limits::output_bytes or write to a file"
     )]
     OutputLimit {
         /// The target as `user@host:port`.
@@ -308,7 +315,7 @@ pub enum Error {
     },
 
     /// The pool has been closed.
-    #[error("{target}: the pool is closed")]
+    #[error("{target}: the pool is closed; build another one for new work")]
     Closed {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -321,8 +328,8 @@ pub enum Error {
 pub enum HostKeyProblem {
     /// No line matches the host.
     #[error(
-        "the host key is unknown ({algorithm} {fingerprint}, looked in {}); verify it out of \
-         band and add it",
+        "the host key is unknown ({algorithm} {fingerprint}, looked in {}); verify the \
+         fingerprint out of band, then add the key, which ssh-keyscan prints",
         display_list(searched)
     )]
     Unknown {
@@ -336,7 +343,7 @@ pub enum HostKeyProblem {
     /// Lines match the host, none of them this key.
     #[error(
         "THE HOST KEY HAS CHANGED: expected {}, got {algorithm} {fingerprint}; someone may be in \
-         between, or the server was reinstalled",
+         between, or the server was reinstalled: find out which before you trust the new key",
         display_list(expected)
     )]
     Changed {
@@ -357,7 +364,7 @@ pub enum HostKeyProblem {
     },
     /// A known_hosts file exists and cannot be read. What it would have said is not known, so
     /// nothing is trusted.
-    #[error("cannot read {}: {reason}", path.display())]
+    #[error("cannot read {}: {reason}; it may revoke keys, so none is trusted", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -365,7 +372,11 @@ pub enum HostKeyProblem {
         reason: String,
     },
     /// The accepted key could not be stored, so it was not accepted.
-    #[error("cannot store the new host key {fingerprint} in {}: {reason}", path.display())]
+    #[error(
+        "cannot store the new host key {fingerprint} in {}: {reason}; it is not trusted until it \
+         can be stored",
+        path.display()
+    )]
     NotStored {
         /// The key's SHA-256 fingerprint.
         fingerprint: String,
@@ -384,11 +395,32 @@ fn display_list(items: &[String]) -> String {
     }
 }
 
-fn hint(phase: Phase) -> &'static str {
+fn cooldown_note(cooldown: Duration) -> String {
+    if cooldown.is_zero() {
+        String::new()
+    } else {
+        format!("; no new attempt for {cooldown:?}")
+    }
+}
+
+fn timeout_hint(phase: Phase) -> &'static str {
     match phase {
         Phase::Queue => "; every session is busy: raise the limits or run fewer commands at once",
+        Phase::Resolve => "; check the resolver",
         Phase::Connect | Phase::Banner | Phase::KeyExchange => "; check the network path",
+        Phase::Auth => "; the server is slow to decide: raise Timeouts::connect or see its log",
+        Phase::Exec | Phase::Running => {
+            "; the command was asked to terminate and may still be running"
+        }
         _ => "",
+    }
+}
+
+fn lost_hint(phase: Phase) -> &'static str {
+    if phase >= Phase::Exec {
+        "; the command may have run"
+    } else {
+        "; the command was not sent"
     }
 }
 
@@ -454,3 +486,7 @@ impl From<std::convert::Infallible> for Error {
         match never {}
     }
 }
+
+#[cfg(test)]
+#[path = "error_tests.rs"]
+mod tests;

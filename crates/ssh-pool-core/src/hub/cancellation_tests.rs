@@ -207,6 +207,51 @@ async fn a_restarting_server_is_dialled_again_within_the_deadline() {
     assert_eq!(server.seen().dials, 5);
 }
 
+/// Cuts every connection at each half millisecond of a command's life: before its request went
+/// out that is absorbed, after it the outcome is unknown, and in no case it runs twice.
+#[tokio::test(start_paused = true)]
+async fn a_connection_lost_at_any_moment_is_absorbed_or_reported_and_never_runs_anything_twice() {
+    let (mut absorbed, mut unknown) = (0, 0);
+    for half_ms in 0..80 {
+        let server = Server::new(Script::default());
+        let (_pool, host) = pool(&server, small(), Timeouts::default());
+        host.warm().await.expect("warm");
+        let command = tokio::spawn(host.command("true").output());
+        sleep(Duration::from_micros(500 * half_ms + 1)).await;
+        let done = command.is_finished();
+        let requested = server.seen().requested;
+        server.kill_connections();
+        let result = command.await.expect("no panic");
+        match result {
+            Ok(_) if done => {}
+            Ok(_) => absorbed += 1,
+            Err(error) => {
+                assert_eq!(
+                    requested, 1,
+                    "{half_ms}: nothing was sent, and it failed: {error}"
+                );
+                assert_eq!(
+                    error.command_state(),
+                    crate::CommandState::Unknown,
+                    "{error}"
+                );
+                unknown += 1;
+            }
+        }
+        settle().await;
+        assert_eq!(
+            server.seen().requested,
+            1,
+            "{half_ms}: exactly one request in all"
+        );
+        assert_at_rest(&host, &server, &format!("cut at {half_ms}/2 ms"));
+    }
+    assert!(
+        absorbed > 0 && unknown > 10,
+        "{absorbed} absorbed, {unknown} unknown"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_full_host_queues_until_the_deadline_and_then_says_what_it_waited_for() {
     let script = Script {

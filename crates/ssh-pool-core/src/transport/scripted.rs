@@ -49,6 +49,8 @@ pub(crate) struct Seen {
     pub(crate) dials: u32,
     pub(crate) connections: u32,
     pub(crate) refused: u32,
+    /// Exec requests that went out.
+    pub(crate) requested: u32,
     pub(crate) started: u32,
     pub(crate) running: u32,
 }
@@ -283,6 +285,7 @@ impl Wire for ScriptedWire {
             if self.inbox.has_ended() {
                 return Ok(()); // not sent
             }
+            self.server.state().seen.requested += 1;
             let dead = self.dead.clone();
             let server = self.server.clone();
             let work = Self::serve(

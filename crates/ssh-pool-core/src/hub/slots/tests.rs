@@ -115,6 +115,22 @@ fn an_open_whose_waiter_has_gone_is_a_spare() {
 }
 
 #[test]
+fn a_waiter_beside_an_idle_spare_gets_it() {
+    let now = Instant::now();
+    let mut slots = connected(rules(1, 2), 1, now);
+    answer_opens(&mut slots, 2, now);
+    assert_eq!(
+        slots.views().next().map(|view| view.ready),
+        Some(1),
+        "a spare beside the command"
+    );
+    // It was on its way to the idle channels when somebody looked there in vain.
+    slots.wait(7, now);
+    assert!(slots.take_actions().contains(&Action::Reclaim));
+    assert_eq!(slots.returned(A, false, now), Hand::To(7));
+}
+
+#[test]
 fn a_slot_cools_until_a_round_trip_proves_it_free() {
     let now = Instant::now();
     let mut slots = connected(rules(1, 1), 2, now);

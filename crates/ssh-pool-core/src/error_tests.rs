@@ -1,0 +1,592 @@
+//! Every error there is, held against what its documentation promises.
+
+use std::error::Error as StdError;
+use std::io;
+
+use super::*;
+use crate::host_key::HostKeyPolicy;
+use crate::identity::Identity;
+use crate::pool::Pool;
+use crate::target::Target;
+
+const TARGET: &str = "deploy@web-1:22";
+const CAUSE: &str = "what the layer below said";
+/// Goes in wherever a caller can put a secret, and must not come out.
+const SECRET: &str = "hunter2";
+
+/// The names of all variants of an enum, and of one value's variant. The match has no wildcard, so
+/// a new variant does not compile until it is listed, and the tests below want every listed one.
+macro_rules! variants {
+    ($all:ident, $of:ident: $enum:ident { $($variant:ident),* $(,)? }) => {
+        const $all: &[&str] = &[$(stringify!($variant)),*];
+
+        fn $of(value: &$enum) -> &'static str {
+            match value {
+                $($enum::$variant { .. } => stringify!($variant),)*
+            }
+        }
+    };
+}
+
+variants!(ERRORS, error_name: Error {
+    InvalidInput, Resolve, Connect, NotSsh, Throttled, KeyExchange, HostKey, Identity, AuthRejected,
+    AuthLost, Timeout, SessionRefused, ExecRefused, ConnectionLost, ClosedWithoutStatus,
+    OutputLimit, Closed,
+});
+variants!(PROBLEMS, problem_name: HostKeyProblem {
+    Unknown, Changed, Revoked, Unreadable, NotStored,
+});
+/// The same for enums without fields, whose values are their own table.
+macro_rules! values {
+    ($all:ident, $is_listed:ident: $enum:ident { $($value:ident),* $(,)? }) => {
+        const $all: &[$enum] = &[$($enum::$value),*];
+
+        fn $is_listed(value: $enum) -> bool {
+            match value {
+                $($enum::$value => true,)*
+            }
+        }
+    };
+}
+
+// In the order of the declaration.
+values!(PHASES, is_phase: Phase {
+    Input, Queue, Resolve, Connect, Banner, KeyExchange, HostKey, Auth, Channel, Exec, Running,
+    Closed,
+});
+values!(STREAMS, is_stream: Stream { Stdout, Stderr });
+
+/// An error, and what is expected of it.
+struct Row {
+    error: Error,
+    phase: Phase,
+    state: CommandState,
+    transient: bool,
+    timeout: bool,
+    source: bool,
+    /// A part of its text: what to do, or what to know before doing anything.
+    advice: &'static str,
+}
+
+impl Row {
+    /// Nothing started, nothing passes by itself, no cause.
+    fn new(error: Error, phase: Phase, advice: &'static str) -> Self {
+        Self {
+            error,
+            phase,
+            state: CommandState::NotStarted,
+            transient: false,
+            timeout: false,
+            source: false,
+            advice,
+        }
+    }
+
+    fn unknown(mut self) -> Self {
+        self.state = CommandState::Unknown;
+        self
+    }
+
+    fn transient(mut self) -> Self {
+        self.transient = true;
+        self
+    }
+
+    fn timeout(mut self) -> Self {
+        self.timeout = true;
+        self.transient()
+    }
+
+    fn caused(mut self) -> Self {
+        self.source = true;
+        self
+    }
+}
+
+fn target() -> Arc<str> {
+    TARGET.into()
+}
+
+fn cause() -> Cause {
+    Cause::new(CAUSE)
+}
+
+/// As the transport quotes what a server sent.
+fn words(raw: &str) -> String {
+    raw.escape_debug().to_string()
+}
+
+fn timeout(phase: Phase, state: CommandState, source: Option<Cause>) -> Error {
+    let (target, after) = (target(), Duration::from_secs(30));
+    Error::Timeout {
+        target,
+        phase,
+        after,
+        state,
+        source,
+    }
+}
+
+fn lost(phase: Phase) -> Error {
+    let (target, source) = (target(), cause());
+    Error::ConnectionLost {
+        target,
+        phase,
+        source,
+    }
+}
+
+/// What cannot be logged in with, as errors name it.
+fn identities() -> Vec<String> {
+    let all = Identity::several([
+        Identity::key_file_with_passphrase("/k/id", SECRET),
+        Identity::key_pem(format!("-----BEGIN {SECRET}")),
+        Identity::key_pem_with_passphrase(format!("-----BEGIN {SECRET}"), SECRET),
+        Identity::password(SECRET),
+    ]);
+    all.parts().iter().map(ToString::to_string).collect()
+}
+
+fn problems() -> Vec<(HostKeyProblem, &'static str)> {
+    let (algorithm, fingerprint) = ("ssh-ed25519".to_owned(), "SHA256:abc".to_owned());
+    let path = PathBuf::from("/home/deploy/.ssh/known_hosts");
+    let unknown = HostKeyProblem::Unknown {
+        algorithm: algorithm.clone(),
+        fingerprint: fingerprint.clone(),
+        searched: vec!["/a".into(), "/b".into()],
+    };
+    let changed = HostKeyProblem::Changed {
+        algorithm,
+        fingerprint: fingerprint.clone(),
+        expected: vec!["SHA256:def (/a:3)".into()],
+    };
+    let revoked = HostKeyProblem::Revoked {
+        fingerprint: fingerprint.clone(),
+        location: "/a:3".into(),
+    };
+    let unreadable = HostKeyProblem::Unreadable {
+        path: path.clone(),
+        reason: "permission denied".into(),
+    };
+    let not_stored = HostKeyProblem::NotStored {
+        fingerprint,
+        path,
+        reason: "read-only file system".into(),
+    };
+    vec![
+        (unknown, "then add the key"),
+        (changed, "find out which"),
+        (revoked, "do not connect"),
+        (unreadable, "cannot read /home/deploy/.ssh/known_hosts"),
+        (not_stored, "cannot store"),
+    ]
+}
+
+/// Every variant, those with several faces more than once.
+fn table() -> Vec<Row> {
+    let mut rows = before_a_session();
+    rows.extend(with_a_session());
+    rows.extend(timeouts());
+    for (reason, advice) in problems() {
+        let target = target();
+        let error = Error::HostKey { target, reason };
+        rows.push(Row::new(error, Phase::HostKey, advice));
+    }
+    for identity in identities() {
+        let (target, source) = (target(), cause());
+        let error = Error::Identity {
+            target,
+            identity,
+            source,
+        };
+        rows.push(Row::new(error, Phase::Auth, "cannot use the identity").caused());
+    }
+    rows
+}
+
+fn before_a_session() -> Vec<Row> {
+    let (target, source) = (target(), cause());
+    let invalid = Error::InvalidInput {
+        what: "target",
+        reason: "the port must be a number from 1 to 65535".into(),
+    };
+    let resolve = Error::Resolve {
+        target: target.clone(),
+        source: source.clone(),
+    };
+    let connect = Error::Connect {
+        target: target.clone(),
+        source: source.clone(),
+    };
+    let not_ssh = Error::NotSsh {
+        target: target.clone(),
+        received: words("HTTP/1.1 400 \"Bad\"\r\n\u{1b}[2J"),
+        source: source.clone(),
+    };
+    let throttled = Error::Throttled {
+        target: target.clone(),
+        message: words("Exceeded MaxStartups\r\n"),
+        source: source.clone(),
+    };
+    let key_exchange = Error::KeyExchange {
+        target: target.clone(),
+        source: source.clone(),
+    };
+    let rejected = Error::AuthRejected {
+        target: target.clone(),
+        tried: identities(),
+        allowed: "publickey".into(),
+        cooldown: Duration::from_secs(60),
+    };
+    let auth_lost = Error::AuthLost { target, source };
+    vec![
+        Row::new(invalid, Phase::Input, "must be"),
+        Row::new(resolve, Phase::Resolve, "check its spelling").caused(),
+        Row::new(connect, Phase::Connect, "check that the server is up")
+            .caused()
+            .transient(),
+        Row::new(not_ssh, Phase::Banner, "check the port").caused(),
+        Row::new(throttled, Phase::Banner, "try again later")
+            .caused()
+            .transient(),
+        Row::new(key_exchange, Phase::KeyExchange, "no algorithm in common")
+            .caused()
+            .transient(),
+        Row::new(rejected, Phase::Auth, "check the user name"),
+        Row::new(auth_lost, Phase::Auth, "the server's log")
+            .caused()
+            .transient(),
+    ]
+}
+
+fn with_a_session() -> Vec<Row> {
+    let target = target();
+    let session_refused = Error::SessionRefused {
+        target: target.clone(),
+        reason: "administratively prohibited, reason 1".into(),
+    };
+    let exec_refused = Error::ExecRefused {
+        target: target.clone(),
+    };
+    let without_status = Error::ClosedWithoutStatus {
+        target: target.clone(),
+    };
+    let too_much = Error::OutputLimit {
+        target: target.clone(),
+        stream: Stream::Stderr,
+        limit: 1024,
+    };
+    let closed = Error::Closed { target };
+    let lost_at = |phase, advice| Row::new(lost(phase), phase, advice).caused().transient();
+    vec![
+        Row::new(session_refused, Phase::Channel, "check MaxSessions"),
+        Row::new(exec_refused, Phase::Exec, "check what the account may run"),
+        lost_at(Phase::Channel, "was not sent"),
+        lost_at(Phase::Exec, "may have run").unknown(),
+        lost_at(Phase::Running, "may have run").unknown(),
+        Row::new(without_status, Phase::Running, "may still be running").unknown(),
+        Row::new(too_much, Phase::Running, "raise Limits::output_bytes").unknown(),
+        Row::new(closed, Phase::Closed, "build another"),
+    ]
+}
+
+fn timeouts() -> Vec<Row> {
+    use CommandState::{NotStarted, Unknown};
+    let advice = [
+        (Phase::Queue, NotStarted, "raise the limits"),
+        (Phase::Resolve, NotStarted, "check the resolver"),
+        (Phase::Connect, NotStarted, "check the network path"),
+        (Phase::Banner, NotStarted, "check the network path"),
+        (Phase::KeyExchange, NotStarted, "check the network path"),
+        (Phase::Auth, NotStarted, "raise Timeouts::connect"),
+        (Phase::Exec, Unknown, "may still be running"),
+        (Phase::Running, Unknown, "may still be running"),
+    ];
+    let mut rows = Vec::new();
+    for (phase, state, advice) in advice {
+        let row = |source| Row {
+            state,
+            ..Row::new(timeout(phase, state, source), phase, advice).timeout()
+        };
+        rows.push(row(None));
+        rows.push(row(Some(cause())).caused());
+    }
+    rows
+}
+
+/// An error and everything below it.
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> Vec<&'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source()).collect()
+}
+
+/// What holds for the text of every error.
+fn check_text(error: &(dyn StdError + 'static)) {
+    let shown = error.to_string();
+    assert!(!shown.contains(char::is_control), "one line: {shown:?}");
+    assert!(shown.is_ascii(), "for any terminal and log: {shown:?}");
+    assert!(!shown.contains("  "), "a space too many: {shown:?}");
+    assert!(!shown.ends_with(['.', ';', ':', ' ']), "{shown:?}");
+    for link in chain(error) {
+        let (text, debug) = (link.to_string(), format!("{link:?}"));
+        assert!(!text.contains(SECRET), "{text}");
+        assert!(!debug.contains(SECRET), "{debug}");
+        if let Some(below) = link.source().map(ToString::to_string) {
+            assert!(
+                !text.contains(&below),
+                "{text:?} repeats its source {below:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_variant_is_in_its_table() {
+    let mut seen: Vec<_> = table().iter().map(|row| error_name(&row.error)).collect();
+    seen.sort_by_key(|name| ERRORS.iter().position(|other| other == name));
+    seen.dedup();
+    assert_eq!(seen, ERRORS);
+
+    let seen: Vec<_> = problems()
+        .iter()
+        .map(|(problem, _)| problem_name(problem))
+        .collect();
+    assert_eq!(seen, PROBLEMS);
+
+    assert!(PHASES.iter().copied().all(is_phase));
+    assert!(STREAMS.iter().copied().all(is_stream));
+}
+
+#[test]
+fn every_error_says_where_whether_and_what_to_do() {
+    for row in table() {
+        let Row { error, .. } = &row;
+        let shown = error.to_string();
+        assert_eq!(error.phase(), row.phase, "{error:?}");
+        assert_eq!(error.command_state(), row.state, "{error:?}");
+        assert_eq!(error.is_transient(), row.transient, "{error:?}");
+        assert_eq!(error.is_timeout(), row.timeout, "{error:?}");
+        assert!(shown.contains(row.advice), "{shown}");
+        // What the caller passed in has no target yet.
+        if error.phase() != Phase::Input {
+            assert!(shown.starts_with(&format!("{TARGET}: ")), "{shown}");
+        }
+        check_text(error);
+    }
+}
+
+#[test]
+fn every_error_with_a_cause_hands_it_out() {
+    for row in table() {
+        let source = row.error.source();
+        assert_eq!(source.is_some(), row.source, "{:?}", row.error);
+        assert_eq!(
+            source.map(ToString::to_string),
+            row.source.then(|| CAUSE.to_owned()),
+            "{:?}",
+            row.error
+        );
+        // A field that holds a cause and is not the source would be a cause that nobody sees.
+        let holds_one = format!("{:?}", row.error).contains(CAUSE);
+        assert_eq!(holds_one, row.source, "{:?}", row.error);
+    }
+}
+
+#[test]
+fn every_host_key_problem_shows_what_to_compare() {
+    for (problem, advice) in problems() {
+        let shown = problem.to_string();
+        assert!(shown.contains(advice), "{shown}");
+        assert!(
+            problem.source().is_none(),
+            "its text is all there is: {problem:?}"
+        );
+        check_text(&problem);
+        if let HostKeyProblem::Unreadable { reason, .. } = &problem {
+            assert!(shown.contains(reason), "{shown}");
+        } else {
+            assert!(shown.contains("SHA256:abc"), "{shown}");
+        }
+        if let HostKeyProblem::Changed { .. } = &problem {
+            assert!(
+                shown.contains("SHA256:def (/a:3)"),
+                "both fingerprints: {shown}"
+            );
+        }
+    }
+}
+
+#[test]
+fn phases_are_ordered_as_a_command_meets_them() {
+    assert!(PHASES.is_sorted_by(|a, b| a < b));
+    let mut names: Vec<_> = PHASES.iter().map(ToString::to_string).collect();
+    assert!(
+        names
+            .iter()
+            .all(|name| !name.is_empty() && *name == name.to_lowercase())
+    );
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), PHASES.len(), "each has a name of its own");
+}
+
+#[test]
+fn a_command_is_in_doubt_only_after_its_line_was_sent() {
+    for &phase in PHASES {
+        let in_doubt = lost(phase).command_state() == CommandState::Unknown;
+        assert_eq!(in_doubt, phase >= Phase::Exec, "{phase}");
+    }
+    for row in table() {
+        if row.error.command_state() == CommandState::Unknown {
+            assert!(row.error.phase() >= Phase::Exec, "{:?}", row.error);
+        }
+    }
+}
+
+#[test]
+fn what_a_server_said_is_shown_escaped() {
+    let shown: Vec<_> = before_a_session()
+        .iter()
+        .map(|row| row.error.to_string())
+        .collect();
+    let has = |text: &str| shown.iter().any(|shown| shown.contains(text));
+    assert!(
+        has(r#"it said "HTTP/1.1 400 \"Bad\"\r\n\u{1b}[2J"; check"#),
+        "{shown:#?}"
+    );
+    assert!(has(r#"("Exceeded MaxStartups\r\n"); try"#), "{shown:#?}");
+}
+
+#[test]
+fn a_refused_login_says_for_how_long_it_is_remembered() {
+    let shown = |cooldown| {
+        let rejected = Error::AuthRejected {
+            target: target(),
+            tried: Vec::new(),
+            allowed: "publickey".into(),
+            cooldown,
+        };
+        rejected.to_string()
+    };
+    let minute = shown(Duration::from_secs(60));
+    assert!(minute.contains("offering nothing;"), "{minute}");
+    assert!(minute.ends_with("; no new attempt for 60s"), "{minute}");
+    let not_at_all = shown(Duration::ZERO);
+    assert!(!not_at_all.contains("no new attempt"), "{not_at_all}");
+}
+
+#[test]
+fn a_cause_speaks_for_what_it_wraps() {
+    #[derive(Debug)]
+    struct Outer(io::Error);
+    impl fmt::Display for Outer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("outer")
+        }
+    }
+    impl StdError for Outer {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    let outer = || Outer(io::ErrorKind::ConnectionReset.into());
+    let cause = Cause::new(outer());
+    assert_eq!(cause.to_string(), "outer");
+    assert_eq!(format!("{cause:?}"), format!("{:?}", outer()));
+    assert_eq!(format!("{cause:#?}"), format!("{:#?}", outer()));
+    let below = cause
+        .source()
+        .and_then(|error| error.downcast_ref::<io::Error>());
+    assert_eq!(
+        below.map(io::Error::kind),
+        Some(io::ErrorKind::ConnectionReset)
+    );
+
+    let error = Error::Connect {
+        target: target(),
+        source: cause,
+    };
+    let texts: Vec<_> = chain(&error).iter().map(ToString::to_string).collect();
+    let reset = io::Error::from(io::ErrorKind::ConnectionReset).to_string();
+    assert_eq!(texts, [error.to_string(), "outer".into(), reset]);
+}
+
+#[test]
+fn a_timeout_keeps_the_failure_before_it() {
+    let failed = Error::Connect {
+        target: target(),
+        source: cause(),
+    };
+    let error = timeout(
+        Phase::Connect,
+        CommandState::NotStarted,
+        Some(Cause::new(failed.clone())),
+    );
+    let texts: Vec<_> = chain(&error).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        texts,
+        [error.to_string(), failed.to_string(), CAUSE.to_owned()]
+    );
+    check_text(&error);
+}
+
+#[test]
+fn waiters_share_one_failure() {
+    fn shareable<T: StdError + Clone + Send + Sync + 'static>() {}
+    shareable::<Error>();
+    shareable::<Cause>();
+    shareable::<HostKeyProblem>();
+
+    let first = cause();
+    assert!(Arc::ptr_eq(&first.0, &first.clone().0));
+}
+
+#[tokio::test]
+async fn no_complaint_about_input_repeats_a_secret() {
+    let trust = HostKeyPolicy::dangerous_accept_any;
+    let mut complaints = Vec::new();
+
+    for text in [
+        "user:hunter2@web",
+        "ssh://user:hunter2@web",
+        "ssh://user:hun/hunter2@web:x",
+    ] {
+        complaints.push(text.parse::<Target>().unwrap_err());
+    }
+    let pem = Identity::key_pem(format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{SECRET}\n"));
+    complaints.push(
+        Pool::builder(trust())
+            .identity(pem.clone())
+            .build()
+            .unwrap_err(),
+    );
+
+    let password = Identity::password(SECRET);
+    let pool = Pool::builder(trust()).identity(password).build().unwrap();
+    let elsewhere = Target::new("deploy", "web-1", 22).unwrap().identity(pem);
+    complaints.push(pool.host(elsewhere).unwrap_err());
+    let host = pool.host(TARGET).unwrap();
+    let with_nul = format!("{SECRET}\0");
+    complaints.push(
+        host.command("login")
+            .arg(&with_nul)
+            .output()
+            .await
+            .unwrap_err(),
+    );
+    complaints.push(
+        host.command("login")
+            .env("KEY", &with_nul)
+            .output()
+            .await
+            .unwrap_err(),
+    );
+    complaints.push(host.shell(&with_nul).output().await.unwrap_err());
+    let script = host.script("cat").stdin(SECRET).output().await;
+    complaints.push(script.unwrap_err());
+
+    for error in &complaints {
+        assert!(matches!(error, Error::InvalidInput { .. }), "{error:?}");
+        check_text(error);
+    }
+}

@@ -1,0 +1,207 @@
+//! What stands where: the rules of ARCHITECTURE.md that the compiler does not know.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy.toml allows these in tests, which does not reach the helpers beside them"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const LONGEST_FILE: usize = 600;
+
+/// A source file of the published crates.
+struct Source {
+    /// Below `crates/`, with forward slashes.
+    path: String,
+    text: String,
+}
+
+impl Source {
+    fn is_test(&self) -> bool {
+        self.path.ends_with("_tests.rs")
+    }
+
+    /// The lines without comments, with their numbers.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        (1..).zip(self.text.lines().map(without_comment))
+    }
+
+    /// `path:line` of every line of code that names one of `words`.
+    fn naming(&self, words: &[&str]) -> Vec<String> {
+        self.code()
+            .filter(|(_, line)| words.iter().any(|word| names(line, word)))
+            .map(|(number, _)| format!("{}:{number}", self.path))
+            .collect()
+    }
+}
+
+/// A comment begins a line or follows a blank: `"ssh://"` is not one.
+fn without_comment(line: &str) -> &str {
+    if line.trim_start().starts_with("//") {
+        return "";
+    }
+    line.split_once(" //").map_or(line, |(code, _)| code)
+}
+
+/// Whether `word` stands in `code` as a word, or begins or ends at a place that is not part of a
+/// longer one.
+fn names(code: &str, word: &str) -> bool {
+    let part = |c: char| c.is_alphanumeric() || c == '_';
+    code.match_indices(word)
+        .any(|(at, _)| !code[..at].ends_with(part) && !code[at + word.len()..].starts_with(part))
+}
+
+fn crates() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates")
+}
+
+/// Every Rust file below `crates/*/src`.
+fn sources() -> Vec<Source> {
+    let root = crates();
+    let mut found = Vec::new();
+    let mut folders: Vec<PathBuf> = entries(&root)
+        .into_iter()
+        .map(|dir| dir.join("src"))
+        .collect();
+    while let Some(folder) = folders.pop() {
+        for path in entries(&folder) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let below = path.strip_prefix(&root).unwrap();
+                found.push(Source {
+                    path: below.to_str().unwrap().replace('\\', "/"),
+                    text: fs::read_to_string(&path).unwrap(),
+                });
+            }
+        }
+    }
+    let has = |path: &str| found.iter().any(|source| source.path == path);
+    assert!(
+        has("ssh-pool/src/lib.rs") && has("ssh-pool-core/src/error.rs"),
+        "sources not found"
+    );
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let listed = fs::read_dir(folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
+    listed.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// Where `words` are named, test files included, other than in files that `allowed` accepts.
+fn strays(words: &[&str], allowed: impl Fn(&str) -> bool) -> Vec<String> {
+    sources()
+        .iter()
+        .filter(|source| !allowed(&source.path))
+        .flat_map(|source| source.naming(words))
+        .collect()
+}
+
+const NONE: [&str; 0] = [];
+
+#[test]
+fn one_file_names_deadpool() {
+    let home = "ssh-pool-core/src/hub/channels.rs";
+    let words = ["deadpool", "deadpool_runtime"];
+    assert_eq!(strays(&words, |path| path == home), NONE);
+    let home = sources()
+        .into_iter()
+        .find(|source| source.path == home)
+        .unwrap();
+    assert!(
+        !home.naming(&words).is_empty(),
+        "no file names deadpool: this test is out of date"
+    );
+}
+
+#[test]
+fn one_folder_names_russh() {
+    let at_home = |path: &str| {
+        path == "ssh-pool-core/src/transport.rs" || path.starts_with("ssh-pool-core/src/transport/")
+    };
+    let words = [
+        "russh",
+        "russh_cryptovec",
+        "russh_util",
+        "ssh_key",
+        "ssh_encoding",
+        "ssh_cipher",
+    ];
+    assert_eq!(strays(&words, at_home), NONE);
+    let named = sources()
+        .iter()
+        .any(|source| at_home(&source.path) && !source.naming(&words).is_empty());
+    assert!(named, "no file names russh: this test is out of date");
+}
+
+#[test]
+fn the_facade_depends_on_neither() {
+    let manifest = fs::read_to_string(crates().join("ssh-pool/Cargo.toml")).unwrap();
+    let names: Vec<&str> = manifest
+        .lines()
+        .filter_map(|line| line.split(['.', ' ', '=']).next())
+        .collect();
+    assert!(names.contains(&"ssh-pool-core"), "{names:?}");
+    for name in ["russh", "deadpool"] {
+        assert!(!names.contains(&name), "{name}");
+    }
+}
+
+#[test]
+fn the_decisions_have_no_runtime_no_transport_and_no_clock() {
+    // Plain state: that is what makes them testable by themselves.
+    let words = [
+        "tokio",
+        "futures_util",
+        "transport",
+        "async",
+        "await",
+        "Instant::now",
+        "SystemTime",
+    ];
+    let sources = sources();
+    for path in [
+        "ssh-pool-core/src/hub/slots.rs",
+        "ssh-pool-core/src/hub/sessions.rs",
+    ] {
+        let source = sources.iter().find(|source| source.path == path);
+        let source = source.unwrap_or_else(|| panic!("{path} has moved: tell this test where"));
+        assert_eq!(source.naming(&words), NONE);
+    }
+}
+
+#[test]
+fn nothing_is_left_to_do() {
+    assert_eq!(strays(&["todo!", "unimplemented!"], |_| false), NONE);
+}
+
+#[test]
+fn no_file_is_too_long_to_read() {
+    let long: Vec<String> = sources()
+        .iter()
+        .filter(|source| !source.is_test())
+        .map(|source| (source, source.text.lines().count()))
+        .filter(|(_, lines)| *lines > LONGEST_FILE)
+        .map(|(source, lines)| format!("{}: {lines} lines", source.path))
+        .collect();
+    assert_eq!(long, NONE);
+}
+
+#[test]
+fn comments_do_not_count_and_longer_names_are_other_names() {
+    assert!(names(
+        without_comment("use russh::client; // russh"),
+        "russh"
+    ));
+    assert!(!names(without_comment("    // russh does this"), "russh"));
+    assert!(!names(without_comment("let a = 1; // russh"), "russh"));
+    assert!(names(without_comment("f(\"ssh://\", russh::x)"), "russh"));
+    assert!(!names("russh_util::x", "russh"));
+    assert!(!names("transport::Russh", "russh"));
+    assert!(names("todo!()", "todo!"));
+}
