@@ -264,7 +264,8 @@ impl Command {
 
     /// Runs the command and collects what it writes.
     ///
-    /// An exit status other than 0 is not an error: look at [`Output::status`].
+    /// An exit status other than 0 is not an error: look at [`Output::status`]. Nor is a program
+    /// that does not exist: the remote shell says so on standard error and exits with 127.
     ///
     /// # Errors
     ///
@@ -273,6 +274,7 @@ impl Command {
     /// [`Error::OutputLimit`] past the cap of `Limits::output_bytes` a stream, which also replaces
     /// the connection and so costs a login;
     /// [`Error::ConnectionLost`] and [`Error::ClosedWithoutStatus`] when the outcome is unknown.
+    /// [`Error::ExecRefused`] when the server does not run it; [`Error::Closed`] after `Pool::close`.
     /// What fails before the command is sent is tried again on another connection within the
     /// deadline; what fails after it is never run again.
     ///

@@ -276,16 +276,11 @@ impl ScriptedWire {
 impl Wire for ScriptedWire {
     fn exec(&self, _line: Vec<u8>) -> BoxFuture<'_, Result<(), Gone>> {
         async {
-            // A busy session loop takes a moment to accept the message.
+            // The queue to the session loop is full for a moment.
             sleep(Duration::from_millis(1)).await;
             if self.dead.is_cancelled() {
                 return Err(Gone);
             }
-            self.inbox.exec_due(self.inbox.round());
-            if self.inbox.has_ended() {
-                return Ok(()); // not sent
-            }
-            self.server.state().seen.requested += 1;
             let dead = self.dead.clone();
             let server = self.server.clone();
             let work = Self::serve(
@@ -294,7 +289,15 @@ impl Wire for ScriptedWire {
                 self.inbox.clone(),
                 self.stop.clone(),
             );
+            let (inbox, round) = (self.inbox.clone(), self.inbox.round());
             tokio::spawn(async move {
+                // Then the request lies in it for another.
+                sleep(Duration::from_millis(1)).await;
+                inbox.exec_due(round);
+                if inbox.has_ended() {
+                    return; // not sent
+                }
+                server.state().seen.requested += 1;
                 if dead.run_until_cancelled(work).await.is_none() {
                     let mut state = server.state();
                     state.seen.running = state.seen.running.saturating_sub(1);
