@@ -1,5 +1,6 @@
 //! A private ssh-agent.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -20,7 +21,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts one and waits for its socket.
+    /// Starts one and waits until it listens.
     ///
     /// # Panics
     ///
@@ -35,10 +36,11 @@ impl Agent {
         let mut command = Command::new("ssh-agent");
         command.arg("-D").arg("-a").arg(agent.socket());
         agent.daemon.start(command.stderr(Stdio::null()), PACKAGE);
-        let ready = eventually(PATIENCE, || agent.socket().exists());
+        // The socket is there before anybody listens on it.
+        let ready = eventually(PATIENCE, || UnixStream::connect(agent.socket()).is_ok());
         assert!(
             ready,
-            "ssh-agent makes no socket: {:?}",
+            "ssh-agent does not listen: {:?}",
             agent.daemon.exited()
         );
         agent

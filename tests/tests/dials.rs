@@ -1,7 +1,14 @@
 //! Dials that go wrong, through the fault proxy: each ends in time, says what happened by type and
 //! phase, and leaves no socket behind.
 
-#![allow(missing_docs, reason = "tests are named after what they show")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests are named after what they show, and fail by panicking"
+)]
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};

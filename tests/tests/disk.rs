@@ -1,7 +1,14 @@
 //! Nothing on disk to go stale: a pool at work holds TCP sockets and nothing else. In a test
 //! binary of its own, because it looks at this process's descriptors.
 
-#![allow(missing_docs, reason = "tests are named after what they show")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests are named after what they show, and fail by panicking"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,7 +1,14 @@
 //! What thousands of dropped commands leave behind: nothing. In a test binary of its own, because
 //! it counts this process's descriptors, tasks and heap.
 
-#![allow(missing_docs, reason = "tests are named after what they show")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests are named after what they show, and fail by panicking"
+)]
 
 use std::alloc::System;
 use std::os::unix::fs::PermissionsExt;

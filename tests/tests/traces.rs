@@ -1,7 +1,14 @@
 //! What a subscriber sees: the three spans with their stable fields, and no secret. In a test
 //! binary of its own, because it installs a global subscriber.
 
-#![allow(missing_docs, reason = "tests are named after what they show")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests are named after what they show, and fail by panicking"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Write as _};

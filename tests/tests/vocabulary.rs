@@ -68,7 +68,7 @@ async fn used(pool: Pool) -> Result<(), Error> {
     let out: Output = host.command("docker").args(["ps", "-q"]).output().await?;
     let (stdout, stderr): (Vec<u8>, Vec<u8>) = (out.stdout, out.stderr);
     let status: ExitStatus = out.status;
-    let (_, _, _): (bool, Option<u32>, Option<&str>) =
+    let (_, _, _): (bool, Option<i32>, Option<&str>) =
         (status.success(), status.code(), status.signal());
     drop((stdout, stderr));
 

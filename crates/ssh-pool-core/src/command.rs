@@ -214,9 +214,22 @@ impl Command {
     /// server can read it in the process list; pass secrets through [`stdin`](Command::stdin).
     ///
     /// A name that a shell cannot assign to is reported as [`Error::InvalidInput`].
-    pub fn env(&mut self, name: impl Into<String>, value: impl AsRef<OsStr>) -> &mut Self {
-        self.env
-            .push((name.into(), value.as_ref().as_encoded_bytes().to_vec()));
+    pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
+        // A name that is not UTF-8 is refused with the other impossible ones.
+        let name = name.as_ref().to_string_lossy().into_owned();
+        let value = value.as_ref().as_encoded_bytes().to_vec();
+        self.env.push((name, value));
+        self
+    }
+
+    /// Sets several environment variables, each as [`env`](Command::env) does.
+    pub fn envs<N: AsRef<OsStr>, V: AsRef<OsStr>>(
+        &mut self,
+        variables: impl IntoIterator<Item = (N, V)>,
+    ) -> &mut Self {
+        for (name, value) in variables {
+            self.env(name, value);
+        }
         self
     }
 

@@ -84,6 +84,21 @@ impl Cause {
     }
 }
 
+impl Cause {
+    /// The kind of the I/O error underneath, if there is one.
+    #[must_use]
+    pub fn io_error_kind(&self) -> Option<std::io::ErrorKind> {
+        let mut error: Option<&(dyn std::error::Error + 'static)> = Some(&*self.0);
+        while let Some(current) = error {
+            if let Some(io) = current.downcast_ref::<std::io::Error>() {
+                return Some(io.kind());
+            }
+            error = current.source();
+        }
+        None
+    }
+}
+
 impl fmt::Debug for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
@@ -189,6 +204,8 @@ pub enum Error {
     KeyExchange {
         /// The target as `user@host:port`.
         target: Arc<str>,
+        /// The connection was lost, which may pass. If not, the two sides have nothing in common.
+        lost: bool,
         /// What the protocol said.
         source: Cause,
     },
@@ -467,7 +484,7 @@ impl Error {
             self,
             Error::Connect { .. }
                 | Error::Throttled { .. }
-                | Error::KeyExchange { .. }
+                | Error::KeyExchange { lost: true, .. }
                 | Error::AuthLost { .. }
                 | Error::Timeout { .. }
                 | Error::ConnectionLost { .. }

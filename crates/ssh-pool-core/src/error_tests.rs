@@ -228,10 +228,12 @@ fn before_a_session() -> Vec<Row> {
         message: words("Exceeded MaxStartups\r\n"),
         source: source.clone(),
     };
-    let key_exchange = Error::KeyExchange {
+    let key_exchange = |lost| Error::KeyExchange {
         target: target.clone(),
+        lost,
         source: source.clone(),
     };
+    let (key_exchange_lost, key_exchange) = (key_exchange(true), key_exchange(false));
     let rejected = Error::AuthRejected {
         target: target.clone(),
         tried: identities(),
@@ -249,9 +251,14 @@ fn before_a_session() -> Vec<Row> {
         Row::new(throttled, Phase::Banner, "try again later")
             .caused()
             .transient(),
-        Row::new(key_exchange, Phase::KeyExchange, "no algorithm in common")
-            .caused()
-            .transient(),
+        Row::new(
+            key_exchange_lost,
+            Phase::KeyExchange,
+            "no algorithm in common",
+        )
+        .caused()
+        .transient(),
+        Row::new(key_exchange, Phase::KeyExchange, "no algorithm in common").caused(),
         Row::new(rejected, Phase::Auth, "check the user name"),
         Row::new(auth_lost, Phase::Auth, "the server's log")
             .caused()

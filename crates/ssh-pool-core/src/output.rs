@@ -30,11 +30,12 @@ impl ExitStatus {
         self.code() == Some(0)
     }
 
-    /// The exit code, or `None` if a signal ended the command.
+    /// The exit code, or `None` if a signal ended the command. Servers send what their system has:
+    /// 0 to 255 on Unix.
     #[must_use]
-    pub fn code(&self) -> Option<u32> {
+    pub fn code(&self) -> Option<i32> {
         match &self.0 {
-            Inner::Code(code) => Some(*code),
+            Inner::Code(code) => Some(code.cast_signed()),
             Inner::Signal(_) => None,
         }
     }
@@ -53,15 +54,17 @@ impl ExitStatus {
 impl fmt::Display for ExitStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Inner::Code(code) => write!(f, "exit code {code}"),
-            Inner::Signal(name) => write!(f, "signal {name}"),
+            Inner::Code(code) => write!(f, "exit status: {code}"),
+            Inner::Signal(name) => write!(f, "signal: {name}"),
         }
     }
 }
 
 /// The result of a finished command. The command may have failed: look at
 /// [`status`](Output::status).
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// `Debug` shows the streams as text, as far as they are.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Output {
     /// How the command ended.
@@ -70,4 +73,14 @@ pub struct Output {
     pub stdout: Vec<u8>,
     /// Everything it wrote to standard error.
     pub stderr: Vec<u8>,
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Output")
+            .field("status", &self.status)
+            .field("stdout", &String::from_utf8_lossy(&self.stdout))
+            .field("stderr", &String::from_utf8_lossy(&self.stderr))
+            .finish()
+    }
 }

@@ -113,8 +113,8 @@ impl PoolBuilder {
         policy.validate()?;
         transport::check_identity(&identity)?;
         let runtime = Handle::try_current().map_err(|_| Error::InvalidInput {
-            what: "runtime",
-            reason: "a pool is built inside a tokio runtime".into(),
+            what: "place for a pool",
+            reason: "it is built inside a tokio runtime, and there is none here".into(),
         })?;
         let shortest = timeouts.idle.min(timeouts.lifetime);
         let inner = Arc::new(Inner {

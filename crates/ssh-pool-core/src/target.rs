@@ -121,6 +121,12 @@ impl Target {
     }
 }
 
+impl From<&Target> for Target {
+    fn from(target: &Target) -> Self {
+        target.clone()
+    }
+}
+
 impl FromStr for Target {
     type Err = Error;
 

@@ -5,7 +5,7 @@ use std::fs;
 use ssh_pool::{CommandState, Error, Identity, Phase, Pool};
 use ssh_pool_tests::{Agent, KeyFormat, Sshd, TempDir, generate, sign_user_certificate};
 
-use crate::{known, login, new_key};
+use crate::{host_for, known, login, new_key};
 
 async fn is_unusable(sshd: &Sshd, identity: Identity) {
     let shown = format!("{identity:?}");
@@ -73,13 +73,26 @@ async fn a_key_text_that_is_no_key_is_found_out_when_the_pool_is_built() {
         Identity::key_pem(""),
         Identity::key_pem("hello"),
         Identity::key_pem(encrypted),
-        Identity::several([]),
     ] {
         let builder = Pool::builder(known(&sshd)).identity(identity);
         let error = builder.build().unwrap_err();
         assert!(matches!(error, Error::InvalidInput { .. }), "{error:?}");
     }
     assert_eq!(sshd.connections(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_identity_at_all_is_an_error_when_it_is_used_and_not_before() {
+    let sshd = Sshd::start();
+    let pool = Pool::builder(known(&sshd)).identity(Identity::several([]));
+    let pool = pool.build().unwrap();
+    let nobody = pool.host(sshd.target()).unwrap();
+    let error = nobody.command("true").output().await.unwrap_err();
+    assert!(matches!(error, Error::Identity { .. }), "{error:?}");
+    assert_eq!(sshd.connections(), 0, "{}", sshd.log());
+    // A target may bring one of its own.
+    let somebody = host_for(&pool, &sshd, Identity::key_file(sshd.client_key()));
+    assert!(somebody.command("true").status().await.unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

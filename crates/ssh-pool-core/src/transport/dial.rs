@@ -191,7 +191,11 @@ impl Dial<'_> {
         if self.progress.phase() > Phase::Banner {
             let source = Cause::new(error);
             return DialError {
-                error: Error::KeyExchange { target, source },
+                error: Error::KeyExchange {
+                    target,
+                    lost,
+                    source,
+                },
                 passing: lost,
             };
         }
