@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{Cause, CommandState, Error, Phase};
 use crate::inbox::End;
@@ -76,6 +77,8 @@ pub(crate) struct Hub {
     books: Mutex<Books>,
     /// Something has ended: somebody may be waiting for the last one.
     ended: Notify,
+    /// Nobody needs the dials that are under way.
+    closing: CancellationToken,
 }
 
 struct Books {
@@ -128,6 +131,7 @@ impl Hub {
                 next_id: 0,
             }),
             ended: Notify::new(),
+            closing: CancellationToken::new(),
         })
     }
 
@@ -485,6 +489,7 @@ impl Hub {
         let waiters = self.transition(|books, now| books.slots.close(now));
         tell(waiters, &self.closed_error());
         self.channels.close();
+        self.closing.cancel();
     }
 
     /// Waits until everything has ended. Cancel safe.

@@ -367,6 +367,26 @@ async fn close_lets_running_commands_finish_and_tells_the_queued_ones() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn close_does_not_wait_for_a_dial_that_nobody_needs() {
+    let server = Server::new(Script {
+        handshake: Duration::from_secs(9),
+        ..Script::default()
+    });
+    let (pool, host) = pool(&server, small(), Timeouts::default());
+    let command = tokio::spawn(host.command("true").output());
+    sleep(Duration::from_secs(1)).await;
+    let began = Instant::now();
+    pool.close().await;
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
+    let error = command.await.expect("no panic").expect_err("closed");
+    assert!(matches!(error, Error::Closed { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn idle_connections_are_closed_and_old_ones_replaced_without_anybody_noticing() {
     let server = Server::new(Script::default());
     let timeouts = Timeouts::default().lifetime(Duration::from_secs(60));

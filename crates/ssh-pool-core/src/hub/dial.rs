@@ -123,9 +123,17 @@ impl Hub {
         self.runtime.spawn(
             async move {
                 // The budget is for handshakes: it ends with this one.
-                let permit = hub.budget.acquire().await;
-                let result = hub.transport.dial(&hub.endpoint).await;
-                drop(permit);
+                let dial = async {
+                    let _permit = hub.budget.acquire().await;
+                    hub.transport.dial(&hub.endpoint).await
+                };
+                let Some(result) = hub.closing.run_until_cancelled(dial).await else {
+                    hub.dial_failed(DialError {
+                        error: hub.closed_error(),
+                        passing: false,
+                    });
+                    return;
+                };
                 let span = tracing::Span::current();
                 match result {
                     Ok(link) => {
