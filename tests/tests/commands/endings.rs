@@ -17,7 +17,7 @@ async fn every_exit_code_comes_back() {
         assert_eq!(status.code(), Some(code));
         assert_eq!(status.signal(), None);
         assert_eq!(status.success(), code == 0);
-        assert_eq!(status.to_string(), format!("exit code {code}"));
+        assert_eq!(status.to_string(), format!("exit status: {code}"));
     }
 }
 
@@ -39,7 +39,7 @@ async fn a_command_ended_by_a_signal_says_which() {
         assert_eq!(status, output.status);
     }
     let output = host.shell("kill -9 $$").output().await.unwrap();
-    assert_eq!(output.status.to_string(), "signal KILL");
+    assert_eq!(output.status.to_string(), "signal: KILL");
 }
 
 #[tokio::test(flavor = "multi_thread")]
