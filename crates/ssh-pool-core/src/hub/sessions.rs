@@ -64,8 +64,10 @@ pub(super) struct Sessions {
     ceiling: Option<u32>,
     /// The retry is under way.
     probing: bool,
-    /// Refusals since the last granted open.
+    /// Pauses after refusals since the last granted open.
     refusals: u32,
+    /// Those of them that came while nothing was held.
+    barren: u32,
 }
 
 impl Sessions {
@@ -86,6 +88,7 @@ impl Sessions {
             ceiling: None,
             probing: false,
             refusals: 0,
+            barren: 0,
         }
     }
 
@@ -126,6 +129,7 @@ impl Sessions {
         self.prove(mark);
         self.proven = true;
         self.refusals = 0;
+        self.barren = 0;
         self.hold = None;
         if self.ceiling.is_some_and(|ceiling| self.held() >= ceiling) {
             // One more than the ceiling was granted: a false alarm.
@@ -140,13 +144,18 @@ impl Sessions {
         // holds no more than this.
         let held = self.held();
         self.prove(mark);
-        self.refusals += 1;
-        self.hold = Some(now + HOLD * (1 << (self.refusals.min(6) - 1)));
+        // A burst of opens that is refused together is one refusal.
+        let another = self.hold.is_none_or(|until| now >= until);
+        if another {
+            self.refusals += 1;
+            self.barren += u32::from(held == 0);
+            self.hold = Some(now + HOLD * (1 << (self.refusals.min(6) - 1)));
+        }
 
         if held == 0 {
             return match (self.opening, self.proven) {
                 (0, false) => Lesson::NoSessions,
-                (0, true) if self.refusals >= BROKEN_AFTER => Lesson::Broken,
+                (0, true) if self.barren >= BROKEN_AFTER => Lesson::Broken,
                 _ => Lesson::Retry,
             };
         }

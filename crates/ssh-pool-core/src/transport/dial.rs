@@ -1,5 +1,6 @@
 //! From nothing to an authenticated connection.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -160,14 +161,18 @@ impl Dial<'_> {
                     return Ok(tcp);
                 }
                 Ok(Err(error)) => last = Some(error),
-                Err(_) => last = Some(std::io::ErrorKind::TimedOut.into()),
+                Err(_) => last = Some(ErrorKind::TimedOut.into()),
             }
         }
         Err(match last {
-            Some(error) => lasting(Error::Connect {
-                target: name.clone(),
-                source: Cause::new(error),
-            }),
+            Some(error) => DialError {
+                // A reset, other than a refusal, comes from a server that had accepted.
+                passing: error.kind() == ErrorKind::ConnectionReset,
+                error: Error::Connect {
+                    target: name.clone(),
+                    source: Cause::new(error),
+                },
+            },
             None => unresolved(Cause::new("the name has no address")),
         })
     }

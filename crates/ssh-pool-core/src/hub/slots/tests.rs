@@ -230,6 +230,35 @@ fn a_late_release_at_the_known_limit_teaches_nothing() {
 }
 
 #[test]
+fn a_burst_of_refusals_does_not_count_against_the_connection_later() {
+    let start = Instant::now();
+    let mut slots = connected(rules(1, 10), 12, start);
+    assert_eq!(
+        answer_opens(&mut slots, 1, start).1,
+        9,
+        "a burst of refusals"
+    );
+    let later = start + Duration::from_secs(1);
+    slots.closed(A, true, later);
+    let ping = slots
+        .take_actions()
+        .into_iter()
+        .find_map(|action| match action {
+            Action::Ping { mark, .. } => Some(mark),
+            _ => None,
+        });
+    slots.pinged(A, ping.expect("a round trip"), later);
+    // The server is late all the same: one refusal with nothing held.
+    let (id, mark) = opens(&slots.take_actions())[0];
+    assert_eq!(slots.refused(id, mark, later), Refusal::Absorbed);
+    assert_eq!(
+        slots.live(),
+        1,
+        "that is no reason to give the connection up"
+    );
+}
+
+#[test]
 fn the_learned_limit_creeps_back_up() {
     let start = Instant::now();
     let mut slots = connected(rules(1, 10), 10, start);
