@@ -16,7 +16,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A passing failure is tried again this often before the waiters hear of it.
 const TRIES: u32 = 8;
 /// A connection lost during authentication may also be the answer of an account that is locked,
-/// and counts as a failed login where the server keeps count.
+/// and counts as a failed login where the server keeps count. An account that has been let in
+/// before is not taken for one.
 const LOGIN_TRIES: u32 = 2;
 
 /// What past dials of a host have taught.
@@ -26,11 +27,17 @@ pub(super) struct History {
     failures: u32,
     /// Failures since the waiters were last told.
     tries: u32,
+    /// Grows with every failure that counts.
+    round: Round,
     ever_connected: bool,
     last_error: Option<Error>,
     /// Until then, the last error answers instead of another dial.
     fail_fast_until: Option<Instant>,
 }
+
+/// Dials that were under way together fail together, and that is one failure.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Round(u64);
 
 /// What to do after a failed dial.
 struct Verdict {
@@ -42,6 +49,7 @@ impl History {
     pub(super) fn succeeded(&mut self) {
         *self = Self {
             ever_connected: true,
+            round: self.round,
             ..Self::default()
         };
     }
@@ -49,6 +57,7 @@ impl History {
     pub(super) fn forget(&mut self) {
         *self = Self {
             ever_connected: self.ever_connected,
+            round: self.round,
             ..Self::default()
         };
     }
@@ -71,18 +80,18 @@ impl History {
         self.last_error = Some(error);
     }
 
-    fn failed(&mut self, failure: DialError, now: Instant) -> Verdict {
+    /// A dial that began in round `begun` has failed.
+    fn failed(&mut self, failure: DialError, begun: Round, now: Instant) -> Verdict {
         // A server that was there a moment ago is probably restarting.
         let restarting = self.ever_connected && matches!(failure.error, Error::Connect { .. });
-        let tries = if matches!(failure.error, Error::AuthLost { .. }) {
-            LOGIN_TRIES
-        } else {
-            TRIES
-        };
-        let try_again = (failure.passing || restarting) && self.tries + 1 < tries;
+        let locked = matches!(failure.error, Error::AuthLost { .. }) && !self.ever_connected;
+        let tries = if locked { LOGIN_TRIES } else { TRIES };
+        let counts = u32::from(begun == self.round);
+        self.round.0 += u64::from(counts);
+        let try_again = (failure.passing || restarting) && self.tries + counts < tries;
         if try_again {
-            self.failures += 1;
-            self.tries += 1;
+            self.failures += counts;
+            self.tries += counts;
             self.last_error = Some(failure.error);
             return Verdict {
                 not_before: now + pause(self.failures),
@@ -119,6 +128,7 @@ impl Hub {
             connection = tracing::field::Empty,
             error = tracing::field::Empty,
         );
+        let begun = self.books().dials.round;
         let hub = self.clone();
         self.runtime.spawn(
             async move {
@@ -128,10 +138,11 @@ impl Hub {
                     hub.transport.dial(&hub.endpoint).await
                 };
                 let Some(result) = hub.closing.run_until_cancelled(dial).await else {
-                    hub.dial_failed(DialError {
+                    let closed = DialError {
                         error: hub.closed_error(),
                         passing: false,
-                    });
+                    };
+                    hub.dial_failed(closed, begun);
                     return;
                 };
                 let span = tracing::Span::current();
@@ -144,7 +155,7 @@ impl Hub {
                     Err(failure) => {
                         span.record("error", tracing::field::display(&failure.error));
                         tracing::debug!("dial failed");
-                        hub.dial_failed(failure);
+                        hub.dial_failed(failure, begun);
                     }
                 }
             }
@@ -152,10 +163,10 @@ impl Hub {
         );
     }
 
-    fn dial_failed(self: &Arc<Self>, failure: DialError) {
+    fn dial_failed(self: &Arc<Self>, failure: DialError, begun: Round) {
         let error = failure.error.clone();
         let told = self.transition(|books, now| {
-            let verdict = books.dials.failed(failure, now);
+            let verdict = books.dials.failed(failure, begun, now);
             books
                 .slots
                 .dial_failed(now, verdict.not_before, verdict.try_again)
@@ -197,7 +208,7 @@ mod tests {
     fn a_refused_connection_is_an_answer_from_a_host_never_seen() {
         let mut history = History::default();
         let now = Instant::now();
-        assert!(!history.failed(refused(), now).try_again);
+        assert!(!history.failed(refused(), history.round, now).try_again);
         assert!(history.fresh_failure(now).is_some());
         assert!(history.fresh_failure(now + LONGEST_PAUSE).is_none());
     }
@@ -208,9 +219,28 @@ mod tests {
         history.succeeded();
         let now = Instant::now();
         let tries = (0..20)
-            .take_while(|_| history.failed(refused(), now).try_again)
+            .take_while(|_| history.failed(refused(), history.round, now).try_again)
             .count();
         assert_eq!(tries, (TRIES - 1) as usize);
+    }
+
+    #[test]
+    fn dials_that_fail_together_are_one_failure() {
+        let lost = || DialError {
+            error: Error::AuthLost {
+                target: "t".into(),
+                source: Cause::new("reset"),
+            },
+            passing: true,
+        };
+        let now = Instant::now();
+        let mut history = History::default();
+        let begun = history.round;
+        assert!((0..4).all(|_| history.failed(lost(), begun, now).try_again));
+        assert_eq!((history.failures, history.tries), (1, 1));
+        // The next one began after those had failed.
+        let begun = history.round;
+        assert!(!history.failed(lost(), begun, now).try_again);
     }
 
     #[test]
@@ -229,6 +259,7 @@ mod tests {
                 error,
                 passing: false,
             },
+            Round::default(),
             now,
         );
         assert!(!verdict.try_again);
