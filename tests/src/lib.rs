@@ -7,7 +7,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`Sshd`], [`Dropbear`] | the real servers, with stock limits |
+//! | [`Sshd`] in two [releases](Release), [`Dropbear`] | the real servers, with stock limits |
 //! | [`Embedded`] | an SSH server inside this process, which needs nothing installed |
 //! | [`Proxy`] | a TCP proxy that delays, freezes, resets and worse |
 //! | [`Agent`], [`generate`], [`sign_user_certificate`] | what a client logs in with |
@@ -44,6 +44,7 @@ mod relay;
 mod run;
 mod sshd;
 mod temp;
+mod trixie;
 mod user;
 mod wait;
 
@@ -56,7 +57,7 @@ pub use keys::{
 };
 pub use proxy::{Greeting, Proxy};
 pub use relay::Cut;
-pub use sshd::{Sshd, SshdBuilder};
+pub use sshd::{Release, Sshd, SshdBuilder};
 pub use temp::TempDir;
 pub use user::TestUser;
 pub use wait::{eventually, eventually_async};

@@ -16,6 +16,7 @@ use crate::log::{Log, auth_failures};
 use crate::ports;
 use crate::procs;
 use crate::temp::{self, TempDir};
+use crate::trixie;
 use crate::user::TestUser;
 use crate::wait::eventually;
 
@@ -25,8 +26,7 @@ const ATTEMPTS: usize = 10;
 
 /// An sshd on loopback with keys, log and folder of its own, and stock limits.
 ///
-/// The binary is `/usr/sbin/sshd`, or what `SSH_POOL_TEST_SSHD` names. Dropping it ends it with
-/// all its connections and their processes.
+/// Dropping it ends it with all its connections and their processes.
 #[derive(Debug)]
 pub struct Sshd {
     // Before the folder: the processes must be gone when that is removed.
@@ -37,6 +37,24 @@ pub struct Sshd {
     client_key: KeyPair,
     host_keys: Vec<(String, KeyPair)>,
     log: Log,
+    release: Release,
+}
+
+/// Which OpenSSH an [`Sshd`] is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Release {
+    /// `/usr/sbin/sshd`, or what `SSH_POOL_TEST_SSHD` names.
+    #[default]
+    Installed,
+    /// OpenSSH 10.0, from a Debian trixie that scripts/test has made (`SSH_POOL_TEST_TRIXIE` names
+    /// its folder). It runs in a chroot, so the tests must run as root.
+    ///
+    /// Its commands see this machine's processes, accounts, `/tmp`, `/var/tmp` and the home of its
+    /// user, and the programs of a minimal trixie: there is no `ps` and no `git`. Unlike older
+    /// ones, it refuses clients for a while that often connect and do not log in
+    /// (PerSourcePenalties), on loopback too.
+    Trixie,
 }
 
 /// What an [`Sshd`] is started with.
@@ -45,6 +63,7 @@ pub struct SshdBuilder {
     options: Vec<String>,
     host_keys: Vec<String>,
     user: Option<TestUser>,
+    release: Release,
 }
 
 impl SshdBuilder {
@@ -70,11 +89,18 @@ impl SshdBuilder {
         self
     }
 
+    /// Which OpenSSH it is; [`Release::Installed`] by default.
+    #[must_use]
+    pub fn release(mut self, release: Release) -> Self {
+        self.release = release;
+        self
+    }
+
     /// Starts the server and waits until it listens.
     ///
     /// # Panics
     ///
-    /// When sshd is not installed, or does not start; the message holds its log.
+    /// When sshd is not there, or does not start; the message holds its log.
     #[must_use]
     pub fn start(self) -> Sshd {
         let user = self.user.clone().unwrap_or_else(TestUser::plain);
@@ -100,6 +126,7 @@ impl SshdBuilder {
             client_key,
             host_keys,
             log: Log::new(dir.path().join("log")),
+            release: self.release,
             dir,
         };
         for _ in 0..ATTEMPTS {
@@ -156,6 +183,7 @@ impl Sshd {
             options: Vec::new(),
             host_keys: vec!["ed25519".to_owned()],
             user: None,
+            release: Release::default(),
         }
     }
 
@@ -351,10 +379,15 @@ impl Sshd {
 
     /// Starts the process; the error is what it said before it ended.
     fn launch(&self) -> Result<(), String> {
-        let binary = std::env::var("SSH_POOL_TEST_SSHD");
-        let binary = binary.as_deref().unwrap_or("/usr/sbin/sshd");
+        let (mut command, package) = match self.release {
+            Release::Installed => {
+                let binary = std::env::var("SSH_POOL_TEST_SSHD");
+                let binary = binary.as_deref().unwrap_or("/usr/sbin/sshd");
+                (Command::new(binary), PACKAGE)
+            }
+            Release::Trixie => (trixie::sshd(self.user.home()), trixie::PACKAGE),
+        };
         let stderr = fs::File::create(self.dir().join("stderr")).expect("make a file for stderr");
-        let mut command = Command::new(binary);
         command
             .args(["-D", "-f"])
             .arg(self.config())
@@ -369,7 +402,7 @@ impl Sshd {
         );
         let times = |line: &str| line.contains(&listening);
         let before = self.log.count(times);
-        self.daemon.start(&mut command, PACKAGE);
+        self.daemon.start(&mut command, package);
         let mut exited = None;
         let settled = eventually(PATIENCE, || {
             exited = self.daemon.exited();
