@@ -9,72 +9,30 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::error::Error;
-use crate::hub::Hub;
+use crate::child::{self, Child, Spawn};
+use crate::error::{Error, Stream};
+use crate::inbox::Sink;
+use crate::lanes::Lanes;
 use crate::output::{ExitStatus, Output};
+use crate::process::Job;
+use crate::pty::Pty;
 use crate::quote;
-use crate::run::{self, Job};
+use crate::run::{self, Call};
+use crate::terminate::Mark;
+use crate::transport::{self, Request};
 
-/// What a command reads from its standard input.
-///
-/// `Debug` shows how much it is, not what it is: it may be a secret.
-#[derive(Clone, Default)]
-pub struct Stdio(Bytes);
+mod stdio;
 
-impl fmt::Debug for Stdio {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Stdio({} bytes)", self.0.len())
-    }
-}
+pub(crate) use stdio::Input;
+use stdio::Kind;
+pub use stdio::Stdio;
 
-impl Stdio {
-    /// Nothing: the command sees the end of its input at once. The default.
-    #[must_use]
-    pub fn null() -> Self {
-        Self::default()
-    }
-}
-
-impl From<Vec<u8>> for Stdio {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self(bytes.into())
-    }
-}
-
-impl From<String> for Stdio {
-    fn from(text: String) -> Self {
-        Self(text.into())
-    }
-}
-
-impl From<&[u8]> for Stdio {
-    fn from(bytes: &[u8]) -> Self {
-        Self(Bytes::copy_from_slice(bytes))
-    }
-}
-
-impl<const N: usize> From<&[u8; N]> for Stdio {
-    fn from(bytes: &[u8; N]) -> Self {
-        Self(Bytes::copy_from_slice(bytes))
-    }
-}
-
-impl From<&Vec<u8>> for Stdio {
-    fn from(bytes: &Vec<u8>) -> Self {
-        bytes.as_slice().into()
-    }
-}
-
-impl From<&String> for Stdio {
-    fn from(text: &String) -> Self {
-        text.as_str().into()
-    }
-}
-
-impl From<&str> for Stdio {
-    fn from(text: &str) -> Self {
-        text.as_bytes().into()
-    }
+/// Where a command runs, and what holds there.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) lanes: Arc<Lanes>,
+    pub(crate) output_limit: usize,
+    pub(crate) stream_limit: usize,
 }
 
 #[derive(Clone)]
@@ -91,27 +49,48 @@ enum Body {
     },
 }
 
-/// A command for one host: nothing happens before [`output`](Command::output) or
-/// [`status`](Command::status).
+/// A command for one host: nothing happens before [`output`](Command::output),
+/// [`status`](Command::status) or [`spawn`](Command::spawn).
 ///
 /// The remote user's login shell runs it (sshd(8)); quoting is for a POSIX shell. The command gets
-/// a session channel of its own, without a terminal, on a connection that others use too.
+/// a session channel of its own, without a terminal. What `output` and `status` run shares a
+/// connection with others; what `spawn` runs has one to itself, unless it is
+/// [`shared`](Command::shared).
 ///
 /// A command is a description: it can be run several times, and each run is a new process.
 ///
-/// Dropping the future of a running command asks the remote process to terminate (`SIGTERM`
-/// through RFC 4254, section 6.9). sshd passes signals on for ordinary users; for root only since
-/// OpenSSH 10.0, and never for forced commands: there the process runs on until it ends, and its
-/// session counts as used until then.
+/// # Cancelling
+///
+/// Dropping the future of a command, dropping or [killing](Child::kill) its child, and its
+/// [`timeout`](Command::timeout) all end the remote process: `SIGTERM` to its process group,
+/// `SIGKILL` after `Timeouts::kill_grace`, and if the server has not closed the channel a second
+/// after that, it is closed from this end, which the process notices when it reads or writes. A
+/// process that has left the group (`setsid`, a daemon) lives on.
+///
+/// The signals are requests of the protocol (RFC 4254, section 6.9), where the server passes them
+/// on to the group: OpenSSH does for ordinary users, and since 10.0 for root. For **root on an
+/// older OpenSSH, and on dropbear**, the command line begins with a variable of its own,
+/// `SSH_POOL_MARK=…; export SSH_POOL_MARK;`, which the command's processes inherit. Cancelling then
+/// runs a short script in a session of its own, on a connection for such errands (one more login
+/// the first time), that finds the process group by the mark in `/proc` and signals it. Nothing is
+/// signalled by number alone. A forced command, which is not the line that we send, cannot be
+/// signalled at all there: its channel is closed after the grace.
+///
+/// [`detach`](Command::detach) leaves the process alone.
 #[derive(Clone)]
 pub struct Command {
-    hub: Arc<Hub>,
-    output_cap: usize,
+    place: Place,
     body: Body,
     env: Vec<(String, Vec<u8>)>,
     current_dir: Option<Vec<u8>>,
     stdin: Option<Stdio>,
+    stdout: Stdio,
+    stderr: Stdio,
+    pty: Option<Pty>,
     timeout: Option<Duration>,
+    exit_grace: Option<Duration>,
+    shared: bool,
+    detached: bool,
     /// The first thing that was wrong with the input.
     problem: Option<Error>,
 }
@@ -125,7 +104,7 @@ impl fmt::Debug for Command {
             Body::Script { .. } => "script",
         };
         f.debug_struct("Command")
-            .field("host", self.hub.name())
+            .field("host", self.place.lanes.shared().name())
             .field("kind", &kind)
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
@@ -133,38 +112,39 @@ impl fmt::Debug for Command {
 }
 
 impl Command {
-    pub(crate) fn program(hub: Arc<Hub>, output_cap: usize, program: &OsStr) -> Self {
-        let mut command = Self::new(hub, output_cap, Body::Words(Vec::new()));
+    pub(crate) fn program(place: Place, program: &OsStr) -> Self {
+        let mut command = Self::new(place, Body::Words(Vec::new()));
         command.arg(program);
         command
     }
 
-    pub(crate) fn line(hub: Arc<Hub>, output_cap: usize, line: &OsStr) -> Self {
-        Self::new(
-            hub,
-            output_cap,
-            Body::Line(line.as_encoded_bytes().to_vec()),
-        )
+    pub(crate) fn line(place: Place, line: &OsStr) -> Self {
+        Self::new(place, Body::Line(line.as_encoded_bytes().to_vec()))
     }
 
-    pub(crate) fn script(hub: Arc<Hub>, output_cap: usize, text: Vec<u8>) -> Self {
+    pub(crate) fn script(place: Place, text: Vec<u8>) -> Self {
         let body = Body::Script {
             interpreter: None,
             arguments: Vec::new(),
             text: text.into(),
         };
-        Self::new(hub, output_cap, body)
+        Self::new(place, body)
     }
 
-    fn new(hub: Arc<Hub>, output_cap: usize, body: Body) -> Self {
+    fn new(place: Place, body: Body) -> Self {
         Self {
-            hub,
-            output_cap,
+            place,
             body,
             env: Vec::new(),
             current_dir: None,
             stdin: None,
+            stdout: Stdio::piped(),
+            stderr: Stdio::piped(),
+            pty: None,
             timeout: None,
+            exit_grace: None,
+            shared: false,
+            detached: false,
             problem: None,
         }
     }
@@ -209,8 +189,10 @@ impl Command {
         }
     }
 
-    /// Sets an environment variable of the command, through its shell (`export NAME=value`), so
-    /// that no `AcceptEnv` is needed. The value is part of the command line: other users of the
+    /// Sets an environment variable of the command: by a request of the protocol (RFC 4254, section
+    /// 6.4) where the server takes it (sshd's `AcceptEnv`), and through the shell otherwise
+    /// (`export NAME=value`). Whether it takes a name is asked once a connection, which costs a
+    /// round trip. Through the shell the value is part of the command line: other users of the
     /// server can read it in the process list; pass secrets through [`stdin`](Command::stdin).
     ///
     /// A name that a shell cannot assign to is reported as [`Error::InvalidInput`].
@@ -242,10 +224,60 @@ impl Command {
         self
     }
 
-    /// What the command reads: [`Stdio::null`], or bytes. A command need not read all of it. A
-    /// script is itself read from standard input, so for one this is [`Error::InvalidInput`].
+    /// What the command reads: [`Stdio::null`], the default; bytes; and for
+    /// [`spawn`](Command::spawn) also [`Stdio::piped`] and [`Stdio::inherit`]. A command need not
+    /// read all of it. A script is itself read from standard input, so for one this is
+    /// [`Error::InvalidInput`].
     pub fn stdin(&mut self, stdin: impl Into<Stdio>) -> &mut Self {
         self.stdin = Some(stdin.into());
+        self
+    }
+
+    /// Where the standard output of a spawned command goes. Default: [`Stdio::piped`].
+    pub fn stdout(&mut self, stdout: Stdio) -> &mut Self {
+        self.stdout = stdout;
+        self
+    }
+
+    /// Where the standard error of a spawned command goes. Default: [`Stdio::piped`].
+    pub fn stderr(&mut self, stderr: Stdio) -> &mut Self {
+        self.stderr = stderr;
+        self
+    }
+
+    /// Runs the command on a terminal. Its standard error arrives on standard output.
+    pub fn pty(&mut self, pty: Pty) -> &mut Self {
+        self.pty = Some(pty);
+        self
+    }
+
+    /// Lets a spawned command share a connection with others. What it writes is always taken off
+    /// the connection; if more than `Limits::stream_bytes` of a stream wait to be read, that
+    /// stream ends with [`Error::OutputLimit`], and so does the command. Right for many light
+    /// streams, such as log tails. Default: it has a connection of its own, and a reader that does
+    /// not read holds up the command and nobody else.
+    pub fn shared(&mut self) -> &mut Self {
+        self.shared = true;
+        self
+    }
+
+    /// Leaves the remote process alone when nobody waits for it any more: dropping the future or
+    /// the child, and the time-out, signal nothing and close nothing. Its session counts as used
+    /// until it ends, and its output is thrown away.
+    pub fn detach(&mut self) -> &mut Self {
+        self.detached = true;
+        self
+    }
+
+    /// How long after the exit status to wait for the end of the output. A background process may
+    /// hold it open (`sleep 300 & echo started`), and the server closes the channel only when
+    /// nobody does. Default: for as long as it takes. Zero: not at all, which may lose the last
+    /// bytes.
+    ///
+    /// When the time is over, the command has ended with what has arrived, its channel is closed,
+    /// and the background process lives on.
+    pub fn exit_grace(&mut self, grace: Duration) -> &mut Self {
+        self.exit_grace = Some(grace);
         self
     }
 
@@ -267,9 +299,12 @@ impl Command {
     }
 
     /// A deadline for the whole call, queue and dial included. When it passes, the error's
-    /// `command_state` says whether the command had been sent; one that had is treated as if its
-    /// future had been dropped. Default: none for the command, `Timeouts::acquire` for the wait
+    /// `command_state` says whether the command had been sent; one that had is
+    /// [ended](Command#cancelling), and the state is `Killed` if the server confirms that. Default: none for the command, `Timeouts::acquire` for the wait
     /// before it; a longer timeout here does not lengthen that wait.
+    ///
+    /// The call returns when it is known what became of the command: a little after the deadline
+    /// as a rule, and `Timeouts::kill_grace` and a second after it at the latest.
     pub fn timeout(&mut self, timeout: Duration) -> &mut Self {
         self.timeout = Some(timeout);
         self
@@ -284,8 +319,8 @@ impl Command {
     ///
     /// [`Error::InvalidInput`] for input that no command line can carry; everything of a dial
     /// while there is no connection; [`Error::Timeout`] when no channel is free in time;
-    /// [`Error::OutputLimit`] past the cap of `Limits::output_bytes` a stream, which also replaces
-    /// the connection and so costs a login;
+    /// [`Error::OutputLimit`] past the cap of `Limits::output_bytes` a stream, which ends the
+    /// command;
     /// [`Error::ConnectionLost`] and [`Error::ClosedWithoutStatus`] when the outcome is unknown.
     /// [`Error::ExecRefused`] when the server does not run it; [`Error::Closed`] after `Pool::close`.
     /// What fails before the command is sent is tried again on another connection within the
@@ -293,12 +328,13 @@ impl Command {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future while it waits costs nothing; dropping it while the command runs asks
-    /// the remote process to terminate. Neither loses a session.
+    /// Dropping the future while it waits costs nothing; dropping it while the command runs
+    /// [ends](Command#cancelling) the remote process in the background. Neither loses a session.
     pub fn output(&mut self) -> impl Future<Output = Result<Output, Error>> + Send + use<> {
-        let hub = self.hub.clone();
-        let job = self.job();
-        async move { run::run(hub, job?).await }
+        let cap = Sink::Collect(self.place.output_limit);
+        let lanes = self.place.lanes.clone();
+        let call = self.call(cap);
+        async move { run::run(&lanes, lanes.shared(), call?).await }
     }
 
     /// Runs the command and keeps only how it ended. Its output is thrown away as it comes, so
@@ -308,22 +344,109 @@ impl Command {
     ///
     /// As for [`output`](Command::output).
     pub fn status(&mut self) -> impl Future<Output = Result<ExitStatus, Error>> + Send + use<> {
-        let hub = self.hub.clone();
-        let job = self.job().map(|job| Job {
-            output_cap: None,
-            ..job
-        });
-        async move { Ok(run::run(hub, job?).await?.status) }
+        let lanes = self.place.lanes.clone();
+        let call = self.call(Sink::Discard);
+        async move { Ok(run::run(&lanes, lanes.shared(), call?).await?.status) }
     }
 
-    fn job(&self) -> Result<Job, Error> {
+    /// Starts the command, and returns when the server has accepted it. Its streams are the
+    /// caller's: see [`Child`].
+    ///
+    /// It gets an isolated connection, of `Limits::isolated_per_host`; without a free one it
+    /// waits, up to `Timeouts::acquire`. See [`shared`](Command::shared).
+    ///
+    /// # Errors
+    ///
+    /// As for [`output`](Command::output), as far as they come before the command runs.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future while it waits costs nothing; once the command has been sent, it is
+    /// [ended](Command#cancelling).
+    pub fn spawn(&mut self) -> impl Future<Output = Result<Child, Error>> + Send + use<> {
+        let lanes = self.place.lanes.clone();
+        let (spawn, shared) = (self.spawned(), self.shared);
+        async move { child::spawn(&lanes, lanes.of_stream(shared), spawn?).await }
+    }
+
+    fn call(&self, sink: Sink) -> Result<Call, Error> {
+        let (request, stdin) = self.request()?;
+        let stdin = match stdin.into() {
+            Input::Bytes(bytes) => bytes,
+            Input::Piped | Input::Inherit => {
+                return Err(Error::InvalidInput {
+                    what: "stdin",
+                    reason: "a stream is fed while the command runs: use spawn".into(),
+                });
+            }
+        };
+        Ok(Call {
+            job: self.job(request, sink, sink),
+            stdin,
+            timeout: self.timeout,
+            exit_grace: self.exit_grace,
+            limit: self.place.output_limit,
+        })
+    }
+
+    fn spawned(&self) -> Result<Spawn, Error> {
+        let (request, stdin) = self.request()?;
+        let cap = self.shared.then_some(self.place.stream_limit);
+        let (mut piped, mut inherited) = (Vec::new(), Vec::new());
+        let mut sink = |stream, stdio: &Stdio| {
+            match stdio.0 {
+                Kind::Null => return Ok(Sink::Discard),
+                Kind::Piped => piped.push(stream),
+                Kind::Inherit => inherited.push(stream),
+                Kind::Bytes(_) => {
+                    return Err(Error::InvalidInput {
+                        what: "output stream",
+                        reason: "bytes are input: use null, piped or inherit".into(),
+                    });
+                }
+            }
+            Ok(Sink::Read(cap))
+        };
+        let stdout = sink(Stream::Stdout, &self.stdout)?;
+        let stderr = sink(Stream::Stderr, &self.stderr)?;
+        Ok(Spawn {
+            job: self.job(request, stdout, stderr),
+            stdin: stdin.into(),
+            inherited,
+            piped,
+            timeout: self.timeout,
+            exit_grace: self.exit_grace,
+            stream_limit: self.place.stream_limit,
+            output_limit: self.place.output_limit,
+            shared: self.shared,
+        })
+    }
+
+    fn job(&self, request: Request, stdout: Sink, stderr: Sink) -> Job {
+        Job {
+            request,
+            env: self.env.clone(),
+            pty: self.pty.clone(),
+            stdout,
+            stderr,
+            detached: self.detached,
+        }
+    }
+
+    /// The command line, without its environment, and what is fed to it.
+    fn request(&self) -> Result<(Request, Stdio), Error> {
         if let Some(problem) = &self.problem {
             return Err(problem.clone());
+        }
+        if let Some(pty) = &self.pty {
+            transport::check_pty(pty)?;
         }
         let mut line = Vec::new();
         for (name, value) in &self.env {
             quote::push_env(&mut line, name, value)?;
         }
+        let exports = line.len() + Mark::LENGTH;
+        line.clear();
         if let Some(dir) = &self.current_dir {
             quote::push_current_dir(&mut line, dir)?;
         }
@@ -335,7 +458,11 @@ impl Command {
                 arguments,
                 text,
             } => {
-                if stdin.replace(Stdio(text.clone())).is_some() {
+                let text = match interpreter {
+                    None => whole_or_nothing(text),
+                    Some(_) => text.clone(),
+                };
+                if stdin.replace(Stdio(Kind::Bytes(text))).is_some() {
                     return Err(Error::InvalidInput {
                         what: "stdin",
                         reason: "a script is read from it: pass data as arguments".into(),
@@ -350,25 +477,28 @@ impl Command {
                 }
             }
         }
-        check_line(&line)?;
-        Ok(Job {
-            line,
-            stdin: stdin.unwrap_or_default().0,
-            timeout: self.timeout,
-            output_cap: Some(self.output_cap),
-        })
+        check_line(&line, exports)?;
+        Ok((Request::Exec(line), stdin.unwrap_or_else(Stdio::null)))
     }
 }
 
-fn check_line(line: &[u8]) -> Result<(), Error> {
+/// A shell reads its script line by line, and runs what it has when its input ends: also when that
+/// is in the middle of a line, because the connection was lost. Between braces it runs nothing
+/// before it has seen the closing one. The blank line is for a script that ends in a backslash.
+fn whole_or_nothing(script: &Bytes) -> Bytes {
+    [b"{ :; ", script.as_ref(), b"\n\n}\n"].concat().into()
+}
+
+fn check_line(line: &[u8], exports: usize) -> Result<(), Error> {
+    let length = line.len() + exports;
     let reason = if line.is_empty() {
         "it is empty: a server would start an interactive shell".to_owned()
     } else if line.contains(&0) {
         "it contains a NUL byte, which no command line can carry".to_owned()
-    } else if line.len() > quote::LONGEST_LINE {
+    } else if length > quote::LONGEST_LINE {
         format!(
             "it is {} bytes long, and a shell takes {} at most: use Host::script, or stdin",
-            line.len(),
+            length,
             quote::LONGEST_LINE
         )
     } else {

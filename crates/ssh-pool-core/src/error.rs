@@ -1,139 +1,20 @@
 //! The one error type: split by what a caller can do about it, clonable because a failed dial is
 //! shared by everyone who waited for it.
 
-use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where on its way a command was when it failed.
-///
-/// Roughly in the order in which a command meets them. Whether it may have run is not a question of
-/// order: ask [`Error::command_state`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Phase {
-    /// Checking what the caller passed in.
-    Input,
-    /// Waiting for a free session channel.
-    Queue,
-    /// Looking the host name up.
-    Resolve,
-    /// Connecting TCP.
-    Connect,
-    /// Waiting for the server's identification line (RFC 4253, section 4.2).
-    Banner,
-    /// Key exchange (RFC 4253, section 7).
-    KeyExchange,
-    /// Checking the server's host key.
-    HostKey,
-    /// Authenticating (RFC 4252).
-    Auth,
-    /// Opening a session channel (RFC 4254, section 6.1).
-    Channel,
-    /// The exec request has been sent, its reply has not been seen (RFC 4254, section 6.5).
-    Exec,
-    /// The server accepted the command.
-    Running,
-    /// The pool is closed.
-    Closed,
-}
+use crate::address::Address;
 
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Phase::Input => "input",
-            Phase::Queue => "queue",
-            Phase::Resolve => "resolve",
-            Phase::Connect => "connect",
-            Phase::Banner => "banner",
-            Phase::KeyExchange => "key exchange",
-            Phase::HostKey => "host key",
-            Phase::Auth => "authentication",
-            Phase::Channel => "channel",
-            Phase::Exec => "exec",
-            Phase::Running => "running",
-            Phase::Closed => "closed",
-        })
-    }
-}
+mod cause;
+mod host_key;
+mod phase;
+mod refusal;
 
-/// What is known about the remote command after an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum CommandState {
-    /// The command did not start: it was never sent, or the server refused to execute it. Running
-    /// it again cannot run it twice.
-    NotStarted,
-    /// The command line was sent. It may have run, in whole or in part, or not at all.
-    Unknown,
-}
-
-/// The cause of an [`Error`]: opaque, so that no dependency's type is part of this API, and
-/// shared, because one failed dial answers many waiters.
-///
-/// Read it through [`std::error::Error::source`].
-#[derive(Clone)]
-pub struct Cause(Arc<dyn std::error::Error + Send + Sync + 'static>);
-
-impl Cause {
-    /// Wraps any error.
-    pub(crate) fn new(
-        error: impl Into<Box<dyn std::error::Error + Send + Sync + 'static>>,
-    ) -> Self {
-        Self(Arc::from(error.into()))
-    }
-}
-
-impl Cause {
-    /// The kind of the I/O error underneath, if there is one.
-    #[must_use]
-    pub fn io_error_kind(&self) -> Option<std::io::ErrorKind> {
-        let mut error: Option<&(dyn std::error::Error + 'static)> = Some(&*self.0);
-        while let Some(current) = error {
-            if let Some(io) = current.downcast_ref::<std::io::Error>() {
-                return Some(io.kind());
-            }
-            error = current.source();
-        }
-        None
-    }
-}
-
-impl fmt::Debug for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
-
-impl std::error::Error for Cause {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source()
-    }
-}
-
-/// Which output stream of a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stream {
-    /// Standard output.
-    Stdout,
-    /// Standard error (SSH extended data type 1).
-    Stderr,
-}
-
-impl fmt::Display for Stream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Stream::Stdout => "stdout",
-            Stream::Stderr => "stderr",
-        })
-    }
-}
+pub use cause::Cause;
+pub use host_key::HostKeyProblem;
+pub use phase::{CommandState, Phase};
+pub use refusal::{Refusal, Stream};
 
 /// Everything that can go wrong.
 ///
@@ -262,7 +143,7 @@ pub enum Error {
     },
 
     /// A deadline passed.
-    #[error("{target}: no result after {after:?} (phase: {phase}){}", timeout_hint(*phase))]
+    #[error("{target}: no result after {after:?} (phase: {phase}){}", timeout_hint(*phase, *state))]
     Timeout {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -295,6 +176,74 @@ pub enum Error {
         target: Arc<str>,
     },
 
+    /// The server refused a terminal; the command did not start. sshd: `PermitTTY`.
+    #[error("{target}: the server refused a terminal; check PermitTTY, or run without one")]
+    PtyRefused {
+        /// The target as `user@host:port`.
+        target: Arc<str>,
+    },
+
+    /// The server refused the subsystem.
+    #[error("{target}: the server has no subsystem \"{name}\", or refuses it to this account")]
+    SubsystemRefused {
+        /// The target as `user@host:port`.
+        target: Arc<str>,
+        /// The subsystem.
+        name: String,
+    },
+
+    /// The server did not open a stream to an address.
+    #[error("{target}: no stream to {to}: {refusal} ({message})")]
+    StreamRefused {
+        /// The target as `user@host:port`.
+        target: Arc<str>,
+        /// Where the stream was to go.
+        to: Address,
+        /// Why not, as far as the server says.
+        refusal: Refusal,
+        /// The server's words, escaped.
+        message: String,
+    },
+
+    /// The server does not listen for us. It gives no reason (RFC 4254, section 4): forwarding is
+    /// off for this account (`AllowTcpForwarding`, `AllowStreamLocalForwarding`, `PermitListen`),
+    /// or the address cannot be bound.
+    #[error(
+        "{target}: the server does not listen on {on}; check that forwarding is allowed and the \
+         address is free"
+    )]
+    ForwardRefused {
+        /// The target as `user@host:port`.
+        target: Arc<str>,
+        /// Where it was to listen.
+        on: Address,
+    },
+
+    /// We cannot listen on this machine.
+    #[error("{target}: cannot listen on {on} on this machine")]
+    Listen {
+        /// The target as `user@host:port`.
+        target: Arc<str>,
+        /// Where.
+        on: Address,
+        /// The operating system's error.
+        source: Cause,
+    },
+
+    /// The command was asked and then forced to end, and the server has not said that it did: it
+    /// passes no signals on (a forced command, or a process of another user), or it does not
+    /// answer. Its channel has been closed.
+    #[error(
+        "{target}: the server did not confirm within {after:?} that the command has ended; it may \
+         still be running"
+    )]
+    NotKilled {
+        /// The target as `user@host:port`.
+        target: Arc<str>,
+        /// How long it had to end before it was forced to.
+        after: Duration,
+    },
+
     /// The connection was lost while the command was on its way or running.
     #[error("{target}: the connection was lost (phase: {phase}){}", lost_hint(*phase))]
     ConnectionLost {
@@ -317,10 +266,12 @@ pub enum Error {
         target: Arc<str>,
     },
 
-    /// The command wrote more than the cap of `Limits::output_bytes`; its channel was closed.
+    /// More output came than may be kept, and the command was cut off: more than
+    /// `Limits::output_bytes` for `output()`, or more than `Limits::stream_bytes` that its reader
+    /// had not read, on a shared connection.
     #[error(
-        "{target}: the command wrote more than {limit} bytes to {stream} and was cut off; raise \
-         Limits::output_bytes or write to a file"
+        "{target}: more than {limit} bytes of {stream} had to be kept, and it was cut off; raise \
+         Limits::output_bytes or Limits::stream_bytes, read faster, or do not share"
     )]
     OutputLimit {
         /// The target as `user@host:port`.
@@ -336,71 +287,6 @@ pub enum Error {
     Closed {
         /// The target as `user@host:port`.
         target: Arc<str>,
-    },
-}
-
-/// Why a host key is not trusted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum HostKeyProblem {
-    /// No line matches the host.
-    #[error(
-        "the host key is unknown ({algorithm} {fingerprint}, looked in {}); verify the \
-         fingerprint out of band, then add the key, which ssh-keyscan prints",
-        display_list(searched)
-    )]
-    Unknown {
-        /// The key's algorithm, such as `ssh-ed25519`.
-        algorithm: String,
-        /// The key's SHA-256 fingerprint.
-        fingerprint: String,
-        /// The files that were searched.
-        searched: Vec<String>,
-    },
-    /// Lines match the host, none of them this key.
-    #[error(
-        "THE HOST KEY HAS CHANGED: expected {}, got {algorithm} {fingerprint}; someone may be in \
-         between, or the server was reinstalled: find out which before you trust the new key",
-        display_list(expected)
-    )]
-    Changed {
-        /// The offered key's algorithm.
-        algorithm: String,
-        /// The offered key's SHA-256 fingerprint.
-        fingerprint: String,
-        /// Fingerprints that were expected, each with its `file:line`.
-        expected: Vec<String>,
-    },
-    /// A `@revoked` line lists this key.
-    #[error("the host key {fingerprint} is revoked ({location}); do not connect")]
-    Revoked {
-        /// The key's SHA-256 fingerprint.
-        fingerprint: String,
-        /// The `file:line` that revokes it.
-        location: String,
-    },
-    /// A known_hosts file exists and cannot be read. What it would have said is not known, so
-    /// nothing is trusted.
-    #[error("cannot read {}: {reason}; it may revoke keys, so none is trusted", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's words.
-        reason: String,
-    },
-    /// The accepted key could not be stored, so it was not accepted.
-    #[error(
-        "cannot store the new host key {fingerprint} in {}: {reason}; it is not trusted until it \
-         can be stored",
-        path.display()
-    )]
-    NotStored {
-        /// The key's SHA-256 fingerprint.
-        fingerprint: String,
-        /// The file.
-        path: PathBuf,
-        /// The operating system's words.
-        reason: String,
     },
 }
 
@@ -420,15 +306,14 @@ fn cooldown_note(cooldown: Duration) -> String {
     }
 }
 
-fn timeout_hint(phase: Phase) -> &'static str {
+fn timeout_hint(phase: Phase, state: CommandState) -> &'static str {
     match phase {
+        _ if state == CommandState::Killed => "; the command was ended",
         Phase::Queue => "; every session is busy: raise the limits or run fewer commands at once",
         Phase::Resolve => "; check the resolver",
         Phase::Connect | Phase::Banner | Phase::KeyExchange => "; check the network path",
         Phase::Auth => "; the server is slow to decide: raise Timeouts::connect or see its log",
-        Phase::Exec | Phase::Running => {
-            "; the command was asked to terminate and may still be running"
-        }
+        Phase::Exec | Phase::Running => "; the command was told to end and may still be running",
         _ => "",
     }
 }
@@ -456,9 +341,15 @@ impl Error {
                 Phase::Auth
             }
             Error::Timeout { phase, .. } | Error::ConnectionLost { phase, .. } => *phase,
-            Error::SessionRefused { .. } => Phase::Channel,
-            Error::ExecRefused { .. } => Phase::Exec,
-            Error::ClosedWithoutStatus { .. } | Error::OutputLimit { .. } => Phase::Running,
+            Error::SessionRefused { .. }
+            | Error::PtyRefused { .. }
+            | Error::StreamRefused { .. }
+            | Error::ForwardRefused { .. }
+            | Error::Listen { .. } => Phase::Channel,
+            Error::ExecRefused { .. } | Error::SubsystemRefused { .. } => Phase::Exec,
+            Error::ClosedWithoutStatus { .. }
+            | Error::OutputLimit { .. }
+            | Error::NotKilled { .. } => Phase::Running,
             Error::Closed { .. } => Phase::Closed,
         }
     }
@@ -469,7 +360,9 @@ impl Error {
         match self {
             Error::Timeout { state, .. } => *state,
             Error::ConnectionLost { phase, .. } if *phase >= Phase::Exec => CommandState::Unknown,
-            Error::ClosedWithoutStatus { .. } | Error::OutputLimit { .. } => CommandState::Unknown,
+            Error::ClosedWithoutStatus { .. }
+            | Error::OutputLimit { .. }
+            | Error::NotKilled { .. } => CommandState::Unknown,
             _ => CommandState::NotStarted,
         }
     }

@@ -1,7 +1,9 @@
 //! Every error there is, held against what its documentation promises.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::io;
+use std::path::PathBuf;
 
 use super::*;
 use crate::host_key::HostKeyPolicy;
@@ -31,7 +33,8 @@ macro_rules! variants {
 variants!(ERRORS, error_name: Error {
     InvalidInput, Resolve, Connect, NotSsh, Throttled, KeyExchange, HostKey, Identity, AuthRejected,
     AuthLost, Timeout, SessionRefused, ExecRefused, ConnectionLost, ClosedWithoutStatus,
-    OutputLimit, Closed,
+    OutputLimit, Closed, PtyRefused, SubsystemRefused, StreamRefused, ForwardRefused, Listen,
+    NotKilled,
 });
 variants!(PROBLEMS, problem_name: HostKeyProblem {
     Unknown, Changed, Revoked, Unreadable, NotStored,
@@ -55,6 +58,7 @@ values!(PHASES, is_phase: Phase {
     Closed,
 });
 values!(STREAMS, is_stream: Stream { Stdout, Stderr });
+values!(REFUSALS, is_refusal: Refusal { Denied, Unreachable, Unsupported, Overloaded });
 
 /// An error, and what is expected of it.
 struct Row {
@@ -186,6 +190,7 @@ fn problems() -> Vec<(HostKeyProblem, &'static str)> {
 fn table() -> Vec<Row> {
     let mut rows = before_a_session();
     rows.extend(with_a_session());
+    rows.extend(of_streams());
     rows.extend(timeouts());
     for (reason, advice) in problems() {
         let target = target();
@@ -283,6 +288,13 @@ fn with_a_session() -> Vec<Row> {
         stream: Stream::Stderr,
         limit: 1024,
     };
+    let pty = Error::PtyRefused {
+        target: target.clone(),
+    };
+    let not_killed = Error::NotKilled {
+        target: target.clone(),
+        after: Duration::from_secs(2),
+    };
     let closed = Error::Closed { target };
     let lost_at = |phase, advice| Row::new(lost(phase), phase, advice).caused().transient();
     vec![
@@ -293,12 +305,48 @@ fn with_a_session() -> Vec<Row> {
         lost_at(Phase::Running, "may have run").unknown(),
         Row::new(without_status, Phase::Running, "may still be running").unknown(),
         Row::new(too_much, Phase::Running, "raise Limits::output_bytes").unknown(),
+        Row::new(pty, Phase::Channel, "check PermitTTY"),
+        Row::new(not_killed, Phase::Running, "may still be running").unknown(),
         Row::new(closed, Phase::Closed, "build another"),
     ]
 }
 
+fn of_streams() -> Vec<Row> {
+    let target = target();
+    let address = || Address::from(("db", 5432));
+    let subsystem = Error::SubsystemRefused {
+        target: target.clone(),
+        name: words("sftp"),
+    };
+    let refused = |refusal| Error::StreamRefused {
+        target: target.clone(),
+        to: address(),
+        refusal,
+        message: words("open failed"),
+    };
+    let forward = Error::ForwardRefused {
+        target: target.clone(),
+        on: address(),
+    };
+    let listen = Error::Listen {
+        target: target.clone(),
+        on: address(),
+        source: cause(),
+    };
+    let mut rows = vec![
+        Row::new(subsystem, Phase::Exec, "refuses it to this account"),
+        Row::new(forward, Phase::Channel, "check that forwarding is allowed"),
+        Row::new(listen, Phase::Channel, "on this machine").caused(),
+    ];
+    for refusal in REFUSALS {
+        assert!(is_refusal(*refusal));
+        rows.push(Row::new(refused(*refusal), Phase::Channel, "the server"));
+    }
+    rows
+}
+
 fn timeouts() -> Vec<Row> {
-    use CommandState::{NotStarted, Unknown};
+    use CommandState::{Killed, NotStarted, Unknown};
     let advice = [
         (Phase::Queue, NotStarted, "raise the limits"),
         (Phase::Resolve, NotStarted, "check the resolver"),
@@ -308,6 +356,7 @@ fn timeouts() -> Vec<Row> {
         (Phase::Auth, NotStarted, "raise Timeouts::connect"),
         (Phase::Exec, Unknown, "may still be running"),
         (Phase::Running, Unknown, "may still be running"),
+        (Phase::Running, Killed, "was ended"),
     ];
     let mut rows = Vec::new();
     for (phase, state, advice) in advice {

@@ -2,13 +2,18 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::command::Command;
+use crate::address::Address;
+use crate::command::{Command, Place};
 use crate::error::Error;
-use crate::hub::{Deadline, Hub};
+use crate::forward::{self, Forward};
+use crate::hub::Deadline;
+use crate::lanes::Lanes;
 use crate::pool::Inner;
 use crate::status::HostStatus;
+use crate::stream::Connect;
 
 /// A handle to one host of a [`Pool`](crate::Pool). Cheap to clone; making one dials nothing.
 ///
@@ -16,35 +21,42 @@ use crate::status::HostStatus;
 /// host-key policy, and with nobody else.
 #[derive(Clone)]
 pub struct Host {
-    hub: Arc<Hub>,
+    lanes: Arc<Lanes>,
     pool: Arc<Inner>,
 }
 
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Host").field(&self.hub.name()).finish()
+        f.debug_tuple("Host")
+            .field(self.lanes.shared().name())
+            .finish()
     }
 }
 
 impl Host {
-    pub(crate) fn new(hub: Arc<Hub>, pool: Arc<Inner>) -> Self {
-        Self { hub, pool }
+    pub(crate) fn new(lanes: Arc<Lanes>, pool: Arc<Inner>) -> Self {
+        Self { lanes, pool }
     }
 
-    fn output_cap(&self) -> usize {
-        self.pool.limits().output_bytes
+    fn place(&self) -> Place {
+        let limits = self.pool.limits();
+        Place {
+            lanes: self.lanes.clone(),
+            output_limit: limits.output_bytes,
+            stream_limit: limits.stream_bytes,
+        }
     }
 
     /// A command of a program and arguments, each of which reaches it byte for byte.
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        Command::program(self.hub.clone(), self.output_cap(), program.as_ref())
+        Command::program(self.place(), program.as_ref())
     }
 
     /// A line for the remote shell, as it is: pipes, redirections and variables work.
     #[must_use]
     pub fn shell(&self, line: impl AsRef<OsStr>) -> Command {
-        Command::line(self.hub.clone(), self.output_cap(), line.as_ref())
+        Command::line(self.place(), line.as_ref())
     }
 
     /// A script of any size, run by `sh -se` from its standard input: no limit of a command
@@ -52,7 +64,87 @@ impl Host {
     /// [`Command::interpreter`] for another interpreter.
     #[must_use]
     pub fn script(&self, text: impl Into<Vec<u8>>) -> Command {
-        Command::script(self.hub.clone(), self.output_cap(), text.into())
+        Command::script(self.place(), text.into())
+    }
+
+    /// A stream to a TCP port that the server connects to (RFC 4254, section 7.2; ssh's `-W`).
+    /// `.await` it, or see [`Connect`].
+    ///
+    /// ```no_run
+    /// # use ssh_pool_core as ssh_pool;
+    /// # async fn query(host: ssh_pool::Host) -> Result<(), ssh_pool::Error> {
+    /// let mut stream = host.connect_tcp("localhost", 5432).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn connect_tcp(&self, host: impl Into<String>, port: u16) -> Connect {
+        self.connect((host, port).into())
+    }
+
+    /// A stream to a Unix socket on the server (OpenSSH's `direct-streamlocal@openssh.com`), such
+    /// as `/var/run/docker.sock`. `.await` it, or see [`Connect`].
+    pub fn connect_unix(&self, path: impl AsRef<Path>) -> Connect {
+        self.connect(path.as_ref().into())
+    }
+
+    fn connect(&self, to: Address) -> Connect {
+        Connect::address(self.lanes.clone(), to, self.pool.limits().stream_bytes)
+    }
+
+    /// A stream to a subsystem of the server (RFC 4254, section 6.5), such as `sftp`. It takes a
+    /// session, as commands do. What it writes to standard error is thrown away. `.await` it, or
+    /// see [`Connect`].
+    pub fn subsystem(&self, name: impl Into<String>) -> Connect {
+        let limit = self.pool.limits().stream_bytes;
+        Connect::subsystem(self.lanes.clone(), name.into(), limit)
+    }
+
+    /// Listens on this machine, and connects what comes through the server to `to`: ssh's `-L`.
+    /// Each connection gets a stream of its own, isolated, as from
+    /// [`connect_tcp`](Host::connect_tcp); one that cannot be connected is closed, with a warning
+    /// in the trace.
+    ///
+    /// An empty host listens on loopback, port 0 on any port: see [`Forward::address`]. A socket
+    /// file is made, and removed when the forward is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Listen`], and [`Error::InvalidInput`] for an impossible address. The server is not
+    /// asked yet.
+    pub async fn forward_local(
+        &self,
+        listen: impl Into<Address>,
+        to: impl Into<Address>,
+    ) -> Result<Forward, Error> {
+        let limits = self.pool.limits();
+        forward::local(self.lanes.clone(), listen.into(), to.into(), limits).await
+    }
+
+    /// Listens on the server, and connects what comes to `to`, from this machine: ssh's `-R` (RFC
+    /// 4254, section 7.1; for sockets OpenSSH's `streamlocal-forward@openssh.com`).
+    ///
+    /// The forward has a connection of its own. A stream of it that this side reads too slowly
+    /// holds up the others of this forward, and nothing else. sshd decides which addresses may be
+    /// listened on (`GatewayPorts`, `PermitListen`); port 0 is allocated by it: see
+    /// [`Forward::address`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ForwardRefused`] when the server does not listen, everything of a dial,
+    /// [`Error::Timeout`], [`Error::Closed`], and [`Error::InvalidInput`] for an impossible
+    /// address.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits for the server, it may leave the server listening until its
+    /// connection is closed; what connects there is refused.
+    pub async fn forward_remote(
+        &self,
+        listen: impl Into<Address>,
+        to: impl Into<Address>,
+    ) -> Result<Forward, Error> {
+        let limits = self.pool.limits();
+        forward::remote(self.lanes.clone(), listen.into(), to.into(), limits).await
     }
 
     /// Makes sure that there is a connection with a channel ready, so that the next command costs
@@ -67,9 +159,10 @@ impl Host {
     ///
     /// A dial that was started goes on.
     pub async fn warm(&self) -> Result<(), Error> {
-        let deadline = Deadline::after(self.hub.acquire_timeout());
+        let hub = self.lanes.shared();
+        let deadline: Deadline = hub.acquire_deadline(None);
         // Dropped unused, the channel is a spare.
-        drop(self.hub.checkout(deadline).await?);
+        drop(hub.checkout(deadline).await?);
         Ok(())
     }
 
@@ -77,12 +170,12 @@ impl Host {
     /// ones; the next command dials. A remembered login failure and the learned session limit
     /// are forgotten.
     pub fn evict(&self) {
-        self.hub.evict();
+        self.lanes.evict();
     }
 
     /// What is going on with this host, without asking it.
     #[must_use]
     pub fn status(&self) -> HostStatus {
-        self.hub.snapshot().into()
+        HostStatus::of(&self.lanes, self.pool.limits())
     }
 }

@@ -23,14 +23,18 @@ mod dial;
 mod lease;
 mod sessions;
 mod slots;
+mod streams;
 
 pub(crate) use budget::{Budget, Budgets};
 use channels::Channels;
+pub(crate) use dial::Dials;
 pub(crate) use lease::Lease;
 use sessions::Mark;
 pub(crate) use sessions::View;
 pub(crate) use slots::Rules;
-use slots::{Action, ConnectionId, Hand, Refusal, Slots, Tally};
+pub(crate) use slots::Tally;
+use slots::{Action, ConnectionId, Hand, Refusal, Slots};
+pub(crate) use streams::Berth;
 
 /// What a waiter is told.
 type Answer = Result<Ready, Error>;
@@ -44,11 +48,23 @@ pub(crate) struct Ready {
     leased: Arc<AtomicBool>,
 }
 
+/// What the connections of a hub are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Commands whose output the library drains, side by side.
+    Shared,
+    /// One stream a connection.
+    Isolated,
+    /// Commands of the pool's own.
+    Errands,
+}
+
 /// The waiting times that the hub itself keeps.
 #[derive(Debug, Clone)]
 pub(crate) struct Patience {
     pub(crate) acquire: Duration,
     pub(crate) lifetime: Duration,
+    pub(crate) kill_grace: Duration,
 }
 
 /// When a wait ends, and how long that was from the caller's point of view.
@@ -59,6 +75,10 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
+    pub(crate) fn is_over(&self) -> bool {
+        now() >= self.at
+    }
+
     pub(crate) fn after(after: Duration) -> Self {
         Self {
             at: now() + after,
@@ -72,6 +92,7 @@ pub(crate) struct Hub {
     transport: Arc<dyn Transport>,
     patience: Patience,
     budget: Budget,
+    dials: Dials,
     runtime: Handle,
     channels: Channels,
     books: Mutex<Books>,
@@ -86,7 +107,6 @@ struct Books {
     links: HashMap<ConnectionId, Arc<dyn Link>>,
     /// Opened for nobody, on the way into the pool of idle channels.
     unclaimed: Vec<Ready>,
-    dials: dial::History,
     next_id: u64,
 }
 
@@ -113,6 +133,7 @@ impl Hub {
         rules: Rules,
         patience: Patience,
         budget: Budget,
+        dials: Dials,
         runtime: Handle,
     ) -> Arc<Self> {
         let most = usize::try_from(rules.connections.saturating_mul(rules.sessions));
@@ -121,13 +142,13 @@ impl Hub {
             transport,
             patience,
             budget,
+            dials,
             runtime,
             channels: Channels::new(hub.clone(), most.unwrap_or(usize::MAX)),
             books: Mutex::new(Books {
                 slots: Slots::new(rules),
                 links: HashMap::new(),
                 unclaimed: Vec::new(),
-                dials: dial::History::default(),
                 next_id: 0,
             }),
             ended: Notify::new(),
@@ -143,8 +164,8 @@ impl Hub {
         &self.runtime
     }
 
-    pub(crate) fn acquire_timeout(&self) -> Duration {
-        self.patience.acquire
+    pub(crate) fn kill_grace(&self) -> Duration {
+        self.patience.kill_grace
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -179,7 +200,15 @@ impl Hub {
         }
     }
 
-    fn overdue(&self, after: Duration) -> Error {
+    /// When the wait for a channel ends: after its own time, or with the whole call.
+    pub(crate) fn acquire_deadline(&self, overall: Option<Deadline>) -> Deadline {
+        let acquire = Deadline::after(self.patience.acquire);
+        overall
+            .filter(|overall| overall.at < acquire.at)
+            .unwrap_or(acquire)
+    }
+
+    pub(crate) fn overdue(&self, after: Duration) -> Error {
         let books = self.books();
         Error::Timeout {
             target: self.endpoint.name.clone(),
@@ -190,7 +219,7 @@ impl Hub {
             },
             after,
             state: CommandState::NotStarted,
-            source: books.dials.last_error().map(Cause::new),
+            source: self.dials.last_error().map(Cause::new),
         }
     }
 
@@ -206,7 +235,7 @@ impl Hub {
                 }
             }
             if books.slots.live() == 0
-                && let Some(error) = books.dials.fresh_failure(now)
+                && let Some(error) = self.dials.fresh_failure(now)
             {
                 return Err(Err(error));
             }
@@ -347,7 +376,7 @@ impl Hub {
             };
             match result {
                 Ok(channel) => hub.opened(on, mark, channel),
-                Err(OpenError::Refused(reason)) => hub.refused(on, mark, reason),
+                Err(OpenError::Refused { reason, .. }) => hub.refused(on, mark, reason),
                 Err(OpenError::Lost) => hub.transition(|books, _| books.slots.open_lost(on)),
             }
         });
@@ -386,7 +415,7 @@ impl Hub {
                     target: self.endpoint.name.clone(),
                     reason,
                 };
-                books.dials.give_up(error.clone(), now);
+                self.dials.give_up(error.clone(), now);
                 Some((waiters, error))
             }
         });
@@ -398,9 +427,11 @@ impl Hub {
     fn channel_ended(self: &Arc<Self>, on: ConnectionId, leased: &AtomicBool, end: &End) {
         self.transition(|books, now| match end {
             End::Closed => books.slots.closed(on, leased.load(Ordering::Relaxed), now),
-            End::ClosedHere => books
-                .slots
-                .forsaken(on, leased.load(Ordering::Relaxed), now),
+            End::ClosedHere { settled } => {
+                books
+                    .slots
+                    .closed_here(on, leased.load(Ordering::Relaxed), *settled, now);
+            }
             // `died` has taken care of everything on that connection.
             End::Lost(_) => {}
         });
@@ -429,7 +460,7 @@ impl Hub {
             books.next_id += 1;
             let id = ConnectionId(books.next_id);
             books.links.insert(id, link.clone());
-            books.dials.succeeded();
+            self.dials.succeeded();
             if let Some(sessions) = link.sessions_at_most() {
                 books.slots.restrict(sessions);
             }
@@ -467,7 +498,7 @@ impl Hub {
     /// tried again.
     pub(crate) fn evict(self: &Arc<Self>) {
         self.transition(|books, now| {
-            books.dials.forget();
+            self.dials.forget();
             books.slots.evict(now);
         });
     }
@@ -475,7 +506,7 @@ impl Hub {
     /// Nothing is connected, under way, waited for or worth remembering.
     pub(crate) fn is_unused(&self) -> bool {
         let books = self.books();
-        books.slots.is_empty() && books.dials.fresh_failure(now()).is_none()
+        books.slots.is_empty() && self.dials.fresh_failure(now()).is_none()
     }
 
     fn closed_error(&self) -> Error {
@@ -521,7 +552,7 @@ impl Hub {
             dialling: books.slots.dialling(),
             waiting: waiting.max(books.slots.waiting()),
             connections: books.slots.views().collect(),
-            last_error: books.dials.last_error(),
+            last_error: self.dials.last_error(),
         }
     }
 }

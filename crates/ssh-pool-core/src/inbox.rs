@@ -1,22 +1,32 @@
-//! What the peer has sent on one session channel.
+//! What the peer has sent on one channel.
 //!
 //! The transport pushes into the inbox from inside its session loop and never waits: bytes go
-//! straight into a buffer with a cap, or are thrown away once nobody wants them. So a command
-//! that is not polled, or is dropped, cannot hold up its neighbours on the same connection.
+//! straight into a buffer with a cap, or are thrown away once nobody wants them. So a reader that
+//! does not read, or a command that is dropped, cannot hold up its neighbours on the same
+//! connection. On a connection without neighbours the inbox has a [`Valve`], and a reader that does
+//! not read holds up the peer.
 
 use std::any::Any;
 use std::fmt;
-use std::sync::PoisonError;
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll, Waker};
 
+use tokio::io::ReadBuf;
 use tokio::sync::Notify;
 
 use crate::error::{Cause, Stream};
 use crate::output::ExitStatus;
 use crate::sync::{Mutex, MutexGuard};
+use crate::valve::Valve;
 
-/// After a command was abandoned, this many bytes of its output are thrown away before its
-/// channel is closed from this end, which stops the writer.
-const DISCARD_LIMIT: u64 = 16 << 20;
+mod intake;
+
+use intake::Intake;
+pub(crate) use intake::Sink;
+
+/// With so many unread bytes the valve is shut, and with half as many it is opened again.
+const BACKLOG: usize = 1 << 20;
 
 /// How a channel ended.
 #[derive(Debug, Clone)]
@@ -24,7 +34,11 @@ pub(crate) enum End {
     /// The peer's CLOSE has been seen.
     Closed,
     /// We closed it first; the peer's CLOSE will not be seen.
-    ClosedHere,
+    ClosedHere {
+        /// The server has nothing left to do for it and lets go at once: its command has ended,
+        /// or never began.
+        settled: bool,
+    },
     /// The connection went away.
     Lost(Cause),
 }
@@ -35,22 +49,20 @@ pub(crate) enum End {
 pub(crate) enum Flow {
     /// Nothing.
     Continue,
-    /// Close the channel, and report [`Inbox::end`] with [`End::ClosedHere`].
+    /// Close the channel, and call [`Inbox::end_here`].
     Close,
 }
 
-/// Everything a finished channel has to say.
+/// What a channel has had to say so far.
 #[derive(Debug)]
 pub(crate) struct Transcript {
-    /// Whether the exec request went out before the channel ended.
+    /// Whether the request went out before the channel ended.
     pub(crate) sent: bool,
     pub(crate) accepted: Option<bool>,
-    pub(crate) stdout: Vec<u8>,
-    pub(crate) stderr: Vec<u8>,
     pub(crate) eof: bool,
     pub(crate) exit: Option<ExitStatus>,
     pub(crate) overrun: Option<Stream>,
-    pub(crate) end: End,
+    pub(crate) end: Option<End>,
 }
 
 /// Called once when the channel has ended, outside every lock.
@@ -63,29 +75,65 @@ struct State {
     round: u32,
     /// Whether the exec request went out; unknown while it is in the transport's queue.
     sent: Option<bool>,
+    /// Answers that come before that to the exec request. Replies carry no number (RFC 4254,
+    /// section 5.4): they come in the order of the requests.
+    expected: usize,
+    answers: Vec<bool>,
     accepted: Option<bool>,
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
-    /// Bytes kept of each stream; `None` throws them away as they come.
-    cap: Option<usize>,
-    abandoned: bool,
-    discarded: u64,
+    stdout: Intake,
+    stderr: Intake,
+    /// The valve is shut because of this channel.
+    holding: bool,
     eof: bool,
     exit: Option<ExitStatus>,
-    overrun: Option<Stream>,
     end: Option<End>,
     hook: Option<Hook>,
+    writer: Option<Waker>,
     /// Whoever owns the channel's slot: let go when the channel has ended, not when the command's
     /// future happens to be polled.
     tenant: Option<Box<dyn Any + Send>>,
 }
 
-/// The receiving end of one session channel.
+impl State {
+    fn intake(&mut self, stream: Stream) -> &mut Intake {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+
+    fn overrun(&self) -> Option<Stream> {
+        if self.stdout.overran() {
+            Some(Stream::Stdout)
+        } else if self.stderr.overran() {
+            Some(Stream::Stderr)
+        } else {
+            None
+        }
+    }
+
+    fn settled(&self) -> bool {
+        self.exit.is_some() || self.sent.is_none() || self.accepted == Some(false)
+    }
+
+    /// Those who wait for anything of this channel but its data.
+    fn wakers(&mut self) -> [Option<Waker>; 3] {
+        [
+            self.stdout.take_reader(),
+            self.stderr.take_reader(),
+            self.writer.take(),
+        ]
+    }
+}
+
+/// The receiving end of one channel.
 #[derive(Default)]
 pub(crate) struct Inbox {
     state: Mutex<State>,
-    /// The channel has ended, or the fate of its exec request is known.
+    /// Something other than data has come.
     news: Notify,
+    /// Of a connection without neighbours.
+    valve: Option<Arc<Valve>>,
 }
 
 impl fmt::Debug for Inbox {
@@ -97,96 +145,138 @@ impl fmt::Debug for Inbox {
 }
 
 impl Inbox {
+    pub(crate) fn new(valve: Option<Arc<Valve>>) -> Self {
+        Self {
+            valve,
+            ..Self::default()
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while the lock is held; a poisoned inbox still holds true data.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Changes something that others may wait for.
+    fn tell<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.state());
+        self.news.notify_waiters();
+        result
+    }
+
+    /// The backlog has changed.
+    fn set_valve(&self, state: &mut State) {
+        let Some(valve) = &self.valve else { return };
+        let backlog = state.stdout.backlog() + state.stderr.backlog();
+        if !state.holding && backlog >= BACKLOG && state.end.is_none() {
+            state.holding = true;
+            valve.hold();
+        } else if state.holding && (backlog <= BACKLOG / 2 || state.end.is_some()) {
+            state.holding = false;
+            valve.release();
+        }
+    }
+
     // ── for the transport ────────────────────────────────────────────────────────────────────
 
     /// Bytes have arrived.
-    pub(crate) fn data(&self, stream: Stream, bytes: &[u8]) -> Flow {
-        let mut state = self.state();
-        if state.end.is_some() || state.overrun.is_some() {
-            return Flow::Continue;
-        }
-        if state.abandoned || !state.started {
-            let before = state.discarded;
-            state.discarded += bytes.len() as u64;
-            let crossed = before <= DISCARD_LIMIT && state.discarded > DISCARD_LIMIT;
-            return if crossed { Flow::Close } else { Flow::Continue };
-        }
-        let Some(cap) = state.cap else {
-            return Flow::Continue;
+    pub(crate) fn data(&self, stream: Stream, bytes: &[u8]) {
+        let (reader, overrun) = {
+            let mut state = self.state();
+            if state.end.is_some() {
+                return;
+            }
+            let intake = state.intake(stream);
+            let overrun = intake.push(bytes).is_err();
+            let reader = intake.take_reader();
+            if overrun {
+                state.stdout.redirect(Sink::Discard);
+                state.stderr.redirect(Sink::Discard);
+            }
+            self.set_valve(&mut state);
+            (reader, overrun)
         };
-        let buffer = match stream {
-            Stream::Stdout => &mut state.stdout,
-            Stream::Stderr => &mut state.stderr,
-        };
-        if bytes.len() > cap - buffer.len().min(cap) {
-            state.overrun = Some(stream);
-            return Flow::Close;
+        if let Some(reader) = reader {
+            reader.wake();
         }
-        buffer.extend_from_slice(bytes);
-        Flow::Continue
+        if overrun {
+            self.news.notify_waiters();
+        }
     }
 
     /// The transport's queue has come to the exec request. On a channel that has ended by then it
     /// is not sent.
     pub(crate) fn exec_due(&self, round: u32) {
-        {
-            let mut state = self.state();
-            if state.sent.is_some() || state.round != round {
-                return;
+        self.tell(|state| {
+            if state.sent.is_none() && state.round == round {
+                state.sent = Some(state.end.is_none());
             }
-            state.sent = Some(state.end.is_none());
-        }
-        self.news.notify_one();
+        });
     }
 
-    /// The exec request has been answered. A refused one leaves the channel open on the server.
+    /// A request has been answered. A refused exec leaves the channel open on the server.
     pub(crate) fn reply(&self, accepted: bool) -> Flow {
-        let mut state = self.state();
-        if !state.started || state.accepted.is_some() {
-            return Flow::Continue;
-        }
-        state.accepted = Some(accepted);
-        if accepted {
-            Flow::Continue
-        } else {
-            Flow::Close
-        }
+        self.tell(|state| {
+            if state.answers.len() < state.expected {
+                state.answers.push(accepted);
+                return Flow::Continue;
+            }
+            if !state.started || state.accepted.is_some() {
+                return Flow::Continue;
+            }
+            state.accepted = Some(accepted);
+            if accepted {
+                Flow::Continue
+            } else {
+                Flow::Close
+            }
+        })
     }
 
     /// The command has ended, or was ended by a signal.
     pub(crate) fn exit(&self, status: ExitStatus) {
-        self.state().exit = Some(status);
+        self.tell(|state| state.exit = Some(status));
     }
 
     /// No more data will come.
     pub(crate) fn eof(&self) {
-        self.state().eof = true;
+        let wakers = self.tell(|state| {
+            state.eof = true;
+            state.wakers()
+        });
+        wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
     /// The channel has ended. Only the first end counts.
     pub(crate) fn end(&self, end: End) {
-        let (hook, tenant) = {
-            let mut state = self.state();
+        self.end_with(|_| end);
+    }
+
+    /// We have closed the channel.
+    pub(crate) fn end_here(&self) {
+        self.end_with(|state| End::ClosedHere {
+            settled: state.settled(),
+        });
+    }
+
+    fn end_with(&self, end: impl FnOnce(&State) -> End) {
+        let ended = self.tell(|state| {
             if state.end.is_some() {
-                return;
+                return None;
             }
+            let end = end(state);
             state.end = Some(end.clone());
-            if state.abandoned {
-                state.stdout = Vec::new();
-                state.stderr = Vec::new();
-            }
-            (state.hook.take(), state.tenant.take())
+            self.set_valve(state);
+            Some((end, state.hook.take(), state.tenant.take(), state.wakers()))
+        });
+        let Some((end, hook, tenant, wakers)) = ended else {
+            return;
         };
         if let Some(hook) = hook {
             hook(&end);
         }
         drop(tenant);
-        self.news.notify_one();
+        wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
     // ── for the pool ─────────────────────────────────────────────────────────────────────────
@@ -207,20 +297,41 @@ impl Inbox {
         self.state().end.is_some()
     }
 
+    /// Whether the channel can never be used again.
+    pub(crate) fn is_spent(&self) -> bool {
+        let state = self.state();
+        state.started || state.end.is_some()
+    }
+
     // ── for the command ──────────────────────────────────────────────────────────────────────
 
-    /// The channel is about to be used: keep up to `cap` bytes of each stream, and the `tenant`
-    /// until the channel has ended. An ended channel gives the tenant back.
-    pub(crate) fn begin<T: Send + 'static>(&self, cap: Option<usize>, tenant: T) -> Result<(), T> {
+    /// The channel is about to be used: says where its bytes go, and keeps the `tenant` until the
+    /// channel has ended. An ended channel gives the tenant back.
+    pub(crate) fn begin<T: Send + 'static>(
+        &self,
+        stdout: Sink,
+        stderr: Sink,
+        tenant: T,
+    ) -> Result<(), T> {
         let mut state = self.state();
         if state.end.is_some() {
             drop(state);
             return Err(tenant);
         }
         state.started = true;
-        state.cap = cap;
+        state.stdout = Intake::new(stdout);
+        state.stderr = Intake::new(stderr);
         state.tenant = Some(Box::new(tenant));
         Ok(())
+    }
+
+    /// The channel is a stream: its bytes go to a reader, those that have already come too.
+    pub(crate) fn adopt(&self, sink: Sink) {
+        let mut state = self.state();
+        state.started = true;
+        state.stdout.redirect(sink);
+        state.stderr.redirect(Sink::Discard);
+        self.set_valve(&mut state);
     }
 
     /// For [`exec_due`](Inbox::exec_due): which exec request is meant.
@@ -228,10 +339,18 @@ impl Inbox {
         self.state().round
     }
 
-    /// Whether the server has said nothing about the command.
-    pub(crate) fn is_unanswered(&self) -> bool {
-        let state = self.state();
-        state.accepted.is_none() && state.exit.is_none()
+    /// The next `count` replies do not answer the exec request.
+    pub(crate) fn expect(&self, count: usize) {
+        let mut state = self.state();
+        state.expected = count;
+        state.answers.clear();
+    }
+
+    /// Waits for the replies that were expected. Fewer of them: the channel has ended.
+    pub(crate) async fn answers(&self) -> Vec<bool> {
+        self.until(|state| state.answers.len() >= state.expected || state.end.is_some())
+            .await;
+        self.state().answers.clone()
     }
 
     /// The command line was never sent: the channel is as good as new, and its tenant goes free.
@@ -241,60 +360,140 @@ impl Inbox {
             state.started = false;
             state.round += 1;
             state.sent = None;
+            state.stdout = Intake::default();
+            state.stderr = Intake::default();
             state.tenant.take()
         };
         drop(tenant);
     }
 
-    /// Whether the channel can never be used again.
-    pub(crate) fn is_spent(&self) -> bool {
-        let state = self.state();
-        state.started || state.end.is_some()
-    }
-
-    /// Nobody wants the output any more.
-    pub(crate) fn abandon(&self) {
+    /// Nobody wants anything that is still to come. The peer is not held back any more.
+    pub(crate) fn stop(&self) {
         let mut state = self.state();
-        state.abandoned = true;
-        state.stdout = Vec::new();
-        state.stderr = Vec::new();
+        state.stdout.redirect(Sink::Discard);
+        state.stderr.redirect(Sink::Discard);
+        self.set_valve(&mut state);
     }
 
-    /// Waits until the channel has ended.
-    ///
-    /// Cancel safe: nothing is taken before it returns. One waiter at a time.
+    /// Nobody wants this stream any more.
+    pub(crate) fn forget(&self, stream: Stream) {
+        let mut state = self.state();
+        state.intake(stream).forget();
+        self.set_valve(&mut state);
+    }
+
+    /// Waits until the channel has ended. Cancel safe.
     pub(crate) async fn ended(&self) {
         self.until(|state| state.end.is_some()).await;
+    }
+
+    /// Waits until the command has ended and its output is complete, or too long; or the channel
+    /// has ended without either. Cancel safe.
+    pub(crate) async fn finished(&self) {
+        self.until(|state| state.end.is_some() || state.overrun().is_some())
+            .await;
+    }
+
+    /// Waits until the command's status is known, or never will be. Cancel safe.
+    pub(crate) async fn exited(&self) {
+        self.until(|state| state.end.is_some() || state.exit.is_some())
+            .await;
+    }
+
+    /// Waits until the request has been answered, or never will be. Cancel safe.
+    pub(crate) async fn answered(&self) {
+        self.until(|state| state.end.is_some() || state.accepted.is_some())
+            .await;
     }
 
     /// Waits until it is known whether the exec request went out. The transport's queue comes to
     /// it, or is dropped with its connection. Cancel safe.
     pub(crate) async fn exec_settled(&self) {
-        self.until(|state| state.sent.is_some()).await;
+        self.until(|state| {
+            state.sent.is_some() || state.accepted.is_some() || state.exit.is_some()
+        })
+        .await;
     }
 
     async fn until(&self, reached: impl Fn(&State) -> bool) {
-        while !reached(&self.state()) {
-            self.news.notified().await;
+        loop {
+            let news = self.news.notified();
+            tokio::pin!(news);
+            news.as_mut().enable();
+            if reached(&self.state()) {
+                return;
+            }
+            news.await;
         }
-        // Whoever waits next must not need a second notification.
-        self.news.notify_one();
     }
 
-    /// Takes what has been collected, once the channel has ended.
-    pub(crate) fn transcript(&self) -> Option<Transcript> {
+    /// Reads from a stream: bytes, then its end, or why it was cut off.
+    pub(crate) fn poll_read(
+        &self,
+        stream: Stream,
+        cx: &Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<Result<(), Cut>> {
         let mut state = self.state();
-        let end = state.end.clone()?;
-        Some(Transcript {
+        if state.intake(stream).read(buf) {
+            self.set_valve(&mut state);
+            return Poll::Ready(Ok(()));
+        }
+        if state.intake(stream).overran() {
+            return Poll::Ready(Err(Cut::Overrun));
+        }
+        match &state.end {
+            Some(End::Lost(cause)) if !state.eof => Poll::Ready(Err(Cut::Lost(cause.clone()))),
+            Some(_) => Poll::Ready(Ok(())),
+            None if state.eof => Poll::Ready(Ok(())),
+            None => state.intake(stream).wait(cx),
+        }
+    }
+
+    /// Ready when the channel has ended and takes no more writing; else wakes the writer then.
+    pub(crate) fn poll_ended(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.state();
+        if state.end.is_some() {
+            return Poll::Ready(());
+        }
+        state.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// What is known so far.
+    pub(crate) fn transcript(&self) -> Transcript {
+        let state = self.state();
+        Transcript {
             sent: state.sent == Some(true),
             accepted: state.accepted,
-            stdout: std::mem::take(&mut state.stdout),
-            stderr: std::mem::take(&mut state.stderr),
             eof: state.eof,
             exit: state.exit.clone(),
-            overrun: state.overrun,
-            end,
-        })
+            overrun: state.overrun(),
+            end: state.end.clone(),
+        }
+    }
+
+    /// Takes what has been collected of a stream.
+    pub(crate) fn collected(&self, stream: Stream) -> Vec<u8> {
+        self.state().intake(stream).take()
+    }
+}
+
+/// Why a stream ended before its end.
+#[derive(Debug, Clone)]
+pub(crate) enum Cut {
+    /// Its reader was too slow for a shared connection.
+    Overrun,
+    /// The connection went away.
+    Lost(Cause),
+}
+
+impl Cut {
+    pub(crate) fn kind(&self) -> io::ErrorKind {
+        match self {
+            Cut::Overrun => io::ErrorKind::QuotaExceeded,
+            Cut::Lost(_) => io::ErrorKind::ConnectionReset,
+        }
     }
 }
 

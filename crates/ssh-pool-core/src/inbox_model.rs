@@ -33,7 +33,7 @@ fn the_tenant_goes_free_exactly_once_however_begin_and_end_meet() {
             let inbox = inbox.clone();
             thread::spawn(move || inbox.end(End::Closed))
         };
-        if let Err(tenant) = inbox.begin(Some(1), Tenant(counts.clone())) {
+        if let Err(tenant) = inbox.begin(Sink::Collect(1), Sink::Discard, Tenant(counts.clone())) {
             drop(tenant);
         }
         ending.join().expect("no panic");
@@ -45,7 +45,7 @@ fn the_tenant_goes_free_exactly_once_however_begin_and_end_meet() {
 #[test]
 fn the_hook_runs_exactly_once_however_it_meets_the_end() {
     check(|inbox, counts| {
-        let ends: Vec<_> = [End::Closed, End::ClosedHere]
+        let ends: Vec<_> = [End::Closed, End::ClosedHere { settled: true }]
             .map(|end| {
                 let inbox = inbox.clone();
                 thread::spawn(move || inbox.end(end))
@@ -65,20 +65,22 @@ fn the_hook_runs_exactly_once_however_it_meets_the_end() {
 #[test]
 fn a_command_that_is_taken_back_or_abandoned_while_its_channel_ends_leaves_nothing() {
     check(|inbox, counts| {
-        let began = inbox.begin(Some(8), Tenant(counts.clone())).is_ok();
+        let began = inbox
+            .begin(Sink::Collect(8), Sink::Discard, Tenant(counts.clone()))
+            .is_ok();
         assert!(began);
         let ending = {
             let inbox = inbox.clone();
             thread::spawn(move || {
-                assert_eq!(inbox.data(Stream::Stdout, b"1234"), Flow::Continue);
+                inbox.data(Stream::Stdout, b"1234");
                 inbox.end(End::Closed);
             })
         };
-        inbox.abandon();
+        inbox.forget(Stream::Stdout);
         inbox.take_back();
         ending.join().expect("no panic");
         assert_eq!(counts.drops.load(Ordering::SeqCst), 1);
-        let transcript = inbox.transcript().expect("ended");
-        assert!(transcript.stdout.is_empty());
+        assert!(inbox.has_ended());
+        assert!(inbox.collected(Stream::Stdout).is_empty());
     });
 }

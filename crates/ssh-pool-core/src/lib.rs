@@ -3,34 +3,48 @@
 //! The public interface is the export block below. How the parts fit together is told in the
 //! repository's ARCHITECTURE.md.
 
+mod address;
+mod child;
 mod command;
 mod error;
+mod forward;
 mod host;
 mod host_key;
 mod hub;
 mod identity;
 mod inbox;
+mod lanes;
 mod limits;
 mod maintenance;
 mod output;
 mod pool;
+mod process;
+mod pty;
 mod quote;
 mod run;
 mod secret;
 mod status;
+mod stream;
 mod sync;
 mod target;
+mod terminate;
 mod timeouts;
 mod transport;
+mod valve;
 
+pub use address::Address;
+pub use child::{Child, ChildStderr, ChildStdin, ChildStdout};
 pub use command::{Command, Stdio};
-pub use error::{Cause, CommandState, Error, HostKeyProblem, Phase, Stream};
+pub use error::{Cause, CommandState, Error, HostKeyProblem, Phase, Refusal, Stream};
+pub use forward::Forward;
 pub use host::Host;
 pub use host_key::HostKeyPolicy;
 pub use identity::Identity;
 pub use limits::Limits;
 pub use output::{ExitStatus, Output};
 pub use pool::{Pool, PoolBuilder};
+pub use pty::Pty;
 pub use status::{HostStatus, PoolStatus};
+pub use stream::{ChannelStream, Connect};
 pub use target::Target;
 pub use timeouts::Timeouts;

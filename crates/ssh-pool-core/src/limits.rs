@@ -11,6 +11,9 @@
 pub struct Limits {
     pub(crate) sessions_per_connection: u32,
     pub(crate) connections_per_host: u32,
+    pub(crate) isolated_per_host: u32,
+    pub(crate) streams_per_connection: u32,
+    pub(crate) stream_bytes: usize,
     pub(crate) handshakes_per_host: u32,
     pub(crate) handshakes: u32,
     pub(crate) output_bytes: usize,
@@ -22,6 +25,9 @@ impl Default for Limits {
         Self {
             sessions_per_connection: 10,
             connections_per_host: 4,
+            isolated_per_host: 16,
+            streams_per_connection: 512,
+            stream_bytes: 4 << 20,
             handshakes_per_host: 4,
             handshakes: 64,
             output_bytes: 64 << 20,
@@ -48,6 +54,31 @@ impl Limits {
     #[must_use]
     pub fn connections_per_host(mut self, connections: u32) -> Self {
         self.connections_per_host = connections;
+        self
+    }
+
+    /// Isolated connections to one host: one for each `Command::spawn` and each stream that does
+    /// not share. Counted apart from the shared ones. Default: 16; the next one queues.
+    #[must_use]
+    pub fn isolated_per_host(mut self, connections: u32) -> Self {
+        self.isolated_per_host = connections;
+        self
+    }
+
+    /// Shared streams (TCP and Unix sockets) on one connection. They are no sessions, so sshd's
+    /// `MaxSessions` does not count them. Default: 512, below the 1,000 channels of dropbear.
+    #[must_use]
+    pub fn streams_per_connection(mut self, streams: u32) -> Self {
+        self.streams_per_connection = streams;
+        self
+    }
+
+    /// Bytes of a shared stream that wait for a slow reader; more of them are
+    /// [`Error::OutputLimit`](crate::Error::OutputLimit), and the end of that stream. Default: 4
+    /// MiB. An isolated stream has no such limit: it holds the remote process back.
+    #[must_use]
+    pub fn stream_bytes(mut self, bytes: usize) -> Self {
+        self.stream_bytes = bytes;
         self
     }
 
@@ -87,6 +118,8 @@ impl Limits {
         let zero = [
             (self.sessions_per_connection, "sessions_per_connection"),
             (self.connections_per_host, "connections_per_host"),
+            (self.isolated_per_host, "isolated_per_host"),
+            (self.streams_per_connection, "streams_per_connection"),
             (self.handshakes_per_host, "handshakes_per_host"),
             (self.handshakes, "handshakes"),
             (

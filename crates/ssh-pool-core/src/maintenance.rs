@@ -3,6 +3,7 @@
 use std::sync::Weak;
 use std::time::Duration;
 
+use crate::hub::Hub;
 use crate::pool::Inner;
 
 /// Between two looks, at most; short timeouts are looked at more often.
@@ -18,8 +19,8 @@ pub(crate) async fn run(pool: Weak<Inner>, shortest_timeout: Duration) {
         let Some(pool) = pool.upgrade() else {
             return;
         };
-        for hub in pool.hubs() {
-            hub.tick();
+        for lanes in pool.hosts() {
+            lanes.hubs().for_each(Hub::tick);
         }
         pool.forget_unused();
     }

@@ -5,14 +5,16 @@ use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 
 use crate::error::Error;
 use crate::host::Host;
 use crate::host_key::HostKeyPolicy;
-use crate::hub::{Budgets, Hub, Patience, Rules};
+use crate::hub::{Budgets, Dials, Hub, Lane, Patience, Rules};
 use crate::identity::Identity;
+use crate::lanes::Lanes;
 use crate::limits::Limits;
 use crate::maintenance;
 use crate::status::PoolStatus;
@@ -55,7 +57,7 @@ pub(crate) struct Inner {
     transport: Arc<dyn Transport>,
     runtime: Handle,
     budgets: Budgets,
-    hubs: Mutex<HashMap<Key, Arc<Hub>>>,
+    hosts: Mutex<HashMap<Key, Arc<Lanes>>>,
     closed: AtomicBool,
 }
 
@@ -125,7 +127,7 @@ impl PoolBuilder {
             timeouts,
             transport,
             runtime: runtime.clone(),
-            hubs: Mutex::default(),
+            hosts: Mutex::default(),
             closed: AtomicBool::new(false),
         });
         runtime.spawn(maintenance::run(Arc::downgrade(&inner), shortest));
@@ -165,18 +167,16 @@ impl Pool {
         target
             .own_identity()
             .map_or(Ok(()), transport::check_identity)?;
-        let hub = self.inner.hub(&target)?;
-        Ok(Host::new(hub, self.inner.clone()))
+        let lanes = self.inner.lanes(&target)?;
+        Ok(Host::new(lanes, self.inner.clone()))
     }
 
     /// What the pool is doing.
     #[must_use]
     pub fn status(&self) -> PoolStatus {
-        let mut hosts: Vec<crate::HostStatus> = self
-            .inner
-            .hubs()
-            .iter()
-            .map(|hub| hub.snapshot().into())
+        let limits = self.inner.limits();
+        let mut hosts: Vec<crate::HostStatus> = (self.inner.hosts().iter())
+            .map(|lanes| crate::HostStatus::of(lanes, limits))
             .collect();
         hosts.sort_by(|a, b| a.target.cmp(&b.target));
         PoolStatus { hosts }
@@ -190,16 +190,16 @@ impl Pool {
     /// the closing.
     pub fn close(&self) -> impl Future<Output = ()> + Send + use<> {
         self.inner.closed.store(true, Ordering::SeqCst);
-        let hubs = self.inner.hubs();
-        for hub in &hubs {
-            hub.close();
+        let hosts = self.inner.hosts();
+        for lanes in &hosts {
+            lanes.close();
         }
         let drain = self.inner.timeouts.drain;
         let closing = self.inner.runtime.spawn(async move {
-            let all = futures_util::future::join_all(hubs.iter().map(|hub| hub.drained()));
+            let all = futures_util::future::join_all(hosts.iter().map(|lanes| lanes.drained()));
             if tokio::time::timeout(drain, all).await.is_err() {
                 tracing::warn!("commands still ran when the drain timeout of the pool passed");
-                futures_util::future::join_all(hubs.iter().map(|hub| hub.cut())).await;
+                futures_util::future::join_all(hosts.iter().map(|lanes| lanes.cut())).await;
             }
         });
         async move {
@@ -210,19 +210,19 @@ impl Pool {
 }
 
 impl Inner {
-    fn map(&self) -> MutexGuard<'_, HashMap<Key, Arc<Hub>>> {
-        self.hubs.lock().unwrap_or_else(PoisonError::into_inner)
+    fn map(&self) -> MutexGuard<'_, HashMap<Key, Arc<Lanes>>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    pub(crate) fn hubs(&self) -> Vec<Arc<Hub>> {
+    pub(crate) fn hosts(&self) -> Vec<Arc<Lanes>> {
         self.map().values().cloned().collect()
     }
 
-    fn hub(&self, target: &Target) -> Result<Arc<Hub>, Error> {
+    fn lanes(&self, target: &Target) -> Result<Arc<Lanes>, Error> {
         let key = Key {
             user: target.user().to_owned(),
             host: target.host().to_owned(),
@@ -231,21 +231,21 @@ impl Inner {
             policy: target.own_policy().unwrap_or(&self.policy).clone(),
         };
         let mut map = self.map();
-        // Checked under the lock that `close` takes to see the hubs: none slips through.
+        // Checked under the lock that `close` takes to see the hosts: none slips through.
         if self.closed.load(Ordering::SeqCst) {
             return Err(Error::Closed {
                 target: target.to_string().into(),
             });
         }
-        if let Some(hub) = map.get(&key) {
-            return Ok(hub.clone());
+        if let Some(lanes) = map.get(&key) {
+            return Ok(lanes.clone());
         }
-        let hub = self.new_hub(target, &key);
-        map.insert(key, hub.clone());
-        Ok(hub)
+        let lanes = Arc::new(self.new_lanes(target, &key));
+        map.insert(key, lanes.clone());
+        Ok(lanes)
     }
 
-    fn new_hub(&self, target: &Target, key: &Key) -> Arc<Hub> {
+    fn new_lanes(&self, target: &Target, key: &Key) -> Lanes {
         let Self {
             limits, timeouts, ..
         } = self;
@@ -261,10 +261,12 @@ impl Inner {
             keepalive_misses: timeouts.keepalive_misses,
             auth_attempts: limits.auth_attempts,
             auth_cooldown: timeouts.auth_cooldown,
+            isolated: false,
         };
         let rules = Rules {
             connections: limits.connections_per_host,
             sessions: limits.sessions_per_connection,
+            streams: limits.streams_per_connection,
             handshakes: limits.handshakes_per_host,
             patience: timeouts.patience,
             idle: timeouts.idle,
@@ -273,16 +275,41 @@ impl Inner {
         let patience = Patience {
             acquire: timeouts.acquire,
             lifetime: timeouts.lifetime,
+            kill_grace: timeouts.kill_grace,
         };
+        let isolated = limits.isolated_per_host;
         let budget = self.budgets.of(&key.host, key.port);
+        let dials = Dials::default();
         let (transport, runtime) = (self.transport.clone(), self.runtime.clone());
-        Hub::new(endpoint, transport, rules, patience, budget, runtime)
+        Lanes::new(move |lane| {
+            let (mut endpoint, mut rules) = (endpoint.clone(), rules.clone());
+            match lane {
+                Lane::Shared => {}
+                Lane::Isolated => {
+                    endpoint.isolated = true;
+                    rules.connections = isolated;
+                    rules.sessions = 1;
+                    // A busy connection is not worth waiting for: what runs there may never end.
+                    rules.patience = Duration::ZERO;
+                }
+                Lane::Errands => rules.connections = 1,
+            }
+            Hub::new(
+                endpoint,
+                transport.clone(),
+                rules,
+                patience.clone(),
+                budget.clone(),
+                dials.clone(),
+                runtime.clone(),
+            )
+        })
     }
 
-    /// Drops the hubs that nobody holds and that have nothing to remember, so that a pool which
-    /// has met many hosts does not keep them all.
+    /// Drops the hosts that nobody holds and that have nothing to remember, so that a pool which
+    /// has met many does not keep them all.
     pub(crate) fn forget_unused(&self) {
         self.map()
-            .retain(|_, hub| Arc::strong_count(hub) > 1 || !hub.is_unused());
+            .retain(|_, lanes| Arc::strong_count(lanes) > 1 || !lanes.is_unused());
     }
 }

@@ -1,28 +1,31 @@
-//! The way of one command: a channel, exec, what comes of it.
+//! The way of a command whose output is collected: a channel, the request, what comes of it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::error::{CommandState, Error, Phase};
-use crate::hub::{Deadline, Hub, Lease};
-use crate::inbox::{End, Transcript};
-use crate::output::{ExitStatus, Output};
+use crate::error::{CommandState, Error, Phase, Stream};
+use crate::hub::{Deadline, Hub};
+use crate::lanes::Lanes;
+use crate::output::Output;
+use crate::process::{self, Job, Judgement, Process};
 use crate::transport::Channel;
 
-/// Everything about a command that matters on the wire.
+/// A command with its input and its deadlines.
 #[derive(Debug, Clone)]
-pub(crate) struct Job {
-    pub(crate) line: Vec<u8>,
+pub(crate) struct Call {
+    pub(crate) job: Job,
     pub(crate) stdin: Bytes,
     pub(crate) timeout: Option<Duration>,
-    /// Bytes kept of each stream; `None` throws them away as they come.
-    pub(crate) output_cap: Option<usize>,
+    /// After the exit status, others may hold the output open for this long.
+    pub(crate) exit_grace: Option<Duration>,
+    /// The cap on output, for its error.
+    pub(crate) limit: usize,
 }
 
 /// Runs a command to its end.
-pub(crate) async fn run(hub: Arc<Hub>, job: Job) -> Result<Output, Error> {
+pub(crate) async fn run(lanes: &Arc<Lanes>, hub: &Arc<Hub>, call: Call) -> Result<Output, Error> {
     let span = tracing::debug_span!(
         "ssh_pool.command",
         host = %hub.name(),
@@ -30,7 +33,7 @@ pub(crate) async fn run(hub: Arc<Hub>, job: Job) -> Result<Output, Error> {
         exit = tracing::field::Empty,
         error = tracing::field::Empty,
     );
-    let result = tracing::Instrument::instrument(attempt(&hub, job), span.clone()).await;
+    let result = tracing::Instrument::instrument(attempt(lanes, hub, call), span.clone()).await;
     match &result {
         Ok(output) => span.record("exit", tracing::field::display(&output.status)),
         Err(error) => span.record("error", tracing::field::display(error)),
@@ -38,187 +41,74 @@ pub(crate) async fn run(hub: Arc<Hub>, job: Job) -> Result<Output, Error> {
     result
 }
 
-async fn attempt(hub: &Arc<Hub>, job: Job) -> Result<Output, Error> {
-    let overall = job.timeout.map(Deadline::after);
-    let acquire = Deadline::after(hub.acquire_timeout());
-    let acquire = overall
-        .filter(|overall| overall.at < acquire.at)
-        .unwrap_or(acquire);
+async fn attempt(lanes: &Arc<Lanes>, hub: &Arc<Hub>, call: Call) -> Result<Output, Error> {
+    let overall = call.timeout.map(Deadline::after);
+    let acquire = hub.acquire_deadline(overall);
     loop {
-        let running = start(hub, &job, acquire).await?;
-        let finished = match overall {
-            None => running.finish(&job.stdin).await,
+        let mut process = process::start(lanes, hub, &call.job, acquire).await?;
+        let finish = finish(&mut process, &call);
+        match overall {
+            None => finish.await,
             Some(Deadline { at, after }) => {
-                match tokio::time::timeout_at(at.into(), running.finish(&job.stdin)).await {
-                    Ok(finished) => finished,
-                    // Dropping it has signalled the process.
-                    Err(_) => {
-                        return Err(Error::Timeout {
-                            target: hub.name().clone(),
-                            phase: Phase::Running,
-                            after,
-                            state: CommandState::Unknown,
-                            source: None,
-                        });
-                    }
+                if tokio::time::timeout_at(at.into(), finish).await.is_err() {
+                    let state = process.terminate().await;
+                    return Err(timed_out(hub, after, state));
                 }
             }
-        };
-        match judge(hub, finished, job.output_cap) {
-            Judgement::Done(output) => return Ok(output),
+        }
+        match process.judge(call.limit).await {
+            Judgement::Done(status) => {
+                process.set_over();
+                let inbox = &process.channel().inbox;
+                return Ok(Output {
+                    status,
+                    stdout: inbox.collected(Stream::Stdout),
+                    stderr: inbox.collected(Stream::Stderr),
+                });
+            }
             Judgement::Failed(error) => return Err(error),
             Judgement::NeverStarted => tracing::debug!("the channel closed before exec: again"),
         }
     }
 }
 
-/// Sends the command line on a channel that takes it. Until that has happened nothing has
-/// started, so a channel that fails is replaced.
-async fn start(hub: &Arc<Hub>, job: &Job, deadline: Deadline) -> Result<Running, Error> {
-    loop {
-        let queue = tracing::debug_span!("ssh_pool.queue", host = %hub.name());
-        let lease: Lease = tracing::Instrument::instrument(hub.checkout(deadline), queue).await?;
-        tracing::Span::current().record("connection", lease.connection());
-        let Some(channel) = lease.begin(job.output_cap) else {
-            continue;
-        };
-        let mut running = Running {
-            hub: hub.clone(),
-            channel,
-            sent: Sent::Nothing,
-        };
-        if running.channel.wire.exec(job.line.clone()).await.is_ok() {
-            running.sent = Sent::Exec;
-            return Ok(running);
-        }
-        // Not taken by the connection, so not on the wire: it is dying.
+/// The deadline of a command that runs has passed.
+pub(crate) fn timed_out(hub: &Hub, after: Duration, state: CommandState) -> Error {
+    Error::Timeout {
+        target: hub.name().clone(),
+        phase: Phase::Running,
+        after,
+        state,
+        source: None,
     }
 }
 
-/// How far our side of the channel has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sent {
-    Nothing,
-    Exec,
-    Eof,
-}
-
-/// A command on its way. Dropped before its channel has ended, it lets go of the remote process:
-/// the process is asked to terminate, its output is thrown away, and its slot counts as taken
-/// until the server gives it back.
-struct Running {
-    hub: Arc<Hub>,
-    channel: Channel,
-    sent: Sent,
-}
-
-impl Running {
-    /// Feeds stdin and waits for the end. Exec, data and EOF travel in one flight.
-    async fn finish(mut self, stdin: &Bytes) -> Option<Transcript> {
-        let Channel { wire, inbox } = self.channel.clone();
-        let feed = async {
-            if !stdin.is_empty() {
-                wire.send(stdin.clone()).await.ok()?;
-            }
-            wire.eof().await.ok()
-        };
-        // A command need not read its stdin to the end, and nobody wakes a writer whose channel
-        // has closed.
-        tokio::select! {
-            fed = feed => if fed.is_some() { self.sent = Sent::Eof },
-            () = inbox.ended() => {}
+/// Feeds stdin and waits for the end. Request, data and EOF travel in one flight.
+async fn finish(process: &mut Process, call: &Call) {
+    let Channel { wire, inbox } = process.channel();
+    let feed = async {
+        if !call.stdin.is_empty() {
+            wire.send(call.stdin.clone()).await.ok()?;
         }
-        inbox.ended().await;
-        // The answer to an exec request proves that it was sent; without one, ask the transport.
-        if inbox.is_unanswered() {
-            inbox.exec_settled().await;
-        }
-        inbox.transcript()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let Channel { wire, inbox } = self.channel.clone();
-        if inbox.has_ended() {
-            return;
-        }
-        if self.sent == Sent::Nothing {
-            inbox.take_back();
-            return;
-        }
-        inbox.abandon();
-        let eof = self.sent != Sent::Eof;
-        self.hub.runtime().spawn(async move {
-            // A connection that does not take these any more has ended, and the channel with it.
-            if wire.signal("TERM").await.is_ok() && eof {
-                wire.eof().await.ok();
-            }
-        });
-    }
-}
-
-enum Judgement {
-    Done(Output),
-    Failed(Error),
-    /// The channel ended before the exec request went out.
-    NeverStarted,
-}
-
-fn judge(hub: &Hub, finished: Option<Transcript>, output_cap: Option<usize>) -> Judgement {
-    let target = hub.name().clone();
-    let Some(Transcript {
-        sent,
-        accepted,
-        stdout,
-        stderr,
-        eof,
-        exit,
-        overrun,
-        end,
-    }) = finished
-    else {
-        // `finish` waits for the end, and an ended inbox has a transcript.
-        return Judgement::Failed(Error::ClosedWithoutStatus { target });
+        wire.eof().await.ok()
     };
-    if let Some(stream) = overrun {
-        let limit = output_cap.unwrap_or(usize::MAX);
-        return Judgement::Failed(Error::OutputLimit {
-            target,
-            stream,
-            limit,
-        });
+    // A command need not read its stdin to the end, and nobody wakes a writer whose channel has
+    // closed.
+    tokio::select! {
+        _ = feed => {}
+        () = inbox.finished() => {}
     }
-    if accepted == Some(false) {
-        return Judgement::Failed(Error::ExecRefused { target });
-    }
-    if !sent && accepted.is_none() {
-        return Judgement::NeverStarted;
-    }
-    match (exit, end) {
-        (Some(status), End::Closed) => Judgement::Done(output(status, stdout, stderr)),
-        // The status and all output were there; only the goodbye was lost.
-        (Some(status), End::Lost(_)) if eof => Judgement::Done(output(status, stdout, stderr)),
-        (_, End::Lost(source)) => {
-            let phase = if accepted.is_some() {
-                Phase::Running
-            } else {
-                Phase::Exec
-            };
-            Judgement::Failed(Error::ConnectionLost {
-                target,
-                phase,
-                source,
-            })
+    match call.exit_grace {
+        None => inbox.finished().await,
+        Some(grace) => {
+            tokio::select! {
+                () = inbox.exited() => {}
+                () = inbox.finished() => {}
+            }
+            // Whoever still holds the output after that writes for nobody.
+            if tokio::time::timeout(grace, inbox.finished()).await.is_err() {
+                tracing::debug!("the command has ended, and its output is still held open");
+            }
         }
-        _ => Judgement::Failed(Error::ClosedWithoutStatus { target }),
-    }
-}
-
-fn output(status: ExitStatus, stdout: Vec<u8>, stderr: Vec<u8>) -> Output {
-    Output {
-        status,
-        stdout,
-        stderr,
     }
 }

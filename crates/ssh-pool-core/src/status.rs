@@ -1,5 +1,9 @@
 //! What a pool is doing, for people and dashboards. Reading it probes nothing.
 
+use crate::hub::{Snapshot, Tally, View};
+use crate::lanes::Lanes;
+use crate::limits::Limits;
+
 /// A snapshot of a whole pool.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -16,10 +20,23 @@ pub struct PoolStatus {
 pub struct HostStatus {
     /// `user@host:port`.
     pub target: String,
-    /// Connections that take new commands.
+    /// Connections that take new commands, side by side.
     pub connections: u32,
+    /// How many of them there may be: `Limits::connections_per_host`.
+    pub connections_limit: u32,
     /// Connections that only wait for their last commands.
     pub retiring: u32,
+    /// Isolated connections: one for each spawned command or stream that does not share, and those
+    /// that wait for the next.
+    pub isolated: u32,
+    /// How many of them there may be: `Limits::isolated_per_host`.
+    pub isolated_limit: u32,
+    /// Isolated connections in use.
+    pub isolated_busy: u32,
+    /// Those who wait for an isolated connection.
+    pub isolated_waiting: usize,
+    /// Streams and forwards on shared connections.
+    pub streams: u32,
     /// Dials under way.
     pub dialling: u32,
     /// Sessions in use: commands that run, and cancelled ones that the server has not let go of.
@@ -45,36 +62,51 @@ pub struct HostStatus {
     pub opens: u64,
     /// Sessions handed to commands so far.
     pub commands: u64,
-    /// The most connections there were at once, retiring ones included.
+    /// The most shared connections there were at once, retiring ones included.
     pub peak_connections: u32,
     /// The last failed dial since the last successful one, in words.
     pub last_error: Option<String>,
 }
 
-impl From<crate::hub::Snapshot> for HostStatus {
-    fn from(snapshot: crate::hub::Snapshot) -> Self {
-        let crate::hub::Snapshot {
-            tally, connections, ..
-        } = &snapshot;
-        let sum = |count: fn(&crate::hub::View) -> u32| connections.iter().map(count).sum();
+impl HostStatus {
+    pub(crate) fn of(lanes: &Lanes, limits: &Limits) -> Self {
+        let shared = lanes.shared().snapshot();
+        let isolated = lanes.isolated_if_used().map(|hub| hub.snapshot());
+        let sum = |snapshot: &Snapshot, count: fn(&View) -> u32| {
+            snapshot.connections.iter().map(count).sum()
+        };
+        let of_isolated =
+            |count: fn(&View) -> u32| isolated.as_ref().map_or(0, |snapshot| sum(snapshot, count));
+        let of_shared = |count: fn(&View) -> u32| sum(&shared, count);
+        // Totals of every connection, whatever it is for.
+        let tallies: Vec<Tally> = (lanes.hubs().map(|hub| hub.snapshot().tally)).collect();
+        let total = |count: fn(&Tally) -> u64| tallies.iter().map(count).sum();
         Self {
-            target: snapshot.name.to_string(),
-            connections: sum(|connection| u32::from(!connection.retiring)),
-            retiring: sum(|connection| u32::from(connection.retiring)),
-            dialling: snapshot.dialling,
-            running: sum(|connection| connection.leased),
-            spare: sum(|connection| connection.ready),
-            opening: sum(|connection| connection.opening),
-            cooling: sum(|connection| connection.cooling),
-            waiting: snapshot.waiting,
-            learned_sessions: snapshot.learned,
-            dials: tally.dials,
-            failed_dials: tally.failed_dials,
-            refused_opens: tally.refused_opens,
-            opens: tally.opens,
-            commands: tally.commands,
-            peak_connections: tally.peak_connections,
-            last_error: snapshot.last_error.as_ref().map(ToString::to_string),
+            target: shared.name.to_string(),
+            connections: of_shared(|connection| u32::from(!connection.retiring)),
+            connections_limit: limits.connections_per_host,
+            retiring: of_shared(|connection| u32::from(connection.retiring)),
+            isolated: of_isolated(|connection| u32::from(!connection.retiring)),
+            isolated_limit: limits.isolated_per_host,
+            isolated_busy: of_isolated(|connection| {
+                u32::from(connection.leased + connection.streams > 0)
+            }),
+            isolated_waiting: isolated.as_ref().map_or(0, |snapshot| snapshot.waiting),
+            streams: of_shared(|connection| connection.streams),
+            dialling: shared.dialling + isolated.as_ref().map_or(0, |snapshot| snapshot.dialling),
+            running: of_shared(|connection| connection.leased),
+            spare: of_shared(|connection| connection.ready),
+            opening: of_shared(|connection| connection.opening),
+            cooling: of_shared(|connection| connection.cooling),
+            waiting: shared.waiting,
+            learned_sessions: shared.learned,
+            dials: total(|tally| tally.dials),
+            failed_dials: total(|tally| tally.failed_dials),
+            refused_opens: total(|tally| tally.refused_opens),
+            opens: total(|tally| tally.opens),
+            commands: total(|tally| tally.commands),
+            peak_connections: shared.tally.peak_connections,
+            last_error: shared.last_error.as_ref().map(ToString::to_string),
         }
     }
 }

@@ -20,6 +20,7 @@ pub struct Timeouts {
     pub(crate) lifetime: Duration,
     pub(crate) limit_recovery: Duration,
     pub(crate) auth_cooldown: Duration,
+    pub(crate) kill_grace: Duration,
     pub(crate) drain: Duration,
 }
 
@@ -35,6 +36,7 @@ impl Default for Timeouts {
             lifetime: Duration::from_secs(60 * 60),
             limit_recovery: Duration::from_secs(5 * 60),
             auth_cooldown: Duration::from_secs(60),
+            kill_grace: Duration::from_secs(2),
             drain: Duration::from_secs(30),
         }
     }
@@ -114,6 +116,14 @@ impl Timeouts {
         self
     }
 
+    /// How long a cancelled command has to end after `SIGTERM`, before it gets `SIGKILL`. Default:
+    /// 2 s. Zero: `SIGKILL` follows at once.
+    #[must_use]
+    pub fn kill_grace(mut self, grace: Duration) -> Self {
+        self.kill_grace = grace;
+        self
+    }
+
     /// How long `Pool::close` lets running commands finish before it disconnects. Default: 30 s.
     #[must_use]
     pub fn drain(mut self, timeout: Duration) -> Self {
@@ -136,6 +146,7 @@ impl Timeouts {
             (self.patience, "patience"),
             (self.auth_cooldown, "auth_cooldown"),
             (self.drain, "drain"),
+            (self.kill_grace, "kill_grace"),
         ];
         let problem = |name: &str, what: &str| crate::Error::InvalidInput {
             what: "timeouts",

@@ -1,17 +1,22 @@
 //! What the pool needs of an SSH implementation, and nothing more. Only the folder below names
 //! one.
 
+use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio::io::AsyncWrite;
 use tokio_util::sync::CancellationToken;
 
+use crate::address::Address;
 use crate::error::{Cause, Error};
 use crate::host_key::HostKeyPolicy;
 use crate::identity::Identity;
 use crate::inbox::Inbox;
+use crate::pty::Pty;
 use crate::sync::{Mutex, MutexGuard};
 
 mod auth;
@@ -31,6 +36,7 @@ pub(crate) mod scripted;
 pub(crate) use dial::Russh;
 pub(crate) use keys::check as check_identity;
 pub(crate) use known_hosts::check_pin;
+pub(crate) use link::check_pty;
 
 /// Everything that decides which connection a command may ride on, and how it is dialled.
 #[derive(Debug, Clone)]
@@ -47,6 +53,8 @@ pub(crate) struct Endpoint {
     pub(crate) keepalive_misses: usize,
     pub(crate) auth_attempts: usize,
     pub(crate) auth_cooldown: Duration,
+    /// A reader that does not read holds the whole connection up: it is shared with nobody.
+    pub(crate) isolated: bool,
 }
 
 #[cfg(test)]
@@ -65,6 +73,7 @@ impl Endpoint {
             keepalive_misses: 3,
             auth_attempts: 5,
             auth_cooldown: Duration::from_secs(60),
+            isolated: false,
         }
     }
 }
@@ -93,6 +102,20 @@ pub(crate) trait Link: Send + Sync + 'static {
     /// on the server, so it runs in a task of its own.
     fn open(&self) -> BoxFuture<'_, Result<Channel, OpenError>>;
 
+    /// Opens a channel to an address that the server connects to. Not cancel safe either.
+    fn connect<'a>(&'a self, to: &'a Address) -> BoxFuture<'a, Result<Channel, OpenError>>;
+
+    /// Asks the server to listen, and returns where it does. What it accepts arrives at `listener`
+    /// until `unlisten`, or the end of the connection.
+    fn listen<'a>(
+        &'a self,
+        on: &'a Address,
+        listener: Listener,
+    ) -> BoxFuture<'a, Result<Address, ListenError>>;
+
+    /// The server stops listening there.
+    fn unlisten<'a>(&'a self, on: &'a Address) -> BoxFuture<'a, ()>;
+
     /// One round trip. Ends early when the connection dies.
     fn ping(&self) -> BoxFuture<'_, ()>;
 
@@ -108,7 +131,7 @@ pub(crate) trait Link: Send + Sync + 'static {
     fn lifeline(&self) -> &Lifeline;
 }
 
-/// An opened session channel.
+/// An opened channel.
 #[derive(Clone)]
 pub(crate) struct Channel {
     pub(crate) wire: Arc<dyn Wire>,
@@ -118,30 +141,101 @@ pub(crate) struct Channel {
 /// Why an open failed.
 #[derive(Debug)]
 pub(crate) enum OpenError {
-    /// The server said no, in these words.
-    Refused(String),
+    /// The server said no: with this reason of RFC 4254, section 5.1, in these words.
+    Refused { code: u32, reason: String },
     /// The connection is gone.
     Lost,
+}
+
+/// Why the server does not listen.
+#[derive(Debug)]
+pub(crate) enum ListenError {
+    /// It said no, without a reason: the reply has no room for one.
+    Denied,
+    /// The connection is gone.
+    Lost,
+}
+
+/// Takes what the server has accepted for us. Called in the session loop: must not wait.
+pub(crate) type Listener = Box<dyn Fn(Incoming) + Send + Sync>;
+
+/// A connection that the server has accepted, and wants a channel for.
+pub(crate) struct Incoming {
+    /// Answers the server, and takes the channel.
+    pub(crate) accept: BoxFuture<'static, Channel>,
+    /// Answers that there is nobody to talk to.
+    pub(crate) reject: BoxFuture<'static, ()>,
 }
 
 /// The connection no longer takes what is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gone;
 
-/// The sending end of a session channel. Everything is sent in order.
+/// What begins on a session channel.
+#[derive(Debug, Clone)]
+pub(crate) enum Request {
+    /// A command line (RFC 4254, section 6.5).
+    Exec(Vec<u8>),
+    /// A subsystem (RFC 4254, section 6.5).
+    Subsystem(String),
+}
+
+/// Writes as the peer's window allows. Shutting it down is EOF.
+pub(crate) type Writer = Pin<Box<dyn AsyncWrite + Send>>;
+
+/// The sending end of a channel. Everything is sent in order.
 pub(crate) trait Wire: Send + Sync + 'static {
-    /// Asks for the command to be executed, with a reply.
-    fn exec(&self, line: Vec<u8>) -> BoxFuture<'_, Result<(), Gone>>;
+    /// Asks for something to begin, with a reply.
+    fn start(&self, request: Request) -> BoxFuture<'_, Result<(), Gone>>;
+
+    /// Asks for an environment variable, with a reply if wanted.
+    fn env(&self, name: String, value: String, reply: bool) -> BoxFuture<'_, Result<(), Gone>>;
+
+    /// Asks for a terminal, with a reply.
+    fn pty<'a>(&'a self, pty: &'a Pty) -> BoxFuture<'a, Result<(), Gone>>;
+
+    /// The terminal has another size.
+    fn resize(&self, columns: u32, rows: u32) -> BoxFuture<'_, Result<(), Gone>>;
 
     /// Sends data as the peer's window allows. Race it with the channel's end: nobody wakes a
     /// writer on a channel that has closed.
     fn send(&self, data: Bytes) -> BoxFuture<'_, Result<(), Gone>>;
 
+    /// For many writes. The same race.
+    fn writer(&self) -> Writer;
+
     /// No more data from us.
     fn eof(&self) -> BoxFuture<'_, Result<(), Gone>>;
 
     /// Asks the server to signal the remote process.
-    fn signal(&self, name: &'static str) -> BoxFuture<'_, Result<(), Gone>>;
+    fn signal(&self, name: String) -> BoxFuture<'_, Result<(), Gone>>;
+
+    /// Closes the channel from this end, which ends its inbox.
+    fn close(&self) -> BoxFuture<'_, ()>;
+
+    /// Whether this server passes signals on to the whole process group.
+    fn passes_signals(&self) -> bool;
+
+    /// What the server said about environment variables on this connection.
+    fn env_names(&self) -> &EnvNames;
+}
+
+/// Which environment variables a server takes, by name: sshd decides by its `AcceptEnv` as it was
+/// when the connection was made.
+#[derive(Debug, Default)]
+pub(crate) struct EnvNames(std::sync::Mutex<HashMap<String, bool>>);
+
+impl EnvNames {
+    /// Whether it takes this one, if that is known.
+    pub(crate) fn taken(&self, name: &str) -> Option<bool> {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.get(name).copied()
+    }
+
+    pub(crate) fn learn(&self, name: &str, taken: bool) {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.insert(name.to_owned(), taken);
+    }
 }
 
 /// Called once when a connection has ended.

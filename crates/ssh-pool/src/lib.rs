@@ -23,9 +23,11 @@
 //! - [`Pool`] and [`PoolBuilder`]: connections to many hosts, with [`Limits`] and [`Timeouts`];
 //! - [`Target`] and [`Host`]: one of them;
 //! - [`HostKeyPolicy`] and [`Identity`]: whom to trust, and who we are;
-//! - [`Command`] and [`Stdio`], [`Output`] and [`ExitStatus`]: what runs there;
-//! - [`Error`], with its [`Phase`], [`CommandState`], [`Cause`], [`HostKeyProblem`] and
-//!   [`Stream`]: what went wrong, and whether it is safe to try again;
+//! - [`Command`], [`Stdio`] and [`Pty`], [`Output`] and [`ExitStatus`]: what runs there;
+//! - [`Child`], with its [`ChildStdin`], [`ChildStdout`] and [`ChildStderr`]: while it runs;
+//! - [`Connect`], [`ChannelStream`], [`Forward`] and [`Address`]: streams through a server;
+//! - [`Error`], with its [`Phase`], [`CommandState`], [`Cause`], [`HostKeyProblem`],
+//!   [`Refusal`] and [`Stream`]: what went wrong, and whether it is safe to try again;
 //! - [`PoolStatus`] and [`HostStatus`]: what is going on.
 //!
 //! # What it promises
@@ -51,7 +53,8 @@
 //! russh underneath logs through the `log` crate.
 
 pub use ssh_pool_core::{
-    Cause, Command, CommandState, Error, ExitStatus, Host, HostKeyPolicy, HostKeyProblem,
-    HostStatus, Identity, Limits, Output, Phase, Pool, PoolBuilder, PoolStatus, Stdio, Stream,
-    Target, Timeouts,
+    Address, Cause, ChannelStream, Child, ChildStderr, ChildStdin, ChildStdout, Command,
+    CommandState, Connect, Error, ExitStatus, Forward, Host, HostKeyPolicy, HostKeyProblem,
+    HostStatus, Identity, Limits, Output, Phase, Pool, PoolBuilder, PoolStatus, Pty, Refusal,
+    Stdio, Stream, Target, Timeouts,
 };

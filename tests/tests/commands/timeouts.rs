@@ -26,8 +26,8 @@ async fn a_command_past_its_deadline_is_told_to_end() {
         panic!("{error:?}")
     };
     assert_eq!((*phase, *after), (Phase::Running, SECOND));
-    assert_eq!(*state, CommandState::Unknown);
-    assert_eq!(error.command_state(), CommandState::Unknown);
+    assert_eq!(*state, CommandState::Killed);
+    assert_eq!(error.command_state(), CommandState::Killed);
     assert!(error.is_timeout());
     stops(&sshd, "sleep 61").await;
 

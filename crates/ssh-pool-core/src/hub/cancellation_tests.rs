@@ -304,14 +304,16 @@ async fn callers_who_leave_a_full_host_leave_its_queue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_command_that_ignores_signals_keeps_its_slot_until_it_ends() {
+async fn a_cancelled_command_that_ignores_signals_keeps_its_slot_until_its_connection_is_replaced()
+{
     let script = Script {
-        runtime: Duration::from_secs(10),
+        runtime: Duration::from_secs(20),
         heeds_signals: false,
         ..Script::default()
     };
     let server = Server::new(script);
-    let (_pool, host) = pool(&server, small(), Timeouts::default());
+    let grace = Duration::from_secs(5);
+    let (_pool, host) = pool(&server, small(), Timeouts::default().kill_grace(grace));
     let command = host.command("true").output();
     drop(tokio::time::timeout(Duration::from_secs(1), command).await);
     settle().await;
@@ -319,12 +321,17 @@ async fn a_cancelled_command_that_ignores_signals_keeps_its_slot_until_it_ends()
     let others: Vec<_> = (0..4)
         .map(|_| tokio::spawn(host.command("true").output()))
         .collect();
-    sleep(Duration::from_secs(5)).await;
+    sleep(Duration::from_secs(1)).await;
     assert_eq!(
         server.seen().running,
         3,
         "two beside it, and the rest queue"
     );
+    // Grace and a second are over: its channel is closed, and nobody knows when the server will
+    // let go of it.
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!((host.status().retiring, host.status().connections), (1, 1));
+    assert_eq!(server.seen().running, 4, "its place is taken");
     for command in others {
         assert!(command.await.expect("no panic").is_ok());
     }

@@ -1,7 +1,7 @@
 //! Dials: in a task of their own, so that they outlive the caller who needed them first, with
 //! back-off between failures, and with one shared failure for everybody who waited.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::Instrument;
@@ -20,9 +20,40 @@ const TRIES: u32 = 8;
 /// before is not taken for one.
 const LOGIN_TRIES: u32 = 2;
 
-/// What past dials of a host have taught.
+/// What past dials of a host have taught, whatever the connections were for.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Dials(Arc<Mutex<History>>);
+
+impl Dials {
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn succeeded(&self) {
+        self.history().succeeded();
+    }
+
+    pub(super) fn forget(&self) {
+        self.history().forget();
+    }
+
+    pub(super) fn last_error(&self) -> Option<Error> {
+        self.history().last_error.clone()
+    }
+
+    /// A failure that is so recent that another dial would only annoy the server.
+    pub(super) fn fresh_failure(&self, now: Instant) -> Option<Error> {
+        self.history().fresh_failure(now)
+    }
+
+    /// The host is reachable and useless: back off as after a failed dial.
+    pub(super) fn give_up(&self, error: Error, now: Instant) {
+        self.history().give_up(error, now);
+    }
+}
+
 #[derive(Debug, Default)]
-pub(super) struct History {
+struct History {
     /// Failures since the last success.
     failures: u32,
     /// Failures since the waiters were last told.
@@ -46,7 +77,7 @@ struct Verdict {
 }
 
 impl History {
-    pub(super) fn succeeded(&mut self) {
+    fn succeeded(&mut self) {
         *self = Self {
             ever_connected: true,
             round: self.round,
@@ -54,7 +85,7 @@ impl History {
         };
     }
 
-    pub(super) fn forget(&mut self) {
+    fn forget(&mut self) {
         *self = Self {
             ever_connected: self.ever_connected,
             round: self.round,
@@ -62,18 +93,12 @@ impl History {
         };
     }
 
-    pub(super) fn last_error(&self) -> Option<Error> {
-        self.last_error.clone()
-    }
-
-    /// A failure that is so recent that another dial would only annoy the server.
-    pub(super) fn fresh_failure(&self, now: Instant) -> Option<Error> {
+    fn fresh_failure(&self, now: Instant) -> Option<Error> {
         let fresh = self.fail_fast_until.is_some_and(|until| now < until);
         self.last_error.clone().filter(|_| fresh)
     }
 
-    /// The host is reachable and useless: back off as after a failed dial.
-    pub(super) fn give_up(&mut self, error: Error, now: Instant) {
+    fn give_up(&mut self, error: Error, now: Instant) {
         self.failures += 1;
         self.tries = 0;
         self.fail_fast_until = Some(now + pause(self.failures));
@@ -128,7 +153,7 @@ impl Hub {
             connection = tracing::field::Empty,
             error = tracing::field::Empty,
         );
-        let begun = self.books().dials.round;
+        let begun = self.dials.history().round;
         let hub = self.clone();
         self.runtime.spawn(
             async move {
@@ -166,7 +191,7 @@ impl Hub {
     fn dial_failed(self: &Arc<Self>, failure: DialError, begun: Round) {
         let error = failure.error.clone();
         let told = self.transition(|books, now| {
-            let verdict = books.dials.failed(failure, begun, now);
+            let verdict = self.dials.history().failed(failure, begun, now);
             books
                 .slots
                 .dial_failed(now, verdict.not_before, verdict.try_again)

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::channels::{self, Pooled};
 use super::slots::{Hand, Ticket};
 use super::{Answer, Hub, Ready};
+use crate::inbox::Sink;
 use crate::transport::Channel;
 
 /// A place in the queue. Dropped, it gives the place up, and passes on what had already been
@@ -79,9 +80,9 @@ impl Lease {
     }
 
     /// The channel is used from now on. `None`: it died while it lay idle; take another.
-    pub(crate) fn begin(self, output_cap: Option<usize>) -> Option<Channel> {
+    pub(crate) fn begin(self, stdout: Sink, stderr: Sink) -> Option<Channel> {
         let channel = self.channel.clone();
-        match channel.inbox.begin(output_cap, self) {
+        match channel.inbox.begin(stdout, stderr, self) {
             Ok(()) => Some(channel),
             Err(_dead) => None,
         }

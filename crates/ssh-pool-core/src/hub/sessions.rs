@@ -38,6 +38,7 @@ pub(crate) struct View {
     pub(crate) ready: u32,
     pub(crate) leased: u32,
     pub(crate) cooling: u32,
+    pub(crate) streams: u32,
 }
 
 #[derive(Debug)]
@@ -49,6 +50,10 @@ pub(super) struct Sessions {
     pub(super) opening: u32,
     pub(super) ready: u32,
     pub(super) leased: u32,
+    /// Streams and forwards, which are no sessions to the server.
+    pub(super) streams: u32,
+    /// Channels that we closed first, for each of which the transport keeps an entry.
+    pub(super) closed_here: u32,
     pub(super) idle_since: Instant,
     pub(super) retire_at: Instant,
     /// No open before this time: a refusal was just seen.
@@ -78,6 +83,8 @@ impl Sessions {
             opening: 0,
             ready: 0,
             leased: 0,
+            streams: 0,
+            closed_here: 0,
             idle_since: now,
             retire_at,
             hold: None,
@@ -175,6 +182,11 @@ impl Sessions {
         }
     }
 
+    /// Nothing needs this connection.
+    pub(super) fn is_unused(&self) -> bool {
+        self.leased == 0 && self.streams == 0
+    }
+
     /// A channel is no longer in use, or no longer a spare.
     pub(super) fn release(&mut self, leased: bool) {
         let count = if leased {
@@ -218,6 +230,7 @@ impl Sessions {
             opening: self.opening,
             ready: self.ready,
             leased: self.leased,
+            streams: self.streams,
             cooling: u32::try_from(self.cooling.len()).unwrap_or(u32::MAX),
         }
     }

@@ -39,6 +39,8 @@ pub(crate) struct Rules {
     pub(crate) connections: u32,
     /// Where the session limit starts, and how far it may creep back up.
     pub(crate) sessions: u32,
+    /// Streams on one connection, at most.
+    pub(crate) streams: u32,
     /// Dials in flight at once, at most.
     pub(crate) handshakes: u32,
     /// How long the oldest waiter waits on live connections before another one is dialled.
@@ -132,6 +134,10 @@ const DEAD_SPARE: u32 = 2;
 /// From this dislike on no spares are opened. dropbear closes every unused session channel when
 /// the process of another one ends.
 const NO_SPARES: u32 = 6;
+
+/// After so many channels that we closed first a connection is replaced: a quarter of a megabyte
+/// in the transport.
+const WORN: u32 = 64;
 
 impl<W> Slots<W> {
     pub(crate) fn new(rules: Rules) -> Self {
@@ -319,13 +325,71 @@ impl<W> Slots<W> {
         self.pump(now);
     }
 
-    /// We closed a channel before the peer did. The transport will not tell us when the server
-    /// frees that slot, and keeps an entry for it: so the connection serves out and is replaced.
-    pub(crate) fn forsaken(&mut self, id: ConnectionId, leased: bool, now: Instant) {
+    /// We closed a channel before the peer did, and the transport will not tell us when the server
+    /// frees that slot. A `settled` one it frees at once, so a round trip proves it. Any other may
+    /// be kept for as long as its process lives, so the connection serves out and is replaced.
+    pub(crate) fn closed_here(
+        &mut self,
+        id: ConnectionId,
+        leased: bool,
+        settled: bool,
+        now: Instant,
+    ) {
+        let worn = self.wear(id);
+        if settled && !worn {
+            self.closed(id, leased, now);
+            return;
+        }
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.release(leased);
         }
         self.retire(id, now);
+    }
+
+    /// The transport keeps an entry for every channel that we closed first: after many of them a
+    /// connection is replaced.
+    fn wear(&mut self, id: ConnectionId) -> bool {
+        self.connections.get_mut(&id).is_some_and(|connection| {
+            connection.closed_here += 1;
+            connection.closed_here >= WORN
+        })
+    }
+
+    // ── streams ──────────────────────────────────────────────────────────────────────────────
+
+    /// A stream that needs no session goes to the connection with the fewest of them. `None`:
+    /// there is no connection with room.
+    pub(crate) fn begin_stream(&mut self) -> Option<ConnectionId> {
+        let most = self.rules.streams;
+        let (id, connection) = (self.connections.iter_mut())
+            .filter(|(_, c)| !c.retiring && c.streams < most)
+            .min_by_key(|(_, c)| c.streams)?;
+        connection.streams += 1;
+        Some(*id)
+    }
+
+    /// A stream on this connection; `false` if it takes none.
+    #[must_use]
+    pub(crate) fn begin_stream_on(&mut self, id: ConnectionId) -> bool {
+        let most = self.rules.streams;
+        let connection = self.connections.get_mut(&id);
+        connection.is_some_and(|c| {
+            let room = !c.retiring && c.streams < most;
+            c.streams += u32::from(room);
+            room
+        })
+    }
+
+    /// A stream has ended, closed by us or by the peer.
+    pub(crate) fn end_stream(&mut self, id: ConnectionId, here: bool, now: Instant) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.streams = connection.streams.saturating_sub(1);
+            connection.idle_since = now;
+        }
+        if here && self.wear(id) {
+            self.retire(id, now);
+        }
+        self.leave_if_unused(id);
     }
 
     /// A round trip that began at `mark` is complete.
@@ -387,7 +451,7 @@ impl<W> Slots<W> {
         let due: Vec<_> = (self.connections.iter())
             .filter(|(_, c)| !c.retiring)
             .filter(|(_, c)| {
-                let unused = c.leased == 0 && c.opening == 0 && now >= c.idle_since + idle;
+                let unused = c.is_unused() && c.opening == 0 && now >= c.idle_since + idle;
                 unused || now >= c.retire_at
             })
             .map(|(id, _)| *id)

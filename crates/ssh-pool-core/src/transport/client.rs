@@ -2,19 +2,24 @@
 //! bytes and flags: no waiting, no I/O.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError};
 
+use futures_util::FutureExt;
 use russh::client::{self, DisconnectReason, Session};
-use russh::{Channel, ChannelId, Sig};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Sig};
 
-use super::Lifeline;
 use super::known_hosts::{Judgement, TrustStore};
+use super::link::SshWire;
 use super::progress::Progress;
 use super::quirks;
+use super::{EnvNames, Incoming, Lifeline, Listener};
+use crate::address::Address;
 use crate::error::{Cause, Phase, Stream};
 use crate::inbox::{End, Flow, Inbox};
 use crate::output::ExitStatus;
 use crate::sync::{Mutex, MutexGuard};
+use crate::valve::Valve;
 
 /// SSH_EXTENDED_DATA_STDERR (RFC 4254, section 5.2).
 const STDERR: u32 = 1;
@@ -23,8 +28,12 @@ const STDERR: u32 = 1;
 #[derive(Default)]
 pub(super) struct Channels {
     inboxes: Mutex<HashMap<ChannelId, Entry>>,
-    sessions_at_most: OnceLock<u32>,
+    listeners: std::sync::Mutex<HashMap<Address, Arc<Listener>>>,
+    server: OnceLock<quirks::Server>,
+    pub(super) env_names: EnvNames,
     pub(super) lifeline: Lifeline,
+    /// Of a connection that is shared with nobody.
+    pub(super) valve: Option<Arc<Valve>>,
 }
 
 struct Entry {
@@ -37,19 +46,34 @@ struct Entry {
 }
 
 impl Channels {
+    pub(super) fn new(valve: Option<Arc<Valve>>) -> Self {
+        Self {
+            valve,
+            ..Self::default()
+        }
+    }
+
     fn inboxes(&self) -> MutexGuard<'_, HashMap<ChannelId, Entry>> {
         self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known of the server's weaknesses.
-    pub(super) fn sessions_at_most(&self) -> Option<u32> {
-        self.sessions_at_most.get().copied()
+    /// What is known of the server, from its identification line.
+    pub(super) fn server(&self) -> quirks::Server {
+        self.server.get().copied().unwrap_or_default()
+    }
+
+    fn unclaimed(&self) -> Entry {
+        Entry {
+            inbox: Arc::new(Inbox::new(self.valve.clone())),
+            claimed: false,
+            over: false,
+        }
     }
 
     /// For the opener of a channel: its inbox.
     pub(super) fn claim(&self, id: ChannelId) -> Arc<Inbox> {
         let mut inboxes = self.inboxes();
-        let entry = inboxes.entry(id).or_insert_with(Entry::unclaimed);
+        let entry = inboxes.entry(id).or_insert_with(|| self.unclaimed());
         entry.claimed = true;
         let inbox = entry.inbox.clone();
         if entry.over {
@@ -63,47 +87,78 @@ impl Channels {
         inbox
     }
 
+    /// What the server accepts on this address arrives here.
+    pub(super) fn listen(&self, on: Address, listener: Arc<Listener>) {
+        let mut listeners = self.listeners();
+        listeners.insert(on, listener);
+    }
+
+    pub(super) fn unlisten(&self, on: &Address) {
+        self.listeners().remove(on);
+    }
+
+    fn listeners(&self) -> std::sync::MutexGuard<'_, HashMap<Address, Arc<Listener>>> {
+        self.listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who listens there. A server may spell a host differently than we did; its port decides.
+    fn listener(&self, on: &Address) -> Option<Arc<Listener>> {
+        let listeners = self.listeners();
+        if let Some(listener) = listeners.get(on) {
+            return Some(listener.clone());
+        }
+        let mut same_port = listeners
+            .iter()
+            .filter(|(address, _)| on.port().is_some() && address.port() == on.port());
+        match (same_port.next(), same_port.next()) {
+            (Some((_, listener)), None) => Some(listener.clone()),
+            _ => None,
+        }
+    }
+
     fn confirmed(&self, id: ChannelId) {
-        self.inboxes().entry(id).or_insert_with(Entry::unclaimed);
+        self.inboxes().entry(id).or_insert_with(|| self.unclaimed());
     }
 
     fn find(&self, id: ChannelId) -> Option<Arc<Inbox>> {
         self.inboxes().get(&id).map(|entry| entry.inbox.clone())
     }
 
+    /// We have closed this channel.
+    pub(super) fn end_here(&self, id: ChannelId) {
+        if let Some(inbox) = self.take(id) {
+            inbox.end_here();
+        }
+    }
+
     fn end(&self, id: ChannelId, end: End) {
-        let inbox = {
-            let mut inboxes = self.inboxes();
-            let Some(entry) = inboxes.get_mut(&id) else {
-                return;
-            };
-            entry.over = true;
-            let inbox = entry.inbox.clone();
-            if entry.claimed {
-                inboxes.remove(&id);
-            }
-            inbox
-        };
-        inbox.end(end);
+        if let Some(inbox) = self.take(id) {
+            inbox.end(end);
+        }
+    }
+
+    /// The inbox of a channel that is over.
+    fn take(&self, id: ChannelId) -> Option<Arc<Inbox>> {
+        let mut inboxes = self.inboxes();
+        let entry = inboxes.get_mut(&id)?;
+        entry.over = true;
+        let inbox = entry.inbox.clone();
+        if entry.claimed {
+            inboxes.remove(&id);
+        }
+        Some(inbox)
     }
 
     /// The connection is gone: the pool first, so that nobody is handed a dead channel, then
     /// everybody who uses one.
     fn end_all(&self, cause: Cause) {
         self.lifeline.end(cause.clone());
+        self.listeners().clear();
         let all = std::mem::take(&mut *self.inboxes());
         for entry in all.into_values() {
             entry.inbox.end(End::Lost(cause.clone()));
-        }
-    }
-}
-
-impl Entry {
-    fn unclaimed() -> Self {
-        Self {
-            inbox: Arc::default(),
-            claimed: false,
-            over: false,
         }
     }
 }
@@ -134,20 +189,56 @@ impl Client {
         }
     }
 
-    /// Hands something to a channel, and closes the channel if that is what comes of it.
-    fn deliver(
+    /// Answers a request of a channel, and closes the channel if that is what comes of it.
+    fn reply(
         &self,
         id: ChannelId,
+        accepted: bool,
         session: &mut Session,
-        deliver: impl FnOnce(&Inbox) -> Flow,
     ) -> Result<(), russh::Error> {
         if let Some(inbox) = self.channels.find(id)
-            && deliver(&inbox) == Flow::Close
+            && inbox.reply(accepted) == Flow::Close
         {
             session.close(id)?;
-            self.channels.end(id, End::ClosedHere);
+            self.channels.end_here(id);
         }
         Ok(())
+    }
+
+    /// Hands a connection that the server has accepted to whoever listens there. Dropping the
+    /// handle refuses it.
+    fn incoming(
+        &self,
+        on: &Address,
+        channel: Channel<client::Msg>,
+        reply: client::ChannelOpenHandle,
+    ) {
+        let Some(listener) = self.channels.listener(on) else {
+            tracing::debug!(%on, "the server opened a channel for nobody: refused");
+            return;
+        };
+        let channels = self.channels.clone();
+        let reply = Arc::new(std::sync::Mutex::new(Some(reply)));
+        let take = move |reply: &std::sync::Mutex<Option<client::ChannelOpenHandle>>| {
+            reply.lock().unwrap_or_else(PoisonError::into_inner).take()
+        };
+        let other = reply.clone();
+        let accept = async move {
+            let wire = SshWire::incoming(channel, &channels);
+            if let Some(reply) = take(&reply) {
+                reply.accept().await;
+            }
+            wire
+        };
+        let reject = async move {
+            if let Some(reply) = take(&other) {
+                reply.reject(ChannelOpenFailure::ConnectFailed).await;
+            }
+        };
+        listener(Incoming {
+            accept: accept.boxed(),
+            reject: reject.boxed(),
+        });
     }
 }
 
@@ -189,9 +280,8 @@ impl client::Handler for Client {
         _names: &russh::Names,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        if let Some(most) = quirks::sessions_at_most(session.remote_sshid()) {
-            self.channels.sessions_at_most.get_or_init(|| most);
-        }
+        let server = quirks::Server::identify(session.remote_sshid());
+        self.channels.server.get_or_init(|| server);
         Ok(())
     }
 
@@ -210,9 +300,12 @@ impl client::Handler for Client {
         &mut self,
         id: ChannelId,
         data: &[u8],
-        session: &mut Session,
+        _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.deliver(id, session, |inbox| inbox.data(Stream::Stdout, data))
+        if let Some(inbox) = self.channels.find(id) {
+            inbox.data(Stream::Stdout, data);
+        }
+        Ok(())
     }
 
     async fn extended_data(
@@ -220,10 +313,12 @@ impl client::Handler for Client {
         id: ChannelId,
         kind: u32,
         data: &[u8],
-        session: &mut Session,
+        _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        if kind == STDERR {
-            self.deliver(id, session, |inbox| inbox.data(Stream::Stderr, data))?;
+        if kind == STDERR
+            && let Some(inbox) = self.channels.find(id)
+        {
+            inbox.data(Stream::Stderr, data);
         }
         Ok(())
     }
@@ -233,7 +328,7 @@ impl client::Handler for Client {
         id: ChannelId,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.deliver(id, session, |inbox| inbox.reply(true))
+        self.reply(id, true, session)
     }
 
     async fn channel_failure(
@@ -241,7 +336,7 @@ impl client::Handler for Client {
         id: ChannelId,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.deliver(id, session, |inbox| inbox.reply(false))
+        self.reply(id, false, session)
     }
 
     async fn exit_status(
@@ -291,8 +386,8 @@ impl client::Handler for Client {
         Ok(())
     }
 
-    // We asked for no forwarding: whatever the server wants to open is refused. Dropping the
-    // handle says so on the wire.
+    // The server may open what it was asked to listen for; everything else is refused. Dropping
+    // the handle says so on the wire.
 
     async fn server_channel_open_session(
         &mut self,
@@ -306,26 +401,28 @@ impl client::Handler for Client {
 
     async fn server_channel_open_forwarded_tcpip(
         &mut self,
-        _channel: Channel<client::Msg>,
-        _connected_address: &str,
-        _connected_port: u32,
+        channel: Channel<client::Msg>,
+        connected_address: &str,
+        connected_port: u32,
         _originator_address: &str,
         _originator_port: u32,
         reply: client::ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        drop(reply);
+        if let Ok(port) = u16::try_from(connected_port) {
+            self.incoming(&(connected_address, port).into(), channel, reply);
+        }
         Ok(())
     }
 
     async fn server_channel_open_forwarded_streamlocal(
         &mut self,
-        _channel: Channel<client::Msg>,
-        _socket_path: &str,
+        channel: Channel<client::Msg>,
+        socket_path: &str,
         reply: client::ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        drop(reply);
+        self.incoming(&PathBuf::from(socket_path).into(), channel, reply);
         Ok(())
     }
 

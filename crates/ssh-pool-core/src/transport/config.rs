@@ -51,7 +51,8 @@ pub(super) fn client_config(endpoint: &Endpoint, known: &[Algorithm]) -> client:
         // Set on the socket before russh sees it; here for the record.
         nodelay: true,
         keepalive_interval: Some(endpoint.keepalive_interval),
-        keepalive_max: endpoint.keepalive_misses,
+        // No limit here: the socket itself notices silence, also while russh cannot.
+        keepalive_max: 0,
         ..client::Config::default()
     }
 }

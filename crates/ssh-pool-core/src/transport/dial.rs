@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -20,6 +21,9 @@ use crate::error::{Cause, CommandState, Error, HostKeyProblem, Phase};
 /// sshd's words when it turns a connection away: `MaxStartups` reached, or a penalty
 /// (`PerSourcePenalties`, OpenSSH 9.8). They come in place of its identification line.
 const THROTTLED: [&str; 2] = ["Exceeded MaxStartups", "Not allowed at this time"];
+
+/// Longer than any process lives, and no clock overflows.
+const FOREVER: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// Real connections, through russh.
 #[derive(Debug, Clone, Copy)]
@@ -79,7 +83,8 @@ impl Dial<'_> {
         let kill = CancellationToken::new();
         // A dial that fails, or is dropped at any await, leaves no socket behind.
         let guard = kill.clone().drop_guard();
-        let channels = Arc::new(Channels::default());
+        let valve = self.endpoint.isolated.then(Arc::default);
+        let channels = Arc::new(Channels::new(valve.clone()));
         let accepted = Arc::new(Mutex::new(None));
         let handler = Client::new(
             channels.clone(),
@@ -92,7 +97,13 @@ impl Dial<'_> {
             &trust.known_algorithms(),
         ));
         self.progress.enter(Phase::Banner);
-        let socket = Socket::new(tcp, kill.clone(), self.progress.clone());
+        let socket = Socket::new(
+            tcp,
+            kill.clone(),
+            self.progress.clone(),
+            self.longest_silence(),
+            valve,
+        );
         let mut handle = russh::client::connect_stream(config, socket, handler)
             .await
             .map_err(|error| self.handshake_failed(error))?;
@@ -122,7 +133,18 @@ impl Dial<'_> {
             error,
         })?;
         guard.disarm();
-        Ok(SshLink::new(handle, channels, kill))
+        self.progress.enter(Phase::Channel);
+        Ok(SshLink::new(handle, channels, kill, &self.endpoint.user))
+    }
+
+    /// The last keepalive that may be missed is sent after `misses` quiet intervals, and has one
+    /// more to be answered.
+    fn longest_silence(&self) -> Duration {
+        let intervals = u32::try_from(self.endpoint.keepalive_misses).unwrap_or(u32::MAX);
+        self.endpoint
+            .keepalive_interval
+            .saturating_mul(intervals.saturating_add(1))
+            .min(FOREVER)
     }
 
     /// Looks the name up and connects to the first address that answers, each within its share

@@ -11,8 +11,14 @@ use russh::{ChannelId, ChannelWriteHalf, Disconnect, Sig, client};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::client::{Channels, Client};
-use super::{Channel, Gone, Lifeline, Link, OpenError, Wire};
+use super::{
+    Channel, EnvNames, Gone, Lifeline, Link, ListenError, Listener, OpenError, Request, Wire,
+    Writer,
+};
+use crate::address::Address;
+use crate::error::Error;
 use crate::inbox::Inbox;
+use crate::pty::Pty;
 
 /// How long a goodbye may take before the socket is pulled away.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -21,6 +27,7 @@ pub(super) struct SshLink {
     handle: Arc<client::Handle<Client>>,
     channels: Arc<Channels>,
     socket: CancellationToken,
+    passes_signals: bool,
     /// Pulls the socket away when the link is dropped, whoever still holds a write half.
     _on_drop: DropGuard,
 }
@@ -30,8 +37,10 @@ impl SshLink {
         handle: client::Handle<Client>,
         channels: Arc<Channels>,
         socket: CancellationToken,
+        user: &str,
     ) -> Self {
         Self {
+            passes_signals: channels.server().passes_signals(user),
             handle: Arc::new(handle),
             channels,
             _on_drop: socket.clone().drop_guard(),
@@ -40,33 +49,122 @@ impl SshLink {
     }
 }
 
-impl Link for SshLink {
-    fn open(&self) -> BoxFuture<'_, Result<Channel, OpenError>> {
-        async {
-            match self.handle.channel_open_session().await {
-                Ok(channel) => {
-                    let inbox = self.channels.claim(channel.id());
-                    // The callbacks deliver what the peer sends. Without a reader russh's own
-                    // queue fails at once instead of filling up and stopping the whole session.
-                    let (_reader, writer) = channel.split();
-                    let handle = self.handle.clone();
-                    let wire = Arc::new(SshWire {
-                        writer,
-                        handle,
-                        inbox: inbox.clone(),
-                    });
-                    Ok(Channel { wire, inbox })
-                }
-                Err(russh::Error::ChannelOpenFailure(reason)) => Err(OpenError::Refused(format!(
+impl SshLink {
+    fn opened(
+        &self,
+        result: Result<russh::Channel<client::Msg>, russh::Error>,
+    ) -> Result<Channel, OpenError> {
+        match result {
+            Ok(channel) => {
+                let handle = Some(self.handle.clone());
+                Ok(SshWire::open(
+                    channel,
+                    handle,
+                    &self.channels,
+                    self.passes_signals,
+                ))
+            }
+            Err(russh::Error::ChannelOpenFailure(reason)) => Err(OpenError::Refused {
+                code: reason.code(),
+                reason: format!(
                     "{}, reason {}",
                     reason.description().escape_debug(),
                     reason.code()
-                ))),
+                ),
+            }),
+            Err(error) => {
+                tracing::debug!(%error, "an open was lost with its connection");
+                Err(OpenError::Lost)
+            }
+        }
+    }
+}
+
+impl Link for SshLink {
+    fn open(&self) -> BoxFuture<'_, Result<Channel, OpenError>> {
+        async { self.opened(self.handle.channel_open_session().await) }.boxed()
+    }
+
+    fn connect<'a>(&'a self, to: &'a Address) -> BoxFuture<'a, Result<Channel, OpenError>> {
+        async move {
+            let handle = &self.handle;
+            self.opened(match to {
+                Address::Tcp { host, port } => {
+                    // The originator is for the server's log (RFC 4254, section 7.2).
+                    handle
+                        .channel_open_direct_tcpip(host, u32::from(*port), "127.0.0.1", 0)
+                        .await
+                }
+                Address::Unix(path) => {
+                    let path = path.to_string_lossy();
+                    handle.channel_open_direct_streamlocal(path).await
+                }
+            })
+        }
+        .boxed()
+    }
+
+    fn listen<'a>(
+        &'a self,
+        on: &'a Address,
+        listener: Listener,
+    ) -> BoxFuture<'a, Result<Address, ListenError>> {
+        async move {
+            let listener = Arc::new(listener);
+            // Registered before the request: what the server accepts may arrive with its answer.
+            self.channels.listen(on.clone(), listener.clone());
+            let answer = match on {
+                Address::Tcp { host, port } => {
+                    let answer = self.handle.tcpip_forward(host, u32::from(*port)).await;
+                    answer.map(|allocated| match u16::try_from(allocated) {
+                        Ok(allocated) if *port == 0 => (host.as_str(), allocated).into(),
+                        _ => on.clone(),
+                    })
+                }
+                Address::Unix(path) => {
+                    let path = path.to_string_lossy();
+                    let answer = self.handle.streamlocal_forward(path).await;
+                    answer.map(|()| on.clone())
+                }
+            };
+            match answer {
+                Ok(address) => {
+                    if address != *on {
+                        self.channels.listen(address.clone(), listener);
+                        self.channels.unlisten(on);
+                    }
+                    Ok(address)
+                }
                 Err(error) => {
-                    tracing::debug!(%error, "an open was lost with its connection");
-                    Err(OpenError::Lost)
+                    self.channels.unlisten(on);
+                    Err(match error {
+                        russh::Error::RequestDenied => ListenError::Denied,
+                        _ => ListenError::Lost,
+                    })
                 }
             }
+        }
+        .boxed()
+    }
+
+    fn unlisten<'a>(&'a self, on: &'a Address) -> BoxFuture<'a, ()> {
+        async move {
+            let answer = match on {
+                Address::Tcp { host, port } => {
+                    self.handle
+                        .cancel_tcpip_forward(host, u32::from(*port))
+                        .await
+                }
+                Address::Unix(path) => {
+                    let path = path.to_string_lossy();
+                    self.handle.cancel_streamlocal_forward(path).await
+                }
+            };
+            if let Err(error) = answer {
+                tracing::debug!(%on, %error, "the server did not stop listening");
+            }
+            // What it accepted before it stopped still had somebody to go to.
+            self.channels.unlisten(on);
         }
         .boxed()
     }
@@ -101,7 +199,7 @@ impl Link for SshLink {
     }
 
     fn sessions_at_most(&self) -> Option<u32> {
-        self.channels.sessions_at_most()
+        self.channels.server().sessions_at_most()
     }
 
     fn lifeline(&self) -> &Lifeline {
@@ -109,10 +207,43 @@ impl Link for SshLink {
     }
 }
 
-struct SshWire {
+pub(super) struct SshWire {
     writer: ChannelWriteHalf<client::Msg>,
-    handle: Arc<client::Handle<Client>>,
+    /// Of a channel that a request may begin on.
+    handle: Option<Arc<client::Handle<Client>>>,
+    channels: Arc<Channels>,
     inbox: Arc<Inbox>,
+    passes_signals: bool,
+}
+
+impl SshWire {
+    fn open(
+        channel: russh::Channel<client::Msg>,
+        handle: Option<Arc<client::Handle<Client>>>,
+        channels: &Arc<Channels>,
+        passes_signals: bool,
+    ) -> Channel {
+        let inbox = channels.claim(channel.id());
+        // The callbacks deliver what the peer sends. Without a reader russh's own queue fails at
+        // once instead of filling up and stopping the whole session.
+        let (_reader, writer) = channel.split();
+        let wire = Arc::new(Self {
+            writer,
+            handle,
+            channels: channels.clone(),
+            inbox: inbox.clone(),
+            passes_signals,
+        });
+        Channel { wire, inbox }
+    }
+
+    /// A channel that the server has opened, and that has not been answered.
+    pub(super) fn incoming(
+        channel: russh::Channel<client::Msg>,
+        channels: &Arc<Channels>,
+    ) -> Channel {
+        Self::open(channel, None, channels, false)
+    }
 }
 
 /// Rides in russh's queue directly before an exec request, as data for a channel that does not
@@ -143,16 +274,47 @@ fn no_channel() -> Option<ChannelId> {
 }
 
 impl Wire for SshWire {
-    fn exec(&self, line: Vec<u8>) -> BoxFuture<'_, Result<(), Gone>> {
+    fn start(&self, request: Request) -> BoxFuture<'_, Result<(), Gone>> {
         async {
-            if let Some(nowhere) = no_channel() {
+            if let (Some(handle), Some(nowhere)) = (&self.handle, no_channel()) {
                 let scout = Bytes::from_owner(Scout {
                     inbox: self.inbox.clone(),
                     round: self.inbox.round(),
                 });
-                self.handle.data(nowhere, scout).await.map_err(|_| Gone)?;
+                handle.data(nowhere, scout).await.map_err(|_| Gone)?;
             }
-            self.writer.exec(true, line).await.map_err(gone)
+            match request {
+                Request::Exec(line) => self.writer.exec(true, line).await,
+                Request::Subsystem(name) => self.writer.request_subsystem(true, name).await,
+            }
+            .map_err(gone)
+        }
+        .boxed()
+    }
+
+    fn env(&self, name: String, value: String, reply: bool) -> BoxFuture<'_, Result<(), Gone>> {
+        async move { self.writer.set_env(reply, name, value).await.map_err(gone) }.boxed()
+    }
+
+    fn pty<'a>(&'a self, pty: &'a Pty) -> BoxFuture<'a, Result<(), Gone>> {
+        async move {
+            let modes: Vec<_> = (pty.modes.iter())
+                .filter_map(|(number, value)| Some((russh::Pty::from_u8(*number)?, *value)))
+                .collect();
+            self.writer
+                .request_pty(true, &pty.term, pty.columns, pty.rows, 0, 0, &modes)
+                .await
+                .map_err(gone)
+        }
+        .boxed()
+    }
+
+    fn resize(&self, columns: u32, rows: u32) -> BoxFuture<'_, Result<(), Gone>> {
+        async move {
+            self.writer
+                .window_change(columns, rows, 0, 0)
+                .await
+                .map_err(gone)
         }
         .boxed()
     }
@@ -161,18 +323,46 @@ impl Wire for SshWire {
         async { self.writer.data_bytes(data).await.map_err(gone) }.boxed()
     }
 
+    fn writer(&self) -> Writer {
+        Box::pin(self.writer.make_writer())
+    }
+
     fn eof(&self) -> BoxFuture<'_, Result<(), Gone>> {
         async { self.writer.eof().await.map_err(gone) }.boxed()
     }
 
-    fn signal(&self, name: &'static str) -> BoxFuture<'_, Result<(), Gone>> {
-        async move {
-            self.writer
-                .signal(Sig::Custom(name.into()))
-                .await
-                .map_err(gone)
+    fn signal(&self, name: String) -> BoxFuture<'_, Result<(), Gone>> {
+        async move { self.writer.signal(Sig::Custom(name)).await.map_err(gone) }.boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async {
+            // A connection that does not take this has ended, and says so to the inbox.
+            if self.writer.close().await.is_ok() {
+                self.channels.end_here(self.writer.id());
+            }
         }
         .boxed()
+    }
+
+    fn passes_signals(&self) -> bool {
+        self.passes_signals
+    }
+
+    fn env_names(&self) -> &EnvNames {
+        &self.channels.env_names
+    }
+}
+
+/// Refuses a terminal that cannot be asked for.
+pub(crate) fn check_pty(pty: &Pty) -> Result<(), Error> {
+    let unknown = |number: u8| number == 0 || russh::Pty::from_u8(number).is_none();
+    match pty.modes.iter().find(|(number, _)| unknown(*number)) {
+        None => Ok(()),
+        Some((number, _)) => Err(Error::InvalidInput {
+            what: "terminal mode",
+            reason: format!("RFC 4254, section 8 has no mode {number}"),
+        }),
     }
 }
 

@@ -1,20 +1,23 @@
-//! The socket under a connection, with a way to pull it away.
+//! The socket under a connection: with a way to pull it away, an ear for silence, and a valve.
 //!
 //! russh keeps a session's task and socket alive after its future has been dropped. Reading or
-//! writing this one fails once its token is cancelled, which ends that task, whatever it waits
-//! for.
+//! writing this one fails once its token is cancelled, or when the peer has been silent for too
+//! long, which ends that task, whatever it waits for.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::progress::Progress;
 use crate::error::Phase;
+use crate::valve::Valve;
 
 pub(super) struct Socket {
     tcp: TcpStream,
@@ -22,15 +25,34 @@ pub(super) struct Socket {
     progress: Arc<Progress>,
     /// Whether the dial still looks at what is said.
     listening: bool,
+    /// Nothing is read while it is shut.
+    valve: Option<Arc<Valve>>,
+    held_back: bool,
+    /// So long may the peer be silent. russh asks it for a sign of life well before that.
+    longest_silence: Duration,
+    last_heard: Instant,
+    silence: Pin<Box<Sleep>>,
 }
 
 impl Socket {
-    pub(super) fn new(tcp: TcpStream, kill: CancellationToken, progress: Arc<Progress>) -> Self {
+    pub(super) fn new(
+        tcp: TcpStream,
+        kill: CancellationToken,
+        progress: Arc<Progress>,
+        longest_silence: Duration,
+        valve: Option<Arc<Valve>>,
+    ) -> Self {
+        let now = Instant::now();
         Self {
             tcp,
             cancelled: Box::pin(kill.cancelled_owned()),
             progress,
             listening: true,
+            valve,
+            held_back: false,
+            longest_silence,
+            last_heard: now,
+            silence: Box::pin(tokio::time::sleep_until(now + longest_silence)),
         }
     }
 
@@ -43,6 +65,42 @@ impl Socket {
             Poll::Pending => Ok(()),
         }
     }
+
+    /// Fails when the peer has been silent for too long. The timer is set anew only when it has
+    /// run out, not with everything that is heard.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        // What we do not listen to is not silent.
+        while !self.held_back && self.silence.as_mut().poll(cx).is_ready() {
+            let dialling = self.progress.phase() < Phase::Channel;
+            if dialling {
+                // A dial has a deadline of its own, and sends no keepalives.
+                self.last_heard = Instant::now();
+            }
+            let until = self.last_heard + self.longest_silence;
+            if until <= Instant::now() {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("nothing was heard for {:?}", self.longest_silence),
+                ));
+            }
+            self.silence.as_mut().reset(until);
+        }
+        Ok(())
+    }
+
+    fn poll_valve(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if let Some(valve) = &self.valve {
+            if valve.poll_open(cx).is_pending() {
+                self.held_back = true;
+                return Poll::Pending;
+            }
+            if self.held_back {
+                self.held_back = false;
+                self.last_heard = Instant::now();
+            }
+        }
+        Poll::Ready(())
+    }
 }
 
 impl AsyncRead for Socket {
@@ -52,8 +110,14 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.poll_cancelled(cx)?;
+        ready!(self.poll_valve(cx));
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
+        let Poll::Ready(result) = Pin::new(&mut self.tcp).poll_read(cx, buf) else {
+            self.poll_silence(cx)?;
+            return Poll::Pending;
+        };
+        result?;
+        self.last_heard = Instant::now();
         if self.listening {
             self.progress
                 .heard(buf.filled().get(before..).unwrap_or_default());
@@ -70,7 +134,12 @@ impl AsyncWrite for Socket {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.poll_cancelled(cx)?;
-        match ready!(Pin::new(&mut self.tcp).poll_write(cx, buf)) {
+        let Poll::Ready(result) = Pin::new(&mut self.tcp).poll_write(cx, buf) else {
+            // The session reads nothing while it cannot write.
+            self.poll_silence(cx)?;
+            return Poll::Pending;
+        };
+        match result {
             // A server that turns us away says why and resets. Its words are still to be read,
             // and are worth more than "broken pipe".
             Err(_) if self.listening => Poll::Ready(Ok(buf.len())),

@@ -26,7 +26,7 @@ impl<W> Slots<W> {
     pub(super) fn leave_if_unused(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id)
             && connection.retiring
-            && connection.leased == 0
+            && connection.is_unused()
             && !connection.leaving
         {
             connection.leaving = true;

@@ -211,7 +211,8 @@ impl World {
     fn forsake(&mut self, pick: usize) {
         if !self.leased.is_empty() {
             let id = self.leased.swap_remove(pick % self.leased.len());
-            self.slots.forsaken(id, true, self.now);
+            let settled = pick % 2 == 0;
+            self.slots.closed_here(id, true, settled, self.now);
         }
     }
 

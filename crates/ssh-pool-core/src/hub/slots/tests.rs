@@ -9,6 +9,7 @@ pub(super) fn rules(connections: u32, sessions: u32) -> Rules {
     Rules {
         connections,
         sessions,
+        streams: 512,
         handshakes: 4,
         patience: Duration::from_millis(250),
         idle: Duration::from_secs(300),
@@ -391,7 +392,7 @@ fn a_locally_closed_channel_retires_its_connection() {
     let now = Instant::now();
     let mut slots = connected(rules(4, 10), 2, now);
     answer_opens(&mut slots, 10, now);
-    slots.forsaken(A, true, now);
+    slots.closed_here(A, true, false, now);
     assert_eq!(slots.live(), 0);
     slots.closed(A, true, now);
     assert!(slots.take_actions().contains(&Action::Disconnect(A)));

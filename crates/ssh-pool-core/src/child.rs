@@ -1,0 +1,414 @@
+//! A running remote command and its streams, as `std::process::Child`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::AsyncReadExt;
+
+use crate::command::Input;
+use crate::error::{CommandState, Error, Phase, Stream};
+use crate::hub::{Deadline, Hub};
+use crate::lanes::Lanes;
+use crate::output::{ExitStatus, Output};
+use crate::process::{self, Job, Judgement, Process};
+use crate::run;
+use crate::terminate::Sent;
+use crate::transport::Channel;
+
+mod streams;
+mod task;
+
+pub(crate) use streams::Source;
+pub use streams::{ChildStderr, ChildStdin, ChildStdout};
+use task::Task;
+
+/// What a child is started with.
+pub(crate) struct Spawn {
+    pub(crate) job: Job,
+    pub(crate) stdin: Input,
+    /// Whose output goes to this process's own.
+    pub(crate) inherited: Vec<Stream>,
+    pub(crate) piped: Vec<Stream>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) exit_grace: Option<Duration>,
+    /// Unread bytes of a shared stream.
+    pub(crate) stream_limit: usize,
+    /// Bytes that `wait_with_output` keeps.
+    pub(crate) output_limit: usize,
+    pub(crate) shared: bool,
+}
+
+/// A remote command that runs, and whose streams are the caller's. From
+/// [`Command::spawn`](crate::Command::spawn).
+///
+/// Dropped before the command has ended, it ends the remote process as [`kill`](Child::kill) does,
+/// in the background; unless [`Command::detach`](crate::Command::detach) says otherwise. A stream
+/// that was taken out of it does not keep the command alive.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Child {
+    /// Its standard input, if that is piped.
+    pub stdin: Option<ChildStdin>,
+    /// Its standard output, if that is piped.
+    pub stdout: Option<ChildStdout>,
+    /// Its standard error, if that is piped.
+    pub stderr: Option<ChildStderr>,
+    state: Running,
+}
+
+struct Running {
+    process: Process,
+    deadline: Option<Deadline>,
+    exit_grace: Option<Duration>,
+    stream_limit: usize,
+    output_limit: usize,
+    /// Feeds stdin, and watches deadline and overruns.
+    _helpers: Vec<Task>,
+    /// Copies output to this process's own.
+    copies: Vec<Task>,
+    ended: Option<Result<ExitStatus, Error>>,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running")
+            .field("host", self.process.hub().name())
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Starts a command, and waits until the server has accepted it.
+pub(crate) async fn spawn(
+    lanes: &Arc<Lanes>,
+    hub: &Arc<Hub>,
+    spawn: Spawn,
+) -> Result<Child, Error> {
+    let overall = spawn.timeout.map(Deadline::after);
+    let acquire = hub.acquire_deadline(overall);
+    loop {
+        let process = process::start(lanes, hub, &spawn.job, acquire).await?;
+        let inbox = &process.channel().inbox;
+        if tokio::time::timeout_at(acquire.at.into(), inbox.answered())
+            .await
+            .is_err()
+        {
+            return Err(Error::Timeout {
+                target: hub.name().clone(),
+                phase: Phase::Exec,
+                after: acquire.after,
+                state: process.terminate().await,
+                source: None,
+            });
+        }
+        if inbox.transcript().accepted == Some(true) {
+            return Ok(child(process, spawn, overall));
+        }
+        match process.judge(spawn.stream_limit).await {
+            Judgement::NeverStarted => tracing::debug!("the channel closed before exec: again"),
+            Judgement::Failed(error) => return Err(error),
+            // It has ended before it was accepted, with a status: no server does that.
+            Judgement::Done(_) => {
+                return Err(Error::ClosedWithoutStatus {
+                    target: hub.name().clone(),
+                });
+            }
+        }
+    }
+}
+
+fn child(process: Process, spawn: Spawn, deadline: Option<Deadline>) -> Child {
+    let hub = process.hub().clone();
+    let channel = process.channel().clone();
+    let source = Source {
+        inbox: channel.inbox.clone(),
+        target: hub.name().clone(),
+        limit: spawn.stream_limit,
+    };
+    let writer = || ChildStdin::new(channel.clone(), source.clone(), hub.runtime().clone());
+    let mut helpers = Vec::new();
+    let mut stdin = None;
+    match spawn.stdin {
+        Input::Piped => stdin = Some(writer()),
+        Input::Bytes(bytes) => helpers.push(feed(&hub, channel.clone(), bytes)),
+        Input::Inherit => helpers.push(task::copy_in(hub.runtime(), writer())),
+    }
+    let piped = |stream| spawn.piped.contains(&stream).then(|| source.clone());
+    let copies = (spawn.inherited.iter())
+        .map(|stream| task::copy_out(hub.runtime(), source.clone(), *stream))
+        .collect();
+    if deadline.is_some() || spawn.shared {
+        helpers.push(watch(&process, deadline));
+    }
+    Child {
+        stdin,
+        stdout: piped(Stream::Stdout).map(ChildStdout::new),
+        stderr: piped(Stream::Stderr).map(ChildStderr::new),
+        state: Running {
+            process,
+            deadline,
+            exit_grace: spawn.exit_grace,
+            stream_limit: spawn.stream_limit,
+            output_limit: spawn.output_limit,
+            _helpers: helpers,
+            copies,
+            ended: None,
+        },
+    }
+}
+
+/// Sends all of stdin, then EOF. Cut off with its child it sends no EOF.
+fn feed(hub: &Hub, channel: Channel, bytes: Bytes) -> Task {
+    Task::spawn(hub.runtime(), async move {
+        let Channel { wire, inbox } = channel;
+        let feed = async {
+            if bytes.is_empty() || wire.send(bytes).await.is_ok() {
+                // A connection that does not take it has ended, and the channel with it.
+                wire.eof().await.ok();
+            }
+        };
+        tokio::select! {
+            () = feed => {}
+            () = inbox.ended() => {}
+        }
+    })
+}
+
+/// Ends the process when its time is up, or when more came than a shared connection may keep.
+fn watch(process: &Process, deadline: Option<Deadline>) -> Task {
+    let remote = process.remote();
+    let inbox = process.channel().inbox.clone();
+    let runtime = process.hub().runtime().clone();
+    Task::spawn(&runtime.clone(), async move {
+        let due = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline.at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = due => {}
+            () = inbox.finished() => {}
+        }
+        if !inbox.has_ended() {
+            // The child may go while this is under way.
+            runtime.spawn(async move { remote.terminate().await });
+        }
+    })
+}
+
+impl Child {
+    /// Closes stdin and waits until the command has ended.
+    ///
+    /// It ends when the server closes its channel, which is when nobody holds its output open any
+    /// more; see [`Command::exit_grace`](crate::Command::exit_grace). As with `std::process`, a
+    /// command that fills a piped stream which nobody reads does not end: read it, drop it, or
+    /// use [`wait_with_output`](Child::wait_with_output).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ConnectionLost`] and [`Error::ClosedWithoutStatus`] when the outcome is unknown,
+    /// [`Error::Timeout`] when the command's time was up, [`Error::OutputLimit`] when a shared
+    /// stream was read too slowly.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe, but stdin is closed. It may be called again, and gives the same answer.
+    pub async fn wait(&mut self) -> Result<ExitStatus, Error> {
+        drop(self.stdin.take());
+        self.state.wait().await
+    }
+
+    /// Closes stdin, reads both streams to their end, and waits until the command has ended.
+    ///
+    /// # Errors
+    ///
+    /// As for [`wait`](Child::wait), and [`Error::OutputLimit`] past `Limits::output_bytes` a
+    /// stream, which ends the command.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the child, which ends the command.
+    pub async fn wait_with_output(mut self) -> Result<Output, Error> {
+        drop(self.stdin.take());
+        let limit = self.state.output_limit;
+        let target = self.state.process.hub().name().clone();
+        let stdout = collect(self.stdout.take(), limit);
+        let stderr = collect(self.stderr.take(), limit);
+        let over = |stream| Error::OutputLimit {
+            target: target.clone(),
+            stream,
+            limit,
+        };
+        // With a grace the command may end before its streams do.
+        let ((stdout, stderr), status) = match self.state.exit_grace {
+            None => {
+                let streams = tokio::try_join!(
+                    async { stdout.await.ok_or_else(|| over(Stream::Stdout)) },
+                    async { stderr.await.ok_or_else(|| over(Stream::Stderr)) },
+                )?;
+                (streams, self.state.wait().await?)
+            }
+            Some(_) => {
+                let mut streams = (Vec::new(), Vec::new());
+                let status = {
+                    let wait = self.state.wait();
+                    tokio::pin!(wait);
+                    let both = async { tokio::join!(stdout, stderr) };
+                    tokio::select! {
+                        status = &mut wait => status?,
+                        (stdout, stderr) = both => {
+                            streams = (
+                                stdout.ok_or_else(|| over(Stream::Stdout))?,
+                                stderr.ok_or_else(|| over(Stream::Stderr))?,
+                            );
+                            wait.await?
+                        }
+                    }
+                };
+                (streams, status)
+            }
+        };
+        Ok(Output {
+            status,
+            stdout,
+            stderr,
+        })
+    }
+
+    /// Sends a signal to the process group of the command, by its name in RFC 4254, section 6.10,
+    /// with or without `SIG`: `"HUP"`, `"SIGUSR1"`.
+    ///
+    /// SSH has no reply to a signal, so `Ok` says that the server has been asked. OpenSSH ignores
+    /// it for forced commands; where it ignores it for the user (see
+    /// [`Command`](crate::Command#cancelling)), an errand of the pool's own delivers it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidInput`] for what is no name of a signal. A command that has ended is none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, the signal may or may not have been sent.
+    pub async fn signal(&self, name: &str) -> Result<(), Error> {
+        let short = name.strip_prefix("SIG").unwrap_or(name);
+        if short.is_empty()
+            || !short
+                .bytes()
+                .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+        {
+            return Err(Error::InvalidInput {
+                what: "signal",
+                reason: format!("\"{}\" is not a name like TERM", name.escape_debug()),
+            });
+        }
+        let sent = self.state.process.remote().signal(short).await;
+        if sent == Sent::Impossible {
+            tracing::warn!(host = %self.state.process.hub().name(), "no way to signal a command");
+        }
+        Ok(())
+    }
+
+    /// Ends the command: `SIGTERM` to its process group, `SIGKILL` after `Timeouts::kill_grace`,
+    /// and if the server has not closed the channel a second later, it is closed from this end.
+    /// Output that has not arrived yet is lost.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotKilled`] when the server has not said that the command has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe; call it again, or drop the child, to go on.
+    pub async fn kill(&mut self) -> Result<(), Error> {
+        let Running { process, .. } = &self.state;
+        match process.remote().terminate().await {
+            CommandState::Killed => Ok(()),
+            _ => Err(Error::NotKilled {
+                target: process.hub().name().clone(),
+                after: process.hub().kill_grace(),
+            }),
+        }
+    }
+
+    /// The terminal of the command has another size now (RFC 4254, section 6.7). Without a
+    /// terminal the server ignores it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, it may or may not have been sent.
+    pub async fn resize(&self, columns: u32, rows: u32) {
+        let wire = &self.state.process.channel().wire;
+        if wire.resize(columns, rows).await.is_err() {
+            tracing::debug!("resized a terminal whose connection has gone");
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // No EOF on the way: what reads its program from stdin would run what it has so far.
+        if let Some(stdin) = &mut self.stdin
+            && !self.state.process.is_detached()
+        {
+            stdin.give_up();
+        }
+    }
+}
+
+impl Running {
+    async fn wait(&mut self) -> Result<ExitStatus, Error> {
+        if let Some(ended) = &self.ended {
+            return ended.clone();
+        }
+        let inbox = self.process.channel().inbox.clone();
+        match self.exit_grace {
+            None => inbox.ended().await,
+            Some(grace) => {
+                inbox.exited().await;
+                if tokio::time::timeout(grace, inbox.ended()).await.is_err() {
+                    tracing::debug!("the command has ended, and its output is still held open");
+                }
+            }
+        }
+        for copy in &mut self.copies {
+            copy.done().await;
+        }
+        let hub = self.process.hub();
+        let late = self.deadline.filter(|deadline| deadline.is_over());
+        let ended = match (self.process.judge(self.stream_limit).await, late) {
+            (Judgement::Done(status), None) => Ok(status),
+            (Judgement::Done(_), Some(deadline)) => {
+                Err(run::timed_out(hub, deadline.after, CommandState::Killed))
+            }
+            (Judgement::Failed(Error::ClosedWithoutStatus { .. }), Some(deadline)) => {
+                Err(run::timed_out(hub, deadline.after, CommandState::Unknown))
+            }
+            (Judgement::Failed(error), _) => Err(error),
+            (Judgement::NeverStarted, _) => Err(Error::ClosedWithoutStatus {
+                target: hub.name().clone(),
+            }),
+        };
+        self.process.set_over();
+        self.ended = Some(ended.clone());
+        ended
+    }
+}
+
+/// Reads to the end, up to a limit. A stream that is cut off has its reason in the child's end.
+async fn collect<R: tokio::io::AsyncRead + Unpin>(
+    stream: Option<R>,
+    limit: usize,
+) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let Some(stream) = stream else {
+        return Some(bytes);
+    };
+    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    if let Err(error) = stream.take(most).read_to_end(&mut bytes).await {
+        tracing::debug!(%error, "a stream was cut off");
+    }
+    (bytes.len() <= limit).then_some(bytes)
+}

@@ -1,0 +1,114 @@
+//! What a command's three streams are connected to.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+/// What a stream of a command is connected to, as `std::process::Stdio`; and, for its input, bytes.
+///
+/// `Debug` shows how many bytes there are, not what they are: they may be a secret.
+#[derive(Clone)]
+pub struct Stdio(pub(super) Kind);
+
+#[derive(Clone)]
+pub(super) enum Kind {
+    Null,
+    Piped,
+    Inherit,
+    Bytes(Bytes),
+}
+
+impl fmt::Debug for Stdio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Null => write!(f, "Stdio(null)"),
+            Kind::Piped => write!(f, "Stdio(piped)"),
+            Kind::Inherit => write!(f, "Stdio(inherit)"),
+            Kind::Bytes(bytes) => write!(f, "Stdio({} bytes)", bytes.len()),
+        }
+    }
+}
+
+impl Stdio {
+    /// Nothing: input ends at once, output is thrown away.
+    #[must_use]
+    pub fn null() -> Self {
+        Self(Kind::Null)
+    }
+
+    /// A stream in the [`Child`](crate::Child) of [`Command::spawn`](crate::Command::spawn).
+    #[must_use]
+    pub fn piped() -> Self {
+        Self(Kind::Piped)
+    }
+
+    /// This process's own stream, copied: for [`Command::spawn`](crate::Command::spawn).
+    #[must_use]
+    pub fn inherit() -> Self {
+        Self(Kind::Inherit)
+    }
+
+    fn bytes(bytes: impl Into<Bytes>) -> Self {
+        Self(Kind::Bytes(bytes.into()))
+    }
+}
+
+impl From<Vec<u8>> for Stdio {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::bytes(bytes)
+    }
+}
+
+impl From<String> for Stdio {
+    fn from(text: String) -> Self {
+        Self::bytes(text)
+    }
+}
+
+impl From<&[u8]> for Stdio {
+    fn from(bytes: &[u8]) -> Self {
+        Self::bytes(Bytes::copy_from_slice(bytes))
+    }
+}
+
+impl<const N: usize> From<&[u8; N]> for Stdio {
+    fn from(bytes: &[u8; N]) -> Self {
+        bytes.as_slice().into()
+    }
+}
+
+impl From<&Vec<u8>> for Stdio {
+    fn from(bytes: &Vec<u8>) -> Self {
+        bytes.as_slice().into()
+    }
+}
+
+impl From<&String> for Stdio {
+    fn from(text: &String) -> Self {
+        text.as_str().into()
+    }
+}
+
+impl From<&str> for Stdio {
+    fn from(text: &str) -> Self {
+        text.as_bytes().into()
+    }
+}
+
+/// What feeds a command.
+pub(crate) enum Input {
+    Bytes(Bytes),
+    Piped,
+    Inherit,
+}
+
+impl From<Stdio> for Input {
+    fn from(stdio: Stdio) -> Self {
+        match stdio.0 {
+            Kind::Null => Self::Bytes(Bytes::new()),
+            Kind::Piped => Self::Piped,
+            Kind::Inherit => Self::Inherit,
+            Kind::Bytes(bytes) => Self::Bytes(bytes),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What can be wrong with a host key.
+
+use std::path::PathBuf;
+
+use super::display_list;
+
+/// Why a host key is not trusted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostKeyProblem {
+    /// No line matches the host.
+    #[error(
+        "the host key is unknown ({algorithm} {fingerprint}, looked in {}); verify the \
+         fingerprint out of band, then add the key, which ssh-keyscan prints",
+        display_list(searched)
+    )]
+    Unknown {
+        /// The key's algorithm, such as `ssh-ed25519`.
+        algorithm: String,
+        /// The key's SHA-256 fingerprint.
+        fingerprint: String,
+        /// The files that were searched.
+        searched: Vec<String>,
+    },
+    /// Lines match the host, none of them this key.
+    #[error(
+        "THE HOST KEY HAS CHANGED: expected {}, got {algorithm} {fingerprint}; someone may be in \
+         between, or the server was reinstalled: find out which before you trust the new key",
+        display_list(expected)
+    )]
+    Changed {
+        /// The offered key's algorithm.
+        algorithm: String,
+        /// The offered key's SHA-256 fingerprint.
+        fingerprint: String,
+        /// Fingerprints that were expected, each with its `file:line`.
+        expected: Vec<String>,
+    },
+    /// A `@revoked` line lists this key.
+    #[error("the host key {fingerprint} is revoked ({location}); do not connect")]
+    Revoked {
+        /// The key's SHA-256 fingerprint.
+        fingerprint: String,
+        /// The `file:line` that revokes it.
+        location: String,
+    },
+    /// A known_hosts file exists and cannot be read. What it would have said is not known, so
+    /// nothing is trusted.
+    #[error("cannot read {}: {reason}; it may revoke keys, so none is trusted", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's words.
+        reason: String,
+    },
+    /// The accepted key could not be stored, so it was not accepted.
+    #[error(
+        "cannot store the new host key {fingerprint} in {}: {reason}; it is not trusted until it \
+         can be stored",
+        path.display()
+    )]
+    NotStored {
+        /// The key's SHA-256 fingerprint.
+        fingerprint: String,
+        /// The file.
+        path: PathBuf,
+        /// The operating system's words.
+        reason: String,
+    },
+}

@@ -1,0 +1,68 @@
+//! How far a command had come.
+
+use std::fmt;
+
+/// Where on its way a command was when it failed.
+///
+/// Roughly in the order in which a command meets them. Whether it may have run is not a question of
+/// order: ask [`Error::command_state`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Checking what the caller passed in.
+    Input,
+    /// Waiting for a free session channel.
+    Queue,
+    /// Looking the host name up.
+    Resolve,
+    /// Connecting TCP.
+    Connect,
+    /// Waiting for the server's identification line (RFC 4253, section 4.2).
+    Banner,
+    /// Key exchange (RFC 4253, section 7).
+    KeyExchange,
+    /// Checking the server's host key.
+    HostKey,
+    /// Authenticating (RFC 4252).
+    Auth,
+    /// Opening a session channel (RFC 4254, section 6.1).
+    Channel,
+    /// The exec request has been sent, its reply has not been seen (RFC 4254, section 6.5).
+    Exec,
+    /// The server accepted the command.
+    Running,
+    /// The pool is closed.
+    Closed,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Input => "input",
+            Phase::Queue => "queue",
+            Phase::Resolve => "resolve",
+            Phase::Connect => "connect",
+            Phase::Banner => "banner",
+            Phase::KeyExchange => "key exchange",
+            Phase::HostKey => "host key",
+            Phase::Auth => "authentication",
+            Phase::Channel => "channel",
+            Phase::Exec => "exec",
+            Phase::Running => "running",
+            Phase::Closed => "closed",
+        })
+    }
+}
+
+/// What is known about the remote command after an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CommandState {
+    /// The command did not start: it was never sent, or the server refused to execute it. Running
+    /// it again cannot run it twice.
+    NotStarted,
+    /// The command line was sent. It may have run, in whole or in part, or not at all.
+    Unknown,
+    /// The command ran, was ended by the pool, and the server has said that it has ended. What it
+    /// did before that is done.
+    Killed,
+}

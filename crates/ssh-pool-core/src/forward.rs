@@ -1,0 +1,278 @@
+//! Port forwarding: sockets on one side, streams through the server on the other.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::address::Address;
+use crate::error::{Cause, Error, Phase};
+use crate::hub::{Berth, Deadline, Hub, Lane};
+use crate::inbox::Sink;
+use crate::lanes::Lanes;
+use crate::limits::Limits;
+use crate::stream::{ChannelStream, Connect};
+use crate::transport::{Incoming, ListenError};
+
+/// A forwarded port or socket. Dropped, it listens no more, and its streams are cut.
+///
+/// From [`Host::forward_local`](crate::Host::forward_local) and
+/// [`Host::forward_remote`](crate::Host::forward_remote).
+#[must_use = "dropped, it listens no more"]
+pub struct Forward {
+    address: Address,
+    target: Arc<str>,
+    /// Of a remote one: what it stands on.
+    berth: Option<Arc<Berth>>,
+    _stop: DropGuard,
+}
+
+impl fmt::Debug for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forward")
+            .field("host", &self.target)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Forward {
+    /// Where it listens: with the port that was allocated, if port 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Waits until the connection under a remote forward is lost, and with it the forward. A local
+    /// one connects anew for each stream, so for it this never ends. Cancel safe.
+    pub async fn lost(&self) -> Error {
+        let Some(berth) = &self.berth else {
+            return std::future::pending().await;
+        };
+        let lifeline = berth.link().lifeline();
+        lifeline.ended().await;
+        Error::ConnectionLost {
+            target: self.target.clone(),
+            phase: Phase::Running,
+            source: (lifeline.cause()).unwrap_or_else(|| Cause::new("the connection ended")),
+        }
+    }
+}
+
+/// A socket on this machine.
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
+
+enum Listener {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix(tokio::net::UnixListener, Address),
+}
+
+impl Listener {
+    async fn bind(on: &Address) -> io::Result<Self> {
+        match on {
+            Address::Tcp { host, port } => {
+                // ssh's -L listens on loopback if no address is given.
+                let host = if host.is_empty() { "localhost" } else { host };
+                Ok(Self::Tcp(TcpListener::bind((host, *port)).await?))
+            }
+            #[cfg(unix)]
+            Address::Unix(path) => Ok(Self::Unix(
+                tokio::net::UnixListener::bind(path)?,
+                on.clone(),
+            )),
+            #[cfg(not(unix))]
+            Address::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    fn address(&self) -> io::Result<Address> {
+        match self {
+            Self::Tcp(listener) => Ok(listener.local_addr()?.into()),
+            #[cfg(unix)]
+            Self::Unix(_, address) => Ok(address.clone()),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Box<dyn Socket>> {
+        match self {
+            Self::Tcp(listener) => {
+                let (tcp, _) = listener.accept().await?;
+                tcp.set_nodelay(true)?;
+                Ok(Box::new(tcp))
+            }
+            #[cfg(unix)]
+            Self::Unix(listener, _) => Ok(Box::new(listener.accept().await?.0)),
+        }
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Self::Unix(_, Address::Unix(path)) = self
+            && let Err(error) = std::fs::remove_file(&*path)
+        {
+            tracing::debug!(path = %path.display(), %error, "a socket file stays behind");
+        }
+    }
+}
+
+/// Connects to an address from this machine.
+async fn dial(to: &Address) -> io::Result<Box<dyn Socket>> {
+    match to {
+        Address::Tcp { host, port } => {
+            let tcp = TcpStream::connect((host.as_str(), *port)).await?;
+            tcp.set_nodelay(true)?;
+            Ok(Box::new(tcp))
+        }
+        #[cfg(unix)]
+        Address::Unix(path) => Ok(Box::new(tokio::net::UnixStream::connect(path).await?)),
+        #[cfg(not(unix))]
+        Address::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+/// Copies both ways until both have ended. Ending one way ends the other side's reading only.
+async fn join(mut local: Box<dyn Socket>, mut remote: ChannelStream) {
+    if let Err(error) = tokio::io::copy_bidirectional(&mut local, &mut remote).await {
+        tracing::debug!(%error, "a forwarded stream was cut off");
+    }
+}
+
+/// Listens on this machine; the server connects to `to`.
+pub(crate) async fn local(
+    lanes: Arc<Lanes>,
+    on: Address,
+    to: Address,
+    limits: &Limits,
+) -> Result<Forward, Error> {
+    on.validate()?;
+    to.validate()?;
+    let target = lanes.shared().name().clone();
+    let failed = |error| Error::Listen {
+        target: target.clone(),
+        on: on.clone(),
+        source: Cause::new(error),
+    };
+    let listener = Listener::bind(&on).await.map_err(failed)?;
+    let address = listener.address().map_err(failed)?;
+    let stop = CancellationToken::new();
+    let token = stop.clone();
+    let runtime = lanes.shared().runtime().clone();
+    let connect = Connect::address(lanes.clone(), to, limits.stream_bytes);
+    let streams = runtime.clone();
+    runtime.spawn(stop.clone().run_until_cancelled_owned(async move {
+        loop {
+            let local = match listener.accept().await {
+                Ok(local) => local,
+                Err(error) => {
+                    // Out of descriptors, or a client that has gone: neither ends the forward.
+                    tracing::warn!(%error, "a forwarded connection was not accepted");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let connect = connect.clone();
+            streams.spawn(token.clone().run_until_cancelled_owned(async move {
+                match connect.await {
+                    Ok(remote) => join(local, remote).await,
+                    Err(error) => tracing::warn!(%error, "a forwarded connection goes nowhere"),
+                }
+            }));
+        }
+    }));
+    Ok(Forward {
+        address,
+        target: lanes.shared().name().clone(),
+        berth: None,
+        _stop: stop.drop_guard(),
+    })
+}
+
+/// The server listens; we connect to `to`.
+pub(crate) async fn remote(
+    lanes: Arc<Lanes>,
+    on: Address,
+    to: Address,
+    limits: &Limits,
+) -> Result<Forward, Error> {
+    on.validate()?;
+    to.validate()?;
+    let hub = lanes.isolated().clone();
+    let deadline = hub.acquire_deadline(None);
+    let stop = CancellationToken::new();
+    let room = usize::try_from(limits.streams_per_connection).unwrap_or(Semaphore::MAX_PERMITS);
+    let room = Arc::new(Semaphore::new(room));
+    loop {
+        let berth = Arc::new(hub.berth(Lane::Isolated, deadline).await?);
+        let listener = {
+            let (hub, to, stop, room) = (hub.clone(), to.clone(), stop.clone(), room.clone());
+            Box::new(move |incoming| {
+                let work = answer(hub.clone(), to.clone(), room.clone(), incoming);
+                hub.runtime()
+                    .spawn(stop.clone().run_until_cancelled_owned(work));
+            })
+        };
+        match listen(&hub, berth.clone(), &on, listener, deadline).await? {
+            Some(address) => {
+                let (link, there) = (berth.clone(), address.clone());
+                let token = stop.clone();
+                hub.runtime().spawn(async move {
+                    token.cancelled().await;
+                    link.link().unlisten(&there).await;
+                });
+                return Ok(Forward {
+                    address,
+                    target: hub.name().clone(),
+                    berth: Some(berth),
+                    _stop: stop.drop_guard(),
+                });
+            }
+            None => continue, // that connection has ended
+        }
+    }
+}
+
+async fn listen(
+    hub: &Arc<Hub>,
+    berth: Arc<Berth>,
+    on: &Address,
+    listener: crate::transport::Listener,
+    deadline: Deadline,
+) -> Result<Option<Address>, Error> {
+    let asked = berth.link().listen(on, listener);
+    match tokio::time::timeout_at(deadline.at.into(), asked).await {
+        Ok(Ok(address)) => Ok(Some(address)),
+        Ok(Err(ListenError::Lost)) => Ok(None),
+        Ok(Err(ListenError::Denied)) => Err(Error::ForwardRefused {
+            target: hub.name().clone(),
+            on: on.clone(),
+        }),
+        Err(_) => Err(hub.overdue(deadline.after)),
+    }
+}
+
+/// Takes one connection that the server has accepted.
+async fn answer(hub: Arc<Hub>, to: Address, room: Arc<Semaphore>, incoming: Incoming) {
+    let Ok(_permit) = room.try_acquire() else {
+        tracing::warn!(host = %hub.name(), "too many forwarded connections: one is refused");
+        return incoming.reject.await;
+    };
+    match dial(&to).await {
+        Ok(local) => {
+            let channel = incoming.accept.await;
+            let remote = ChannelStream::incoming(channel, &hub, Sink::Read(None), 0);
+            join(local, remote).await;
+        }
+        Err(error) => {
+            tracing::debug!(%to, %error, "a forwarded connection goes nowhere");
+            incoming.reject.await;
+        }
+    }
+}

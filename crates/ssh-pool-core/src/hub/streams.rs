@@ -1,0 +1,89 @@
+//! Streams on a hub's connections: they are no sessions to the server, and keep their connection.
+
+use std::sync::Arc;
+
+use super::slots::ConnectionId;
+use super::{Deadline, Hub, Lane, Lease};
+use crate::error::Error;
+use crate::inbox::End;
+use crate::transport::Link;
+
+/// A stream's place on a connection. Dropped, it is free.
+pub(crate) struct Berth {
+    hub: Arc<Hub>,
+    link: Arc<dyn Link>,
+    id: ConnectionId,
+    /// On an isolated connection the stream takes the place of its one session, so that nobody
+    /// else does.
+    lease: Option<Lease>,
+    /// We closed its channel before the peer did.
+    closed_here: bool,
+}
+
+impl Hub {
+    /// A place for a stream, on a connection that may first have to be dialled. Cancel safe.
+    pub(crate) async fn berth(
+        self: &Arc<Self>,
+        lane: Lane,
+        deadline: Deadline,
+    ) -> Result<Berth, Error> {
+        if lane != Lane::Isolated
+            && let Some(berth) = self.board(|slots| slots.begin_stream())
+        {
+            return Ok(berth);
+        }
+        loop {
+            // Whoever gets a session has a connection.
+            let lease = self.checkout(deadline).await?;
+            let id = ConnectionId(lease.connection());
+            let berth = self.board(|slots| slots.begin_stream_on(id).then_some(id));
+            let Some(mut berth) = berth else {
+                continue; // it has ended, or is on its way out
+            };
+            if lane == Lane::Isolated {
+                berth.lease = Some(lease);
+            }
+            return Ok(berth);
+        }
+    }
+
+    fn board(
+        self: &Arc<Self>,
+        begin: impl FnOnce(&mut super::Slots<super::Waiter>) -> Option<ConnectionId>,
+    ) -> Option<Berth> {
+        self.transition(|books, now| {
+            let id = begin(&mut books.slots)?;
+            let Some(link) = books.links.get(&id).cloned() else {
+                books.slots.end_stream(id, false, now);
+                return None;
+            };
+            Some(Berth {
+                hub: self.clone(),
+                link,
+                id,
+                lease: None,
+                closed_here: false,
+            })
+        })
+    }
+}
+
+impl Berth {
+    pub(crate) fn link(&self) -> &Arc<dyn Link> {
+        &self.link
+    }
+
+    /// The stream's channel has ended.
+    pub(crate) fn leave(mut self, end: &End) {
+        self.closed_here = matches!(end, End::ClosedHere { .. });
+    }
+}
+
+impl Drop for Berth {
+    fn drop(&mut self) {
+        self.hub.transition(|books, now| {
+            books.slots.end_stream(self.id, self.closed_here, now);
+        });
+        drop(self.lease.take());
+    }
+}

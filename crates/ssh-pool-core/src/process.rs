@@ -1,0 +1,276 @@
+//! A remote command from its request to its end, whoever looks at it.
+
+use std::sync::Arc;
+
+use crate::error::{CommandState, Error, Phase};
+use crate::hub::{Deadline, Hub, Lease};
+use crate::inbox::{End, Sink, Transcript};
+use crate::lanes::Lanes;
+use crate::pty::Pty;
+use crate::quote;
+use crate::terminate::{self, Mark};
+use crate::transport::{Channel, Request};
+
+/// Everything about a command that matters on the wire, but its input.
+#[derive(Debug, Clone)]
+pub(crate) struct Job {
+    pub(crate) request: Request,
+    pub(crate) env: Vec<(String, Vec<u8>)>,
+    pub(crate) pty: Option<Pty>,
+    pub(crate) stdout: Sink,
+    pub(crate) stderr: Sink,
+    /// Whether the process lives on when nobody waits for it any more.
+    pub(crate) detached: bool,
+}
+
+/// How far our side of the channel has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    Nothing,
+    /// Something that changes the channel, and starts nothing.
+    Preparation,
+    Request,
+}
+
+/// A command on its way. Dropped before its channel has ended, it sees to it that the remote
+/// process ends too, and its slot counts as taken until the server gives it back.
+pub(crate) struct Process {
+    hub: Arc<Hub>,
+    lanes: Arc<Lanes>,
+    channel: Channel,
+    mark: Option<Mark>,
+    sent: Sent,
+    detached: bool,
+    /// Its end has been told, though its channel may still be open.
+    over: bool,
+}
+
+/// What the end of a channel says about its command.
+pub(crate) enum Judgement {
+    Done(crate::ExitStatus),
+    Failed(Error),
+    /// The channel ended before the request went out.
+    NeverStarted,
+}
+
+/// Sends the request on a channel that takes it. Until that has happened nothing has started, so
+/// a channel that fails is replaced.
+pub(crate) async fn start(
+    lanes: &Arc<Lanes>,
+    hub: &Arc<Hub>,
+    job: &Job,
+    deadline: Deadline,
+) -> Result<Process, Error> {
+    loop {
+        let queue = tracing::debug_span!("ssh_pool.queue", host = %hub.name());
+        let lease: Lease = tracing::Instrument::instrument(hub.checkout(deadline), queue).await?;
+        tracing::Span::current().record("connection", lease.connection());
+        let Some(channel) = lease.begin(job.stdout, job.stderr) else {
+            continue;
+        };
+        let mut process = Process {
+            hub: hub.clone(),
+            lanes: lanes.clone(),
+            mark: Mark::needed(&*channel.wire, job),
+            channel,
+            sent: Sent::Nothing,
+            detached: job.detached,
+            over: false,
+        };
+        let prepared = tokio::time::timeout_at(deadline.at.into(), process.prepare(job)).await;
+        let request = match prepared {
+            Ok(Ok(Some(request))) => request,
+            Ok(Ok(None)) => continue, // the channel has ended
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(hub.overdue(deadline.after)),
+        };
+        if process.channel.wire.start(request).await.is_ok() {
+            process.sent = Sent::Request;
+            return Ok(process);
+        }
+        // Not taken by the connection, so not on the wire: it is dying.
+    }
+}
+
+impl Process {
+    /// Everything that goes before the request. `None`: the channel has ended.
+    async fn prepare(&mut self, job: &Job) -> Result<Option<Request>, Error> {
+        let Channel { wire, inbox } = self.channel.clone();
+        let names = wire.env_names();
+        let as_text = |value: &[u8]| String::from_utf8(value.to_vec()).ok();
+        // What the server takes is asked once a connection; that costs a round trip.
+        let asked: Vec<_> = (job.env.iter())
+            .filter(|(name, _)| names.taken(name).is_none())
+            .filter_map(|(name, value)| Some((name, as_text(value)?)))
+            .collect();
+        let replies = asked.len() + usize::from(job.pty.is_some());
+        if replies > 0 {
+            self.sent = Sent::Preparation;
+            inbox.expect(replies);
+            for (name, value) in &asked {
+                let sent = wire.env((*name).clone(), value.clone(), true).await;
+                if sent.is_err() {
+                    return Ok(None);
+                }
+            }
+            if let Some(pty) = &job.pty
+                && wire.pty(pty).await.is_err()
+            {
+                return Ok(None);
+            }
+            let answers = inbox.answers().await;
+            if answers.len() < replies {
+                return Ok(None);
+            }
+            for ((name, _), taken) in asked.iter().zip(&answers) {
+                names.learn(name, *taken);
+            }
+            if job.pty.is_some() && answers.last() == Some(&false) {
+                return Err(Error::PtyRefused {
+                    target: self.hub.name().clone(),
+                });
+            }
+        }
+        let mut exports = Vec::new();
+        for (name, value) in &job.env {
+            match as_text(value).filter(|_| names.taken(name) == Some(true)) {
+                // Sent when it was asked for.
+                Some(_) if asked.iter().any(|(other, _)| *other == name) => {}
+                Some(text) => {
+                    self.sent = Sent::Preparation;
+                    if wire.env(name.clone(), text, false).await.is_err() {
+                        return Ok(None);
+                    }
+                }
+                None => quote::push_env(&mut exports, name, value)?,
+            }
+        }
+        Ok(Some(match &job.request {
+            Request::Exec(line) => {
+                let mut whole = Vec::new();
+                if let Some(mark) = &self.mark {
+                    mark.push_to(&mut whole);
+                }
+                whole.extend_from_slice(&exports);
+                whole.extend_from_slice(line);
+                Request::Exec(whole)
+            }
+            subsystem @ Request::Subsystem(_) => subsystem.clone(),
+        }))
+    }
+
+    pub(crate) fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// What is needed to end it, apart from it.
+    pub(crate) fn remote(&self) -> terminate::Remote {
+        terminate::Remote {
+            lanes: self.lanes.clone(),
+            channel: self.channel.clone(),
+            mark: self.mark.clone(),
+            grace: self.hub.kill_grace(),
+        }
+    }
+
+    /// Ends the remote process, and says what is known about its end.
+    pub(crate) async fn terminate(&self) -> CommandState {
+        if self.detached {
+            return CommandState::Unknown;
+        }
+        self.remote().terminate().await
+    }
+
+    pub(crate) fn is_detached(&self) -> bool {
+        self.detached
+    }
+
+    /// Its end is known: what is left of its channel is of no interest.
+    pub(crate) fn set_over(&mut self) {
+        self.over = true;
+    }
+
+    /// What the end of the channel means. `limit` is the cap on output that holds.
+    pub(crate) async fn judge(&self, limit: usize) -> Judgement {
+        let inbox = &self.channel.inbox;
+        if inbox.has_ended() {
+            // The answer to a request proves that it was sent; without one, ask the transport.
+            inbox.exec_settled().await;
+        }
+        judge(&self.hub, inbox.transcript(), limit)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let Channel { wire, inbox } = &self.channel;
+        if inbox.has_ended() {
+            return;
+        }
+        match self.sent {
+            Sent::Nothing => inbox.take_back(),
+            Sent::Request if self.detached && !self.over => inbox.stop(),
+            Sent::Request if !self.over => {
+                let remote = self.remote();
+                self.hub.runtime().spawn(async move {
+                    remote.terminate().await;
+                });
+            }
+            // Nothing runs here that anybody would miss.
+            Sent::Preparation | Sent::Request => {
+                inbox.stop();
+                let wire = wire.clone();
+                self.hub.runtime().spawn(async move { wire.close().await });
+            }
+        }
+    }
+}
+
+fn judge(hub: &Hub, transcript: Transcript, limit: usize) -> Judgement {
+    let target = hub.name().clone();
+    let Transcript {
+        sent,
+        accepted,
+        eof,
+        exit,
+        overrun,
+        end,
+    } = transcript;
+    if let Some(stream) = overrun {
+        return Judgement::Failed(Error::OutputLimit {
+            target,
+            stream,
+            limit,
+        });
+    }
+    if accepted == Some(false) {
+        return Judgement::Failed(Error::ExecRefused { target });
+    }
+    if end.is_some() && !sent && accepted.is_none() && exit.is_none() {
+        return Judgement::NeverStarted;
+    }
+    match (exit, end) {
+        (Some(status), None | Some(End::Closed | End::ClosedHere { .. })) => {
+            Judgement::Done(status)
+        }
+        // The status and all output were there; only the goodbye was lost.
+        (Some(status), Some(End::Lost(_))) if eof => Judgement::Done(status),
+        (_, Some(End::Lost(source))) => {
+            let phase = if accepted.is_some() {
+                Phase::Running
+            } else {
+                Phase::Exec
+            };
+            Judgement::Failed(Error::ConnectionLost {
+                target,
+                phase,
+                source,
+            })
+        }
+        _ => Judgement::Failed(Error::ClosedWithoutStatus { target }),
+    }
+}

@@ -1,0 +1,341 @@
+//! Streams through a server: to TCP ports, Unix sockets and subsystems.
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::address::Address;
+use crate::child::{ChildStdin, Source};
+use crate::error::{Error, Phase, Refusal, Stream};
+use crate::hub::{Berth, Deadline, Hub, Lane};
+use crate::inbox::Sink;
+use crate::lanes::Lanes;
+use crate::process::{self, Job, Judgement, Process};
+use crate::transport::{Channel, OpenError, Request};
+
+/// After a stream was dropped, the other side has this long to end it too.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// A stream through the server, to a TCP port, a Unix socket or a subsystem.
+///
+/// Reading ends with a clean end if the other side has ended it; a lost connection is an error
+/// whose inner error is [`Error::ConnectionLost`](crate::Error::ConnectionLost). Shutting it down
+/// says that no more will be written, and leaves reading as it is.
+///
+/// Dropped, it is shut down; the other side has 5 s to end it too before its channel is closed.
+pub struct ChannelStream {
+    source: Source,
+    writer: ChildStdin,
+    channel: Channel,
+    runtime: Handle,
+    /// Of a subsystem.
+    _process: Option<Process>,
+}
+
+impl fmt::Debug for ChannelStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelStream")
+            .field("host", &self.source.target)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ChannelStream {
+    fn new(channel: Channel, hub: &Hub, limit: usize, process: Option<Process>) -> Self {
+        let source = Source {
+            inbox: channel.inbox.clone(),
+            target: hub.name().clone(),
+            limit,
+        };
+        let runtime = hub.runtime().clone();
+        Self {
+            writer: ChildStdin::new(channel.clone(), source.clone(), runtime.clone()),
+            source,
+            channel,
+            runtime,
+            _process: process,
+        }
+    }
+
+    /// A stream that the server has opened, on a berth of its own.
+    pub(crate) fn incoming(channel: Channel, hub: &Hub, sink: Sink, limit: usize) -> Self {
+        channel.inbox.adopt(sink);
+        Self::new(channel, hub, limit, None)
+    }
+}
+
+impl AsyncRead for ChannelStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.source.poll_read(Stream::Stdout, cx, buf)
+    }
+}
+
+impl AsyncWrite for ChannelStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.writer).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_shutdown(cx)
+    }
+}
+
+impl Drop for ChannelStream {
+    fn drop(&mut self) {
+        let Channel { wire, inbox } = self.channel.clone();
+        if inbox.has_ended() {
+            return;
+        }
+        // The writer's own drop sends EOF.
+        inbox.stop();
+        self.runtime.spawn(async move {
+            if tokio::time::timeout(LINGER, inbox.ended()).await.is_err() {
+                wire.close().await;
+            }
+        });
+    }
+}
+
+/// Where a stream goes.
+#[derive(Debug, Clone)]
+enum To {
+    Address(Address),
+    Subsystem(String),
+}
+
+/// A stream that is to be opened: `.await` it.
+///
+/// By default it gets a connection of its own, where a reader that does not read holds up the
+/// other side of this stream and nobody else. See [`shared`](Connect::shared).
+#[must_use = "nothing is opened before it is awaited"]
+#[derive(Clone)]
+pub struct Connect {
+    lanes: Arc<Lanes>,
+    to: To,
+    shared: bool,
+    stream_bytes: usize,
+    timeout: Option<Duration>,
+}
+
+impl fmt::Debug for Connect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connect")
+            .field("host", self.lanes.shared().name())
+            .field("to", &self.to)
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connect {
+    fn new(lanes: Arc<Lanes>, to: To, stream_bytes: usize) -> Self {
+        Self {
+            lanes,
+            to,
+            shared: false,
+            stream_bytes,
+            timeout: None,
+        }
+    }
+
+    pub(crate) fn address(lanes: Arc<Lanes>, to: Address, stream_bytes: usize) -> Self {
+        Self::new(lanes, To::Address(to), stream_bytes)
+    }
+
+    pub(crate) fn subsystem(lanes: Arc<Lanes>, name: String, stream_bytes: usize) -> Self {
+        Self::new(lanes, To::Subsystem(name), stream_bytes)
+    }
+
+    /// Shares a connection with commands and other streams: right for many light streams. What
+    /// arrives is always taken off the connection; if more than `Limits::stream_bytes` wait to be
+    /// read, the stream is cut off with [`Error::OutputLimit`].
+    pub fn shared(mut self) -> Self {
+        self.shared = true;
+        self
+    }
+
+    /// A deadline for opening it. Default: `Timeouts::acquire`, which a longer one does not
+    /// lengthen.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    async fn open(self) -> Result<ChannelStream, Error> {
+        let hub = self.lanes.of_stream(self.shared).clone();
+        let deadline = hub.acquire_deadline(self.timeout.map(Deadline::after));
+        let cap = self.shared.then_some(self.stream_bytes);
+        let limit = self.stream_bytes;
+        match self.to {
+            To::Address(to) => {
+                to.validate()?;
+                let lane = if self.shared {
+                    Lane::Shared
+                } else {
+                    Lane::Isolated
+                };
+                let channel = connect(&hub, lane, to, Sink::Read(cap), deadline).await?;
+                Ok(ChannelStream::new(channel, &hub, limit, None))
+            }
+            To::Subsystem(name) => {
+                if name.is_empty() || name.contains('\0') {
+                    return Err(Error::InvalidInput {
+                        what: "subsystem",
+                        reason: "it needs a name without NUL bytes".into(),
+                    });
+                }
+                let job = Job {
+                    request: Request::Subsystem(name),
+                    env: Vec::new(),
+                    pty: None,
+                    stdout: Sink::Read(cap),
+                    stderr: Sink::Discard,
+                    // sshd signals no subsystem. It ends with its input, or with its channel.
+                    detached: true,
+                };
+                let process = start(&self.lanes, &hub, &job, deadline).await?;
+                let channel = process.channel().clone();
+                Ok(ChannelStream::new(channel, &hub, limit, Some(process)))
+            }
+        }
+    }
+}
+
+impl IntoFuture for Connect {
+    type Output = Result<ChannelStream, Error>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    /// Opens the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StreamRefused`] and [`Error::SubsystemRefused`] when the server does not open it,
+    /// everything of a dial, [`Error::Timeout`] when there is no room in time, [`Error::Closed`].
+    /// A connection that is lost on the way is replaced.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing; a stream that was opened for it is closed.
+    fn into_future(self) -> Self::IntoFuture {
+        self.open().boxed()
+    }
+}
+
+/// Opens a channel to an address.
+async fn connect(
+    hub: &Arc<Hub>,
+    lane: Lane,
+    to: Address,
+    sink: Sink,
+    deadline: Deadline,
+) -> Result<Channel, Error> {
+    loop {
+        let berth = hub.berth(lane, deadline).await?;
+        let opened = open(hub, berth, to.clone(), sink);
+        match tokio::time::timeout_at(deadline.at.into(), opened).await {
+            Ok(Some(Ok(channel))) => return Ok(channel),
+            Ok(Some(Err(OpenError::Refused { code, reason }))) => {
+                return Err(Error::StreamRefused {
+                    target: hub.name().clone(),
+                    to,
+                    refusal: Refusal::from_code(code),
+                    message: reason,
+                });
+            }
+            Ok(Some(Err(OpenError::Lost)) | None) => {}
+            Err(_) => {
+                return Err(Error::Timeout {
+                    target: hub.name().clone(),
+                    phase: Phase::Channel,
+                    after: deadline.after,
+                    state: crate::error::CommandState::NotStarted,
+                    source: None,
+                });
+            }
+        }
+    }
+}
+
+/// Opens it in a task of its own: a dropped open would keep its channel on the server.
+async fn open(
+    hub: &Arc<Hub>,
+    berth: Berth,
+    to: Address,
+    sink: Sink,
+) -> Option<Result<Channel, OpenError>> {
+    let (answer, opened) = oneshot::channel();
+    hub.runtime().spawn(async move {
+        let opened = match berth.link().connect(&to).await {
+            Ok(channel) => {
+                channel.inbox.adopt(sink);
+                // From now on its end frees the berth.
+                channel.inbox.on_end(move |end| berth.leave(end));
+                Ok(channel)
+            }
+            Err(error) => {
+                drop(berth);
+                Err(error)
+            }
+        };
+        if let Err(Ok(unwanted)) = answer.send(opened) {
+            unwanted.inbox.stop();
+            unwanted.wire.close().await;
+        }
+    });
+    opened.await.ok()
+}
+
+/// Starts a subsystem, and waits until the server has accepted it.
+async fn start(
+    lanes: &Arc<Lanes>,
+    hub: &Arc<Hub>,
+    job: &Job,
+    deadline: Deadline,
+) -> Result<Process, Error> {
+    loop {
+        let process = process::start(lanes, hub, job, deadline).await?;
+        let inbox = &process.channel().inbox;
+        if tokio::time::timeout_at(deadline.at.into(), inbox.answered())
+            .await
+            .is_err()
+        {
+            return Err(hub.overdue(deadline.after));
+        }
+        if inbox.transcript().accepted == Some(true) {
+            return Ok(process);
+        }
+        match process.judge(usize::MAX).await {
+            Judgement::Failed(Error::ExecRefused { target }) => {
+                let name = match &job.request {
+                    Request::Subsystem(name) => name.clone(),
+                    Request::Exec(_) => String::new(),
+                };
+                return Err(Error::SubsystemRefused { target, name });
+            }
+            Judgement::Failed(error) => return Err(error),
+            Judgement::Done(_) | Judgement::NeverStarted => {}
+        }
+    }
+}

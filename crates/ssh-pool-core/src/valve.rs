@@ -1,0 +1,45 @@
+//! Holds a peer back: while the valve is shut, its connection reads nothing from the network.
+//!
+//! Only for a connection that nobody shares. The unread bytes fill the server's window and the
+//! buffers of the kernels between, and then the remote process blocks as it would on a pipe.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use futures_util::task::AtomicWaker;
+
+#[derive(Debug, Default)]
+pub(crate) struct Valve {
+    /// How many channels want it shut.
+    holders: AtomicUsize,
+    reader: AtomicWaker,
+}
+
+impl Valve {
+    /// One more channel wants it shut.
+    pub(crate) fn hold(&self) {
+        self.holders.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A channel that wanted it shut wants it open.
+    pub(crate) fn release(&self) {
+        if self.holders.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.reader.wake();
+        }
+    }
+
+    /// Ready while it is open.
+    pub(crate) fn poll_open(&self, cx: &Context<'_>) -> Poll<()> {
+        let open = || self.holders.load(Ordering::Acquire) == 0;
+        if open() {
+            return Poll::Ready(());
+        }
+        self.reader.register(cx.waker());
+        // It may have been opened since.
+        if open() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+}
