@@ -139,7 +139,6 @@ fn explain(error: &Error) {
         "  {}",
         match error.command_state() {
             CommandState::NotStarted => "the command did not start",
-            CommandState::Killed => "the command was ended",
             CommandState::Unknown => "the command may have run: look before you run it again",
         }
     );

@@ -14,7 +14,7 @@ use crate::lanes::Lanes;
 use crate::output::{ExitStatus, Output};
 use crate::process::{self, Job, Judgement, Process};
 use crate::run;
-use crate::terminate::Sent;
+use crate::terminate::{Outcome, Sent};
 use crate::transport::Channel;
 
 mod streams;
@@ -99,7 +99,8 @@ pub(crate) async fn spawn(
                 target: hub.name().clone(),
                 phase: Phase::Exec,
                 after: acquire.after,
-                state: process.terminate().await,
+                state: CommandState::Unknown,
+                killed: process.terminate().await == Outcome::Killed,
                 source: None,
             });
         }
@@ -325,8 +326,8 @@ impl Child {
     pub async fn kill(&mut self) -> Result<(), Error> {
         let Running { process, .. } = &self.state;
         match process.remote().terminate().await {
-            CommandState::Killed => Ok(()),
-            _ => Err(Error::NotKilled {
+            Outcome::Killed => Ok(()),
+            Outcome::Unknown => Err(Error::NotKilled {
                 target: process.hub().name().clone(),
                 after: process.hub().kill_grace(),
             }),
@@ -381,10 +382,10 @@ impl Running {
         let ended = match (self.process.judge(self.stream_limit).await, late) {
             (Judgement::Done(status), None) => Ok(status),
             (Judgement::Done(_), Some(deadline)) => {
-                Err(run::timed_out(hub, deadline.after, CommandState::Killed))
+                Err(run::timed_out(hub, deadline.after, Outcome::Killed))
             }
             (Judgement::Failed(Error::ClosedWithoutStatus { .. }), Some(deadline)) => {
-                Err(run::timed_out(hub, deadline.after, CommandState::Unknown))
+                Err(run::timed_out(hub, deadline.after, Outcome::Unknown))
             }
             (Judgement::Failed(error), _) => Err(error),
             (Judgement::NeverStarted, _) => Err(Error::ClosedWithoutStatus {

@@ -300,7 +300,8 @@ impl Command {
 
     /// A deadline for the whole call, queue and dial included. When it passes, the error's
     /// `command_state` says whether the command had been sent; one that had is
-    /// [ended](Command#cancelling), and the state is `Killed` if the server confirms that. Default: none for the command, `Timeouts::acquire` for the wait
+    /// [ended](Command#cancelling), and
+    /// [`Error::is_killed`] says whether the server has confirmed that. Default: none for the command, `Timeouts::acquire` for the wait
     /// before it; a longer timeout here does not lengthen that wait.
     ///
     /// The call returns when it is known what became of the command: a little after the deadline

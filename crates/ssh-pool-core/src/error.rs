@@ -143,7 +143,7 @@ pub enum Error {
     },
 
     /// A deadline passed.
-    #[error("{target}: no result after {after:?} (phase: {phase}){}", timeout_hint(*phase, *state))]
+    #[error("{target}: no result after {after:?} (phase: {phase}){}", timeout_hint(*phase, *killed))]
     Timeout {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -153,6 +153,8 @@ pub enum Error {
         after: Duration,
         /// Whether the command line had been sent.
         state: CommandState,
+        /// The command was ended for it, and the server has said that it has ended.
+        killed: bool,
         /// The last failure on the way, if there was one.
         source: Option<Cause>,
     },
@@ -306,9 +308,9 @@ fn cooldown_note(cooldown: Duration) -> String {
     }
 }
 
-fn timeout_hint(phase: Phase, state: CommandState) -> &'static str {
+fn timeout_hint(phase: Phase, killed: bool) -> &'static str {
     match phase {
-        _ if state == CommandState::Killed => "; the command was ended",
+        _ if killed => "; the command was ended",
         Phase::Queue => "; every session is busy: raise the limits or run fewer commands at once",
         Phase::Resolve => "; check the resolver",
         Phase::Connect | Phase::Banner | Phase::KeyExchange => "; check the network path",
@@ -382,6 +384,13 @@ impl Error {
                 | Error::Timeout { .. }
                 | Error::ConnectionLost { .. }
         )
+    }
+
+    /// Whether the pool has ended the command, and the server has said that it has ended. What it
+    /// did before that is done: its [`command_state`](Error::command_state) is `Unknown`.
+    #[must_use]
+    pub fn is_killed(&self) -> bool {
+        matches!(self, Error::Timeout { killed: true, .. })
     }
 
     /// Whether a deadline passed.

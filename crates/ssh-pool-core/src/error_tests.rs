@@ -127,6 +127,7 @@ fn timeout(phase: Phase, state: CommandState, source: Option<Cause>) -> Error {
         phase,
         after,
         state,
+        killed: false,
         source,
     }
 }
@@ -346,7 +347,7 @@ fn of_streams() -> Vec<Row> {
 }
 
 fn timeouts() -> Vec<Row> {
-    use CommandState::{Killed, NotStarted, Unknown};
+    use CommandState::{NotStarted, Unknown};
     let advice = [
         (Phase::Queue, NotStarted, "raise the limits"),
         (Phase::Resolve, NotStarted, "check the resolver"),
@@ -356,7 +357,6 @@ fn timeouts() -> Vec<Row> {
         (Phase::Auth, NotStarted, "raise Timeouts::connect"),
         (Phase::Exec, Unknown, "may still be running"),
         (Phase::Running, Unknown, "may still be running"),
-        (Phase::Running, Killed, "was ended"),
     ];
     let mut rows = Vec::new();
     for (phase, state, advice) in advice {
@@ -367,6 +367,14 @@ fn timeouts() -> Vec<Row> {
         rows.push(row(None));
         rows.push(row(Some(cause())).caused());
     }
+    let mut killed = timeout(Phase::Running, Unknown, None);
+    assert!(!killed.is_killed());
+    if let Error::Timeout { killed, .. } = &mut killed {
+        *killed = true;
+    }
+    assert!(killed.is_killed());
+    let row = Row::new(killed, Phase::Running, "was ended");
+    rows.push(row.timeout().unknown());
     rows
 }
 

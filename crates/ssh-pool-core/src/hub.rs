@@ -219,6 +219,7 @@ impl Hub {
             },
             after,
             state: CommandState::NotStarted,
+            killed: false,
             source: self.dials.last_error().map(Cause::new),
         }
     }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::error::{CommandState, Error, Phase};
+use crate::error::{Error, Phase};
 use crate::hub::{Deadline, Hub, Lease};
 use crate::inbox::{End, Sink, Transcript};
 use crate::lanes::Lanes;
 use crate::pty::Pty;
 use crate::quote;
-use crate::terminate::{self, Mark};
+use crate::terminate::{self, Mark, Outcome};
 use crate::transport::{Channel, Request};
 
 /// Everything about a command that matters on the wire, but its input.
@@ -178,9 +178,9 @@ impl Process {
     }
 
     /// Ends the remote process, and says what is known about its end.
-    pub(crate) async fn terminate(&self) -> CommandState {
+    pub(crate) async fn terminate(&self) -> Outcome {
         if self.detached {
-            return CommandState::Unknown;
+            return Outcome::Unknown;
         }
         self.remote().terminate().await
     }

@@ -10,6 +10,7 @@ use crate::hub::{Deadline, Hub};
 use crate::lanes::Lanes;
 use crate::output::Output;
 use crate::process::{self, Job, Judgement, Process};
+use crate::terminate::Outcome;
 use crate::transport::Channel;
 
 /// A command with its input and its deadlines.
@@ -51,8 +52,8 @@ async fn attempt(lanes: &Arc<Lanes>, hub: &Arc<Hub>, call: Call) -> Result<Outpu
             None => finish.await,
             Some(Deadline { at, after }) => {
                 if tokio::time::timeout_at(at.into(), finish).await.is_err() {
-                    let state = process.terminate().await;
-                    return Err(timed_out(hub, after, state));
+                    let outcome = process.terminate().await;
+                    return Err(timed_out(hub, after, outcome));
                 }
             }
         }
@@ -73,12 +74,13 @@ async fn attempt(lanes: &Arc<Lanes>, hub: &Arc<Hub>, call: Call) -> Result<Outpu
 }
 
 /// The deadline of a command that runs has passed.
-pub(crate) fn timed_out(hub: &Hub, after: Duration, state: CommandState) -> Error {
+pub(crate) fn timed_out(hub: &Hub, after: Duration, outcome: Outcome) -> Error {
     Error::Timeout {
         target: hub.name().clone(),
         phase: Phase::Running,
         after,
-        state,
+        state: CommandState::Unknown,
+        killed: outcome == Outcome::Killed,
         source: None,
     }
 }

@@ -271,6 +271,7 @@ async fn connect(
                     phase: Phase::Channel,
                     after: deadline.after,
                     state: crate::error::CommandState::NotStarted,
+                    killed: false,
                     source: None,
                 });
             }

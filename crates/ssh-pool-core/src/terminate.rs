@@ -13,7 +13,6 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use crate::error::CommandState;
 use crate::inbox::{End, Sink};
 use crate::lanes::Lanes;
 use crate::process::Job;
@@ -79,8 +78,8 @@ impl Remote {
     /// `SIGTERM`, a grace, `SIGKILL`, and if nothing helps the channel is closed. Output that is
     /// still to come is thrown away.
     ///
-    /// [`CommandState::Killed`] if the server has said that the command has ended.
-    pub(crate) async fn terminate(&self) -> CommandState {
+    /// [`Outcome::Killed`] if the server has said that the command has ended.
+    pub(crate) async fn terminate(&self) -> Outcome {
         let Channel { wire, inbox } = &self.channel;
         inbox.stop();
         for (signal, wait) in [("TERM", self.grace), ("KILL", SETTLE)] {
@@ -113,12 +112,12 @@ impl Remote {
         self.state()
     }
 
-    fn state(&self) -> CommandState {
+    fn state(&self) -> Outcome {
         let said = self.channel.inbox.transcript();
         match said.end {
-            Some(End::Closed) if said.sent => CommandState::Killed,
-            Some(End::Closed | End::Lost(_)) if said.exit.is_some() => CommandState::Killed,
-            _ => CommandState::Unknown,
+            Some(End::Closed) if said.sent => Outcome::Killed,
+            Some(End::Closed | End::Lost(_)) if said.exit.is_some() => Outcome::Killed,
+            _ => Outcome::Unknown,
         }
     }
 
@@ -139,6 +138,15 @@ impl Remote {
             tokio::time::sleep(PAUSE).await;
         }
     }
+}
+
+/// What is known of a command that was to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It has ended: the server has said so.
+    Killed,
+    /// The server would not say.
+    Unknown,
 }
 
 /// What became of a signal.

@@ -62,7 +62,4 @@ pub enum CommandState {
     NotStarted,
     /// The command line was sent. It may have run, in whole or in part, or not at all.
     Unknown,
-    /// The command ran, was ended by the pool, and the server has said that it has ended. What it
-    /// did before that is done.
-    Killed,
 }

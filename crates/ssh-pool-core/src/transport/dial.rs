@@ -49,6 +49,7 @@ impl Transport for Russh {
                         phase: progress.phase(),
                         after: endpoint.connect_timeout,
                         state: CommandState::NotStarted,
+                        killed: false,
                         source: None,
                     },
                     passing: false,
