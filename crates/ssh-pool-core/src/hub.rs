@@ -362,6 +362,11 @@ impl Hub {
         }
     }
 
+    /// The connection under a lease, if it is still there.
+    pub(crate) fn link_of(&self, lease: &Lease) -> Option<Arc<dyn Link>> {
+        self.link(ConnectionId(lease.connection()))
+    }
+
     fn link(&self, id: ConnectionId) -> Option<Arc<dyn Link>> {
         self.books().links.get(&id).cloned()
     }

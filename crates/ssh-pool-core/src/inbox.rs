@@ -20,6 +20,7 @@ use crate::output::ExitStatus;
 use crate::sync::{Mutex, MutexGuard};
 use crate::valve::Valve;
 
+mod herald;
 mod intake;
 
 use intake::Intake;
@@ -86,6 +87,7 @@ struct State {
     holding: bool,
     eof: bool,
     exit: Option<ExitStatus>,
+    cancelled: bool,
     end: Option<End>,
     hook: Option<Hook>,
     writer: Option<Waker>,
@@ -181,25 +183,27 @@ impl Inbox {
 
     /// Bytes have arrived.
     pub(crate) fn data(&self, stream: Stream, bytes: &[u8]) {
-        let (reader, overrun) = {
+        let (reader, overrun, announced) = {
             let mut state = self.state();
             if state.end.is_some() {
                 return;
             }
             let intake = state.intake(stream);
+            let before = intake.announced();
             let overrun = intake.push(bytes).is_err();
+            let announced = intake.announced() != before;
             let reader = intake.take_reader();
             if overrun {
                 state.stdout.redirect(Sink::Discard);
                 state.stderr.redirect(Sink::Discard);
             }
             self.set_valve(&mut state);
-            (reader, overrun)
+            (reader, overrun, announced)
         };
         if let Some(reader) = reader {
             reader.wake();
         }
-        if overrun {
+        if overrun || announced {
             self.news.notify_waiters();
         }
     }
@@ -242,6 +246,8 @@ impl Inbox {
     pub(crate) fn eof(&self) {
         let wakers = self.tell(|state| {
             state.eof = true;
+            state.stdout.finish();
+            state.stderr.finish();
             state.wakers()
         });
         wakers.into_iter().flatten().for_each(Waker::wake);
@@ -266,6 +272,8 @@ impl Inbox {
             }
             let end = end(state);
             state.end = Some(end.clone());
+            state.stdout.finish();
+            state.stderr.finish();
             self.set_valve(state);
             Some((end, state.hook.take(), state.tenant.take(), state.wakers()))
         });
@@ -334,6 +342,18 @@ impl Inbox {
         self.set_valve(&mut state);
     }
 
+    /// The command says this line first on a stream, and it is not for the reader.
+    pub(crate) fn expect_line(&self, stream: Stream, line: Vec<u8>) {
+        self.state().intake(stream).expect(line);
+    }
+
+    /// Waits until the command has said it, or never will. Cancel safe.
+    pub(crate) async fn announced(&self) -> bool {
+        let said = |state: &State| state.stdout.announced() || state.stderr.announced();
+        self.until(|state| said(state) || state.end.is_some()).await;
+        said(&self.state())
+    }
+
     /// For [`exec_due`](Inbox::exec_due): which exec request is meant.
     pub(crate) fn round(&self) -> u32 {
         self.state().round
@@ -373,6 +393,22 @@ impl Inbox {
         state.stdout.redirect(Sink::Discard);
         state.stderr.redirect(Sink::Discard);
         self.set_valve(&mut state);
+    }
+
+    /// The command is being ended, and nobody wants what is still to come.
+    pub(crate) fn cancel(&self) {
+        self.state().cancelled = true;
+        self.stop();
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.state().cancelled
+    }
+
+    /// The command has ended by itself, and others still hold its output open.
+    pub(crate) fn lingers(&self) -> bool {
+        let state = self.state();
+        state.exit.is_some() && state.end.is_none() && !state.cancelled
     }
 
     /// Nobody wants this stream any more.

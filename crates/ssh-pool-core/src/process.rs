@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, Phase};
+use crate::error::{Error, Phase, Stream};
 use crate::hub::{Deadline, Hub, Lease};
 use crate::inbox::{End, Sink, Transcript};
 use crate::lanes::Lanes;
 use crate::pty::Pty;
 use crate::quote;
 use crate::terminate::{self, Mark, Outcome};
-use crate::transport::{Channel, Request};
+use crate::transport::{Channel, Link, Request};
 
 /// Everything about a command that matters on the wire, but its input.
 #[derive(Debug, Clone)]
@@ -38,6 +38,7 @@ pub(crate) struct Process {
     hub: Arc<Hub>,
     lanes: Arc<Lanes>,
     channel: Channel,
+    link: Option<Arc<dyn Link>>,
     mark: Option<Mark>,
     sent: Sent,
     detached: bool,
@@ -65,6 +66,7 @@ pub(crate) async fn start(
         let queue = tracing::debug_span!("ssh_pool.queue", host = %hub.name());
         let lease: Lease = tracing::Instrument::instrument(hub.checkout(deadline), queue).await?;
         tracing::Span::current().record("connection", lease.connection());
+        let link = hub.link_of(&lease);
         let Some(channel) = lease.begin(job.stdout, job.stderr) else {
             continue;
         };
@@ -72,6 +74,7 @@ pub(crate) async fn start(
             hub: hub.clone(),
             lanes: lanes.clone(),
             mark: Mark::needed(&*channel.wire, job),
+            link,
             channel,
             sent: Sent::Nothing,
             detached: job.detached,
@@ -150,6 +153,12 @@ impl Process {
                 let mut whole = Vec::new();
                 if let Some(mark) = &self.mark {
                     mark.push_to(&mut whole);
+                    // A terminal has one stream for both.
+                    let stream = match job.pty {
+                        None => Stream::Stderr,
+                        Some(_) => Stream::Stdout,
+                    };
+                    inbox.expect_line(stream, mark.line());
                 }
                 whole.extend_from_slice(&exports);
                 whole.extend_from_slice(line);
@@ -172,6 +181,7 @@ impl Process {
         terminate::Remote {
             lanes: self.lanes.clone(),
             channel: self.channel.clone(),
+            link: self.link.clone(),
             mark: self.mark.clone(),
             grace: self.hub.kill_grace(),
         }

@@ -1,143 +1,37 @@
 //! The end of a command that nobody waits for any more: asked, then insisted upon.
 //!
-//! A signal request (RFC 4254, section 6.9) reaches the process group, has no reply, and where it
-//! is not honoured it is ignored in silence. OpenSSH before 10.0 ignores it when the session runs
-//! as root, dropbear signals the login shell alone. There the command line begins with a mark, a
-//! variable that every process of the command inherits, and an errand on another connection finds
-//! the process group by it. Without the mark nothing is signalled: a number could by then belong to
-//! somebody else, and behind one name there may be several machines.
+//! A signal request (RFC 4254, section 6.9) reaches the process group of the login shell, has no
+//! reply, and where it is not honoured it is ignored in silence. Three cases need more than that;
+//! `errand.rs` has the scripts for them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-
-use crate::inbox::{End, Sink};
+use crate::inbox::End;
 use crate::lanes::Lanes;
-use crate::process::Job;
-use crate::run::{self, Call};
-use crate::transport::{Channel, Request, Wire};
+use crate::transport::{Channel, Link};
 
+mod errand;
+
+pub(crate) use errand::Mark;
+
+/// For a signal to get there. Only an errand takes long, on a server that is busy.
+const REACH: Duration = Duration::from_secs(5);
 /// Between `SIGKILL` and closing the channel, for the server to say that it worked.
 const SETTLE: Duration = Duration::from_secs(1);
-/// Before an errand that found nothing is run again: the command may not have begun.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// By which the processes of one command are known.
-#[derive(Debug, Clone)]
-pub(crate) struct Mark(Arc<str>);
-
-impl Mark {
-    /// A new one, if the server needs it to end this command.
-    pub(crate) fn needed(wire: &dyn Wire, job: &Job) -> Option<Self> {
-        let command = matches!(job.request, Request::Exec(_)) && !job.detached;
-        (command && !wire.passes_signals())
-            .then(|| Self(format!("{:032x}", fastrand::u128(..)).into()))
-    }
-
-    /// How much longer it makes a command line.
-    pub(crate) const LENGTH: usize = 96;
-
-    /// `$$` is the process group: sshd and dropbear make the login shell its leader.
-    pub(crate) fn push_to(&self, line: &mut Vec<u8>) {
-        let mark = format!("SSH_POOL_MARK={}.$$.; export SSH_POOL_MARK; ", self.0);
-        line.extend_from_slice(mark.as_bytes());
-    }
-
-    /// A script that signals the process group of every process with this mark that is still in
-    /// the group it began in. Exits with 3 if there is none, with 4 where it cannot look.
-    ///
-    /// A shell that has not executed anything shows the mark in its command line, everything below
-    /// it in its environment. The brackets keep the pattern from matching its own command line.
-    fn errand(&self, signal: &str) -> String {
-        let (first, rest) = self.0.split_at(1);
-        format!(
-            "test -r /proc/self/stat || exit 4
-m='[{first}]{rest}'; n=3
-for p in $(grep -ls \"$m\" /proc/[0-9]*/environ /proc/[0-9]*/cmdline); do
-  s=$(cat \"${{p%/*}}/stat\" 2>/dev/null) || continue
-  set -- ${{s##*) }}
-  case $p in */environ) grep -qs \"$m\\.$3\\.\" \"$p\" || continue ;; esac
-  kill -s {signal} -- \"-$3\" 2>/dev/null && n=0
-done
-exit $n"
-        )
-    }
-}
+/// How often processes that go on starting others are looked for.
+const SWEEPS: u32 = 5;
+/// Before something that found nothing is tried again.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What is needed to end a command, apart from those who wait for it.
 pub(crate) struct Remote {
     pub(crate) lanes: Arc<Lanes>,
     pub(crate) channel: Channel,
+    /// Its connection.
+    pub(crate) link: Option<Arc<dyn Link>>,
     pub(crate) mark: Option<Mark>,
     pub(crate) grace: Duration,
-}
-
-impl Remote {
-    /// `SIGTERM`, a grace, `SIGKILL`, and if nothing helps the channel is closed. Output that is
-    /// still to come is thrown away.
-    ///
-    /// [`Outcome::Killed`] if the server has said that the command has ended.
-    pub(crate) async fn terminate(&self) -> Outcome {
-        let Channel { wire, inbox } = &self.channel;
-        inbox.stop();
-        for (signal, wait) in [("TERM", self.grace), ("KILL", SETTLE)] {
-            if inbox.has_ended() {
-                break;
-            }
-            let insist = async {
-                self.insist(signal).await;
-                std::future::pending::<()>().await;
-            };
-            let ended = async {
-                tokio::select! {
-                    () = inbox.ended() => {}
-                    () = insist => {}
-                }
-            };
-            if tokio::time::timeout(wait, ended).await.is_ok() {
-                break;
-            }
-        }
-        if !inbox.has_ended() {
-            tracing::warn!(
-                host = %self.lanes.shared().name(),
-                "a cancelled command did not end: closing its channel"
-            );
-            // No EOF before this: a shell that reads a script would run what it has of its last
-            // line.
-            wire.close().await;
-        }
-        self.state()
-    }
-
-    fn state(&self) -> Outcome {
-        let said = self.channel.inbox.transcript();
-        match said.end {
-            Some(End::Closed) if said.sent => Outcome::Killed,
-            Some(End::Closed | End::Lost(_)) if said.exit.is_some() => Outcome::Killed,
-            _ => Outcome::Unknown,
-        }
-    }
-
-    /// Has the process group signalled. Returns when that has been asked for, or done.
-    pub(crate) async fn signal(&self, name: &str) -> Sent {
-        match &self.mark {
-            Some(mark) => errand(&self.lanes, mark.errand(name)).await,
-            // A connection that does not take it has ended, and the channel with it.
-            None => match self.channel.wire.signal(name.to_owned()).await {
-                Ok(()) => Sent::Asked,
-                Err(_) => Sent::NotFound,
-            },
-        }
-    }
-
-    async fn insist(&self, signal: &str) {
-        while matches!(self.signal(signal).await, Sent::NotFound) {
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
 }
 
 /// What is known of a command that was to end.
@@ -162,54 +56,104 @@ pub(crate) enum Sent {
     Impossible,
 }
 
-/// A command of our own, for which nobody sends an errand if it has to end.
-fn errand(lanes: &Arc<Lanes>, script: String) -> BoxFuture<'static, Sent> {
-    let call = Call {
-        job: Job {
-            request: Request::Exec(script.into_bytes()),
-            env: Vec::new(),
-            pty: None,
-            stdout: Sink::Discard,
-            stderr: Sink::Discard,
-            detached: true,
-        },
-        stdin: bytes::Bytes::new(),
-        timeout: None,
-        exit_grace: None,
-        limit: 0,
-    };
-    let lanes = lanes.clone();
-    async move {
-        match run::run(&lanes, lanes.errands(), call).await {
-            Ok(output) => match output.status.code() {
-                Some(0) => Sent::Delivered,
-                Some(3) => Sent::NotFound,
-                _ => Sent::Impossible,
-            },
-            Err(error) => {
-                tracing::debug!(%error, "an errand failed");
-                Sent::NotFound
+impl Remote {
+    /// `SIGTERM`, a grace, `SIGKILL`, and if nothing helps the channel is closed. Output that is
+    /// still to come is thrown away.
+    ///
+    /// [`Outcome::Killed`] if the server has said that the command has ended.
+    pub(crate) async fn terminate(&self) -> Outcome {
+        let Channel { wire, inbox } = &self.channel;
+        inbox.cancel();
+        let ladder = async {
+            let mut reached = Sent::Asked;
+            for (signal, wait) in [("TERM", self.grace), ("KILL", SETTLE)] {
+                if reached != Sent::NotFound {
+                    let insist = tokio::time::timeout(REACH, self.insist(signal));
+                    reached = insist.await.unwrap_or(Sent::NotFound);
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        };
+        let begun = tokio::time::Instant::now();
+        tokio::select! {
+            () = inbox.ended() => {}
+            () = ladder => {}
+        }
+        if inbox.has_ended() {
+            self.sweep(begun + self.grace).await;
+        }
+        if !inbox.has_ended() {
+            tracing::warn!(
+                host = %self.lanes.shared().name(),
+                "a cancelled command did not end: closing its channel"
+            );
+            // No EOF before this: a shell that reads a script would run what it has of its last
+            // line.
+            wire.close().await;
+        }
+        self.outcome()
+    }
+
+    /// The channel of a marked command has ended. Whoever is left of it holds nothing of the
+    /// channel, or the server closes it when the login shell ends.
+    async fn sweep(&self, grace_over: tokio::time::Instant) {
+        let Some(mark) = &self.mark else { return };
+        if !self.channel.inbox.announced().await {
+            return;
+        }
+        for _ in 0..SWEEPS {
+            if errand::by_mark(&self.lanes, mark, "0").await != Sent::Delivered {
+                return;
+            }
+            tokio::time::sleep_until(grace_over).await;
+            errand::by_mark(&self.lanes, mark, "KILL").await;
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        let said = self.channel.inbox.transcript();
+        match said.end {
+            Some(End::Closed) if said.sent => Outcome::Killed,
+            Some(End::Closed | End::Lost(_)) if said.exit.is_some() => Outcome::Killed,
+            _ => Outcome::Unknown,
+        }
+    }
+
+    async fn insist(&self, signal: &str) -> Sent {
+        // sshd answers when it has forked; before that there is no group to signal.
+        self.channel.inbox.answered().await;
+        loop {
+            match self.signal(signal).await {
+                Sent::NotFound => tokio::time::sleep(PAUSE).await,
+                sent => return sent,
             }
         }
     }
-    .boxed()
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mark_does_not_match_the_errand_that_looks_for_it() {
-        let mark = Mark("abcdef".into());
-        let mut line = Vec::new();
-        mark.push_to(&mut line);
-        let line = String::from_utf8(line).expect("text");
-        assert!(line.contains("abcdef"), "{line}");
-        assert!(!mark.errand("TERM").contains("abcdef"));
-        let long = Mark(format!("{:032x}", u128::MAX).into());
-        let mut line = Vec::new();
-        long.push_to(&mut line);
-        assert!(line.len() <= Mark::LENGTH, "{}", line.len());
+    /// Has the process group signalled. Returns when that has been asked for, or done.
+    pub(crate) async fn signal(&self, name: &str) -> Sent {
+        let Channel { wire, inbox } = &self.channel;
+        if let Some(mark) = &self.mark {
+            // Only a command that has said its mark is one that an errand may be run for: where a
+            // forced command takes the place of ours, it would take that of the errand too.
+            if !inbox.announced().await {
+                return Sent::Impossible;
+            }
+            return errand::by_mark(&self.lanes, mark, name).await;
+        }
+        let said = inbox.transcript();
+        if said.end.is_none() && said.exit.is_some() {
+            // The login shell has ended and others of its group have not. The server signals no
+            // group without its leader.
+            return match &self.link {
+                Some(link) => errand::to_orphans(link.clone(), self.channel.clone(), name).await,
+                None => Sent::Impossible,
+            };
+        }
+        // A connection that does not take it has ended, and the channel with it.
+        match wire.signal(name.to_owned()).await {
+            Ok(()) => Sent::Asked,
+            Err(_) => Sent::NotFound,
+        }
     }
 }

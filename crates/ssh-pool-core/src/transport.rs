@@ -171,6 +171,17 @@ pub(crate) struct Incoming {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gone;
 
+/// What a server does with a signal request (RFC 4254, section 6.9), to which there is no reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signals {
+    /// It reaches the process group of the command, as far as is known.
+    Group,
+    /// It is ignored. The command has a process group of its own.
+    Ignored,
+    /// It reaches the login shell alone, which shares its group with the server.
+    Shell,
+}
+
 /// What begins on a session channel.
 #[derive(Debug, Clone)]
 pub(crate) enum Request {
@@ -213,8 +224,13 @@ pub(crate) trait Wire: Send + Sync + 'static {
     /// Closes the channel from this end, which ends its inbox.
     fn close(&self) -> BoxFuture<'_, ()>;
 
-    /// Whether this server passes signals on to the whole process group.
-    fn passes_signals(&self) -> bool;
+    /// What this server does with signals.
+    fn signals(&self) -> Signals;
+
+    /// Whether processes of this connection whose login shell has ended can only be those of
+    /// commands that are being ended: this server has been seen to pass a signal on, so it runs no
+    /// forced command, and no other command of the connection is in that state.
+    fn may_sweep(&self) -> bool;
 
     /// What the server said about environment variables on this connection.
     fn env_names(&self) -> &EnvNames;

@@ -11,6 +11,7 @@
 use ssh_pool::{Host, Pool};
 use ssh_pool_tests::Sshd;
 
+mod cancels;
 mod children;
 #[path = "../support/mod.rs"]
 mod support;

@@ -5,6 +5,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, BytesMut};
 use tokio::io::ReadBuf;
 
+use super::herald::Herald;
+
 /// Bytes kept for a stream that has not been taken over: a server may speak first, and no more
 /// than a window of 2 MiB before we answer.
 const EARLY: usize = 4 << 20;
@@ -31,6 +33,8 @@ pub(super) struct Intake {
     bytes: BytesMut,
     reader: Option<Waker>,
     overrun: bool,
+    /// What the command says first is not for the reader.
+    herald: Option<Herald>,
 }
 
 impl Default for Intake {
@@ -46,6 +50,26 @@ impl Intake {
             bytes: BytesMut::new(),
             reader: None,
             overrun: false,
+            herald: None,
+        }
+    }
+
+    /// Takes this line out of what comes.
+    pub(super) fn expect(&mut self, line: Vec<u8>) {
+        self.herald = Some(Herald::new(line));
+    }
+
+    /// Whether the line has come.
+    pub(super) fn announced(&self) -> bool {
+        self.herald.as_ref().is_some_and(Herald::heard)
+    }
+
+    /// No more will come.
+    pub(super) fn finish(&mut self) {
+        if let Some(herald) = &mut self.herald {
+            let rest = herald.rest();
+            // A few bytes: that they are one too many is of no interest at the end.
+            self.keep(&rest).ok();
         }
     }
 
@@ -56,6 +80,16 @@ impl Intake {
 
     /// Takes bytes in. An overrun leaves what had been taken.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), Overrun> {
+        match &mut self.herald {
+            None => self.keep(bytes),
+            Some(herald) => {
+                let passed = herald.pass(bytes);
+                self.keep(&passed)
+            }
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Result<(), Overrun> {
         let most = match self.sink {
             Sink::Discard => return Ok(()),
             Sink::Collect(most) | Sink::Read(Some(most)) => most,

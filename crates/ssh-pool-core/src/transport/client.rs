@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 
 use futures_util::FutureExt;
@@ -30,6 +31,8 @@ pub(super) struct Channels {
     inboxes: Mutex<HashMap<ChannelId, Entry>>,
     listeners: std::sync::Mutex<HashMap<Address, Arc<Listener>>>,
     server: OnceLock<quirks::Server>,
+    /// A signal of ours has ended a command.
+    signals_arrive: AtomicBool,
     pub(super) env_names: EnvNames,
     pub(super) lifeline: Lifeline,
     /// Of a connection that is shared with nobody.
@@ -124,6 +127,12 @@ impl Channels {
 
     fn find(&self, id: ChannelId) -> Option<Arc<Inbox>> {
         self.inboxes().get(&id).map(|entry| entry.inbox.clone())
+    }
+
+    /// See [`Wire::may_sweep`](super::Wire::may_sweep).
+    pub(super) fn may_sweep(&self) -> bool {
+        self.signals_arrive.load(Ordering::Relaxed)
+            && !self.inboxes().values().any(|entry| entry.inbox.lingers())
     }
 
     /// We have closed this channel.
@@ -361,6 +370,9 @@ impl client::Handler for Client {
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
         if let Some(inbox) = self.channels.find(id) {
+            if inbox.is_cancelled() {
+                self.channels.signals_arrive.store(true, Ordering::Relaxed);
+            }
             inbox.exit(ExitStatus::from_signal(signal_name(signal)));
         }
         Ok(())

@@ -12,8 +12,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::client::{Channels, Client};
 use super::{
-    Channel, EnvNames, Gone, Lifeline, Link, ListenError, Listener, OpenError, Request, Wire,
-    Writer,
+    Channel, EnvNames, Gone, Lifeline, Link, ListenError, Listener, OpenError, Request, Signals,
+    Wire, Writer,
 };
 use crate::address::Address;
 use crate::error::Error;
@@ -27,7 +27,7 @@ pub(super) struct SshLink {
     handle: Arc<client::Handle<Client>>,
     channels: Arc<Channels>,
     socket: CancellationToken,
-    passes_signals: bool,
+    signals: Signals,
     /// Pulls the socket away when the link is dropped, whoever still holds a write half.
     _on_drop: DropGuard,
 }
@@ -40,7 +40,7 @@ impl SshLink {
         user: &str,
     ) -> Self {
         Self {
-            passes_signals: channels.server().passes_signals(user),
+            signals: channels.server().signals(user),
             handle: Arc::new(handle),
             channels,
             _on_drop: socket.clone().drop_guard(),
@@ -57,12 +57,7 @@ impl SshLink {
         match result {
             Ok(channel) => {
                 let handle = Some(self.handle.clone());
-                Ok(SshWire::open(
-                    channel,
-                    handle,
-                    &self.channels,
-                    self.passes_signals,
-                ))
+                Ok(SshWire::open(channel, handle, &self.channels, self.signals))
             }
             Err(russh::Error::ChannelOpenFailure(reason)) => Err(OpenError::Refused {
                 code: reason.code(),
@@ -213,7 +208,7 @@ pub(super) struct SshWire {
     handle: Option<Arc<client::Handle<Client>>>,
     channels: Arc<Channels>,
     inbox: Arc<Inbox>,
-    passes_signals: bool,
+    signals: Signals,
 }
 
 impl SshWire {
@@ -221,7 +216,7 @@ impl SshWire {
         channel: russh::Channel<client::Msg>,
         handle: Option<Arc<client::Handle<Client>>>,
         channels: &Arc<Channels>,
-        passes_signals: bool,
+        signals: Signals,
     ) -> Channel {
         let inbox = channels.claim(channel.id());
         // The callbacks deliver what the peer sends. Without a reader russh's own queue fails at
@@ -232,7 +227,7 @@ impl SshWire {
             handle,
             channels: channels.clone(),
             inbox: inbox.clone(),
-            passes_signals,
+            signals,
         });
         Channel { wire, inbox }
     }
@@ -242,7 +237,7 @@ impl SshWire {
         channel: russh::Channel<client::Msg>,
         channels: &Arc<Channels>,
     ) -> Channel {
-        Self::open(channel, None, channels, false)
+        Self::open(channel, None, channels, Signals::Group)
     }
 }
 
@@ -345,8 +340,12 @@ impl Wire for SshWire {
         .boxed()
     }
 
-    fn passes_signals(&self) -> bool {
-        self.passes_signals
+    fn signals(&self) -> Signals {
+        self.signals
+    }
+
+    fn may_sweep(&self) -> bool {
+        self.channels.may_sweep()
     }
 
     fn env_names(&self) -> &EnvNames {

@@ -1,5 +1,7 @@
 //! Servers that are known, by their identification line, to need special care.
 
+use super::Signals;
+
 /// What is known of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Server {
@@ -52,23 +54,22 @@ impl Server {
         }
     }
 
-    /// Whether a signal request (RFC 4254, section 6.9) reaches the whole process group of a
-    /// command that this user runs. There is no reply to one.
+    /// What it does with signals to a command that this user runs.
     ///
-    /// OpenSSH before 10.0 passes no signals on when its session runs as root; dropbear signals
-    /// the login shell alone. Of others nothing is known, and nothing is assumed.
-    pub(super) fn passes_signals(self, user: &str) -> bool {
+    /// OpenSSH before 10.0 passes none on when its session runs as root; dropbear signals the
+    /// login shell alone. Of others nothing is known.
+    pub(super) fn signals(self, user: &str) -> Signals {
         match self {
-            Server::OpenSsh { major } => major >= 10 || user != "root",
-            Server::Dropbear { .. } => false,
-            Server::Other => true,
+            Server::OpenSsh { major } if major < 10 && user == "root" => Signals::Ignored,
+            Server::Dropbear { .. } => Signals::Shell,
+            Server::OpenSsh { .. } | Server::Other => Signals::Group,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Server;
+    use super::{Server, Signals};
 
     #[test]
     fn an_old_dropbear_gets_one_session_at_a_time() {
@@ -89,16 +90,17 @@ mod tests {
 
     #[test]
     fn who_passes_signals_on_depends_on_server_and_user() {
+        use Signals::{Group, Ignored, Shell};
         for (line, root, others) in [
-            ("SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3", false, true),
-            ("SSH-2.0-OpenSSH_10.0p2 Debian-7", true, true),
-            ("SSH-2.0-OpenSSH_for_Windows_9.5", true, true),
-            ("SSH-2.0-dropbear_2022.83", false, false),
-            ("SSH-2.0-Go", true, true),
+            ("SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3", Ignored, Group),
+            ("SSH-2.0-OpenSSH_10.0p2 Debian-7", Group, Group),
+            ("SSH-2.0-OpenSSH_for_Windows_9.5", Group, Group),
+            ("SSH-2.0-dropbear_2022.83", Shell, Shell),
+            ("SSH-2.0-Go", Group, Group),
         ] {
             let server = Server::identify(line.as_bytes());
-            assert_eq!(server.passes_signals("root"), root, "{line}");
-            assert_eq!(server.passes_signals("deploy"), others, "{line}");
+            assert_eq!(server.signals("root"), root, "{line}");
+            assert_eq!(server.signals("deploy"), others, "{line}");
         }
     }
 }

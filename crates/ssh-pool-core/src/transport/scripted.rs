@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Channel, DialError, Endpoint, EnvNames, Gone, Lifeline, Link, ListenError, Listener, OpenError,
-    Request, Transport, Wire, Writer,
+    Request, Signals, Transport, Wire, Writer,
 };
 use crate::address::Address;
 use crate::error::{Cause, Error, Stream};
@@ -370,8 +370,12 @@ impl Wire for ScriptedWire {
         .boxed()
     }
 
-    fn passes_signals(&self) -> bool {
-        true
+    fn signals(&self) -> Signals {
+        Signals::Group
+    }
+
+    fn may_sweep(&self) -> bool {
+        false
     }
 
     fn env_names(&self) -> &EnvNames {
