@@ -18,7 +18,6 @@ use crate::process::Job;
 use crate::pty::Pty;
 use crate::quote;
 use crate::run::{self, Call};
-use crate::terminate::Mark;
 use crate::transport::{self, Request};
 
 mod stdio;
@@ -446,7 +445,7 @@ impl Command {
         for (name, value) in &self.env {
             quote::push_env(&mut line, name, value)?;
         }
-        let exports = line.len() + Mark::LENGTH;
+        let exports = line.len();
         line.clear();
         if let Some(dir) = &self.current_dir {
             quote::push_current_dir(&mut line, dir)?;

@@ -151,6 +151,9 @@ impl Process {
         Ok(Some(match &job.request {
             Request::Exec(line) => {
                 let mut whole = Vec::new();
+                if Mark::LENGTH + exports.len() + line.len() > quote::LONGEST_LINE {
+                    self.mark = None; // the command itself goes first
+                }
                 if let Some(mark) = &self.mark {
                     mark.push_to(&mut whole);
                     // A terminal has one stream for both.

@@ -34,13 +34,7 @@ struct Place {
 }
 
 fn sshd(name: &'static str, release: Release, user: TestUser) -> Place {
-    let sshd = Sshd::builder()
-        .release(release)
-        .user(user)
-        // Then bash does not take itself for one that sshd has started, and reads no start-up
-        // file. A file that takes locks is no good place to be killed in.
-        .option("SetEnv SHLVL=1")
-        .start();
+    let sshd = Sshd::builder().release(release).user(user).start();
     Place {
         name,
         target: sshd.target(),
@@ -252,10 +246,12 @@ async fn a_process_that_left_the_group_lives_on() {
         let (_pool, host) = place.pool(GRACE);
         let line = "setsid sleep 4731 >/dev/null 2>&1 </dev/null & sleep 4732";
         let mut child = host.shell(line).spawn().await.unwrap();
-        starts(&place, "sleep 4731").await;
+        let is_daemon = |(_, line): &(u32, String)| line == "sleep 4731";
+        let daemon = || (place.sessions)().iter().any(is_daemon);
+        assert!(eventually_async(SOON, daemon).await);
         child.kill().await.unwrap();
         stops(&place, "sleep 4732").await;
-        assert!(!place.left("sleep 4731").is_empty());
+        assert!(daemon(), "{:?}", (place.sessions)());
     }
 }
 

@@ -13,8 +13,10 @@ use ssh_pool_tests::Sshd;
 
 mod cancels;
 mod children;
+mod neighbours;
 #[path = "../support/mod.rs"]
 mod support;
+mod tunnels;
 
 pub(crate) use support::{SOON, builder, known};
 

@@ -101,7 +101,12 @@ impl Sessions {
 
     /// Slots that the server may be holding, late releases included.
     fn held(&self) -> u32 {
-        self.ready + self.leased + u32::try_from(self.cooling.len()).unwrap_or(u32::MAX)
+        self.ready + self.leased + self.cooling()
+    }
+
+    /// Slots that a round trip will show to be free.
+    pub(super) fn cooling(&self) -> u32 {
+        u32::try_from(self.cooling.len()).unwrap_or(u32::MAX)
     }
 
     pub(super) fn occupied(&self) -> u32 {
@@ -231,7 +236,7 @@ impl Sessions {
             ready: self.ready,
             leased: self.leased,
             streams: self.streams,
-            cooling: u32::try_from(self.cooling.len()).unwrap_or(u32::MAX),
+            cooling: self.cooling(),
         }
     }
 }

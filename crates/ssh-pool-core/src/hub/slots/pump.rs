@@ -1,8 +1,11 @@
 //! What follows from the books: who is served, what is opened, when another connection is dialled.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Action, ConnectionId, Hand, NO_SPARES, Slots};
+use super::{Action, ConnectionId, Hand, NO_SPARES, Sessions, Slots};
+
+/// How long a round trip on a live connection may take before another one is worth a dial.
+const COOLING: Duration = Duration::from_millis(250);
 
 impl<W> Slots<W> {
     /// Gives an open channel that is in nobody's hands to the oldest waiter.
@@ -135,9 +138,15 @@ impl<W> Slots<W> {
 
     /// When the oldest waiter has waited long enough on live connections.
     fn dial_due(&self) -> Option<Instant> {
-        self.waiters
-            .front()
-            .map(|oldest| oldest.since + self.rules.patience)
+        let live = self.connections.values().filter(|c| !c.retiring);
+        let cooling: u32 = live.map(Sessions::cooling).sum();
+        // What cools is free after a round trip, if the server is there at all.
+        let soon = usize::try_from(cooling).is_ok_and(|cooling| cooling >= self.waiters.len());
+        let patience = self
+            .rules
+            .patience
+            .max(if soon { COOLING } else { Duration::ZERO });
+        self.waiters.front().map(|oldest| oldest.since + patience)
     }
 
     fn creep(&mut self, now: Instant) {
