@@ -235,42 +235,41 @@ impl Child {
     pub async fn wait_with_output(mut self) -> Result<Output, Error> {
         drop(self.stdin.take());
         let limit = self.state.output_limit;
-        let target = self.state.process.hub().name().clone();
-        let stdout = collect(self.stdout.take(), limit);
-        let stderr = collect(self.stderr.take(), limit);
-        let over = |stream| Error::OutputLimit {
-            target: target.clone(),
-            stream,
-            limit,
+        let inbox = self.state.process.channel().inbox.clone();
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let mut streams = (self.stdout.take(), self.stderr.take());
+        let status = {
+            let read = async {
+                tokio::try_join!(
+                    collect(&mut streams.0, &mut stdout, limit),
+                    collect(&mut streams.1, &mut stderr, limit),
+                )
+            };
+            tokio::select! {
+                // Both have ended, or one is full.
+                _ = read => None,
+                // With a grace a command may end before its streams do.
+                status = self.state.wait() => Some(status),
+            }
         };
-        // With a grace the command may end before its streams do.
-        let ((stdout, stderr), status) = match self.state.exit_grace {
-            None => {
-                let streams = tokio::try_join!(
-                    async { stdout.await.ok_or_else(|| over(Stream::Stdout)) },
-                    async { stderr.await.ok_or_else(|| over(Stream::Stderr)) },
-                )?;
-                (streams, self.state.wait().await?)
+        for (stream, bytes, wanted) in [
+            (Stream::Stdout, &mut stdout, streams.0.is_some()),
+            (Stream::Stderr, &mut stderr, streams.1.is_some()),
+        ] {
+            if wanted {
+                bytes.append(&mut inbox.collected(stream));
             }
-            Some(_) => {
-                let mut streams = (Vec::new(), Vec::new());
-                let status = {
-                    let wait = self.state.wait();
-                    tokio::pin!(wait);
-                    let both = async { tokio::join!(stdout, stderr) };
-                    tokio::select! {
-                        status = &mut wait => status?,
-                        (stdout, stderr) = both => {
-                            streams = (
-                                stdout.ok_or_else(|| over(Stream::Stdout))?,
-                                stderr.ok_or_else(|| over(Stream::Stderr))?,
-                            );
-                            wait.await?
-                        }
-                    }
-                };
-                (streams, status)
+            if bytes.len() > limit {
+                return Err(Error::OutputLimit {
+                    target: self.state.process.hub().name().clone(),
+                    stream,
+                    limit,
+                });
             }
+        }
+        let status = match status {
+            Some(status) => status?,
+            None => self.state.wait().await?,
         };
         Ok(Output {
             status,
@@ -398,18 +397,26 @@ impl Running {
     }
 }
 
+/// A stream had more bytes than may be kept.
+struct Full;
+
 /// Reads to the end, up to a limit. A stream that is cut off has its reason in the child's end.
+/// Cancel safe: what has been read is there.
 async fn collect<R: tokio::io::AsyncRead + Unpin>(
-    stream: Option<R>,
+    stream: &mut Option<R>,
+    bytes: &mut Vec<u8>,
     limit: usize,
-) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
+) -> Result<(), Full> {
     let Some(stream) = stream else {
-        return Some(bytes);
+        return Ok(());
     };
     let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    if let Err(error) = stream.take(most).read_to_end(&mut bytes).await {
+    if let Err(error) = stream.take(most).read_to_end(bytes).await {
         tracing::debug!(%error, "a stream was cut off");
     }
-    (bytes.len() <= limit).then_some(bytes)
+    if bytes.len() > limit {
+        Err(Full)
+    } else {
+        Ok(())
+    }
 }

@@ -407,5 +407,4 @@ impl From<std::convert::Infallible> for Error {
 }
 
 #[cfg(test)]
-#[path = "error_tests.rs"]
 mod tests;

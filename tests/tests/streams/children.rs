@@ -1,10 +1,13 @@
 //! Children, with the manners of `std::process`.
 
+use std::time::Duration;
+
 use ssh_pool::{Error, Pty, Stdio, Stream};
+use ssh_pool_tests::{Sshd, TempDir, eventually_async};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::{SOON, server};
+use crate::{SOON, on, server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_to_a_child_comes_back_while_it_runs() {
@@ -146,4 +149,129 @@ async fn an_isolated_connection_is_used_again() {
         (status.dials, status.isolated, status.connections),
         (1, 1, 0)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_grace_a_command_ends_with_its_shell_and_its_background_lives_on() {
+    let (sshd, pool, host) = server();
+    let line = "sleep 4741 & echo started";
+    let grace = Duration::from_millis(300);
+    let output = host.shell(line).exit_grace(grace).output();
+    let output = timeout(SOON, output).await.unwrap().unwrap();
+    assert!(output.status.success());
+    assert_eq!(output.stdout, b"started\n");
+
+    let mut child = host.shell(line).exit_grace(grace).spawn().await.unwrap();
+    assert!(
+        timeout(SOON, child.wait())
+            .await
+            .unwrap()
+            .unwrap()
+            .success()
+    );
+    drop(child);
+    let child = host.shell(line).exit_grace(grace).spawn().await.unwrap();
+    let output = timeout(SOON, child.wait_with_output())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(output.stdout, b"started\n");
+
+    // Their sessions are free, on connections that are still good.
+    let free = || {
+        let status = host.status();
+        status.running + status.isolated_busy == 0
+    };
+    assert!(eventually_async(SOON, free).await, "{:?}", pool.status());
+    assert!(host.command("true").status().await.unwrap().success());
+    assert_eq!(host.status().retiring, 0);
+    let living = sshd.session_processes();
+    let living = living.iter().filter(|(_, line)| line == "sleep 4741");
+    assert_eq!(living.count(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_terminal_to_give_the_server_says_so_and_nothing_starts() {
+    let (_sshd, pool, host) = on(Sshd::builder().option("PermitTTY no").start());
+    let dir = TempDir::new();
+    let file = dir.path().join("ran");
+    let mut command = host.shell(format!("touch {}", file.display()));
+    let error = command.pty(Pty::default()).output().await.unwrap_err();
+    assert!(matches!(error, Error::PtyRefused { .. }), "{error:?}");
+    assert!(!file.exists());
+    assert!(host.command("true").status().await.unwrap().success());
+    assert_eq!(pool.status().hosts[0].dials, 1);
+    let unknown = host
+        .command("true")
+        .pty(Pty::default().mode(200, 1))
+        .output()
+        .await;
+    assert!(matches!(unknown, Err(Error::InvalidInput { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variable_goes_by_the_protocol_where_the_server_takes_it() {
+    let (_sshd, _pool, host) = on(Sshd::builder().option("AcceptEnv TAKEN_*").start());
+    let value = "it's\n \"two\" lines; $HOME `id`";
+    // The command line of the login shell is what a server's other users can see.
+    let line = "printf '%s|%s|' \"$TAKEN_ONE\" \"$OTHER\"; tr '\\0' ' ' </proc/$$/cmdline";
+    for round in 0..3 {
+        let mut command = host.shell(line);
+        command.env("TAKEN_ONE", value).env("OTHER", value);
+        let output = command.output().await.unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let parts: Vec<_> = text.splitn(3, '|').collect();
+        assert_eq!(parts[..2], [value, value], "{round}");
+        let seen = parts[2];
+        assert!(
+            seen.contains("export OTHER=") && !seen.contains("TAKEN_ONE="),
+            "{seen}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inherited_streams_are_those_of_this_process() {
+    const VARIABLE: &str = "SSH_POOL_TEST_INHERIT";
+    if let Ok(word) = std::env::var(VARIABLE) {
+        // The process that is looked at from outside, see below.
+        let (_sshd, _pool, host) = server();
+        let line = format!("read line; echo {word} $line; echo {word} >&2");
+        let mut child = host
+            .shell(line)
+            .stdin(Stdio::inherit())
+            .stdout(Stdio::inherit())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .await
+            .unwrap();
+        assert!(child.stdin.is_none() && child.stdout.is_none() && child.stderr.is_none());
+        assert!(child.wait().await.unwrap().success());
+        // Reading our own standard input cannot be cancelled, and this process is to end.
+        std::process::exit(0);
+    }
+    let mut process = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture"])
+        .arg("children::inherited_streams_are_those_of_this_process")
+        .env(VARIABLE, "inherited")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut stdin = process.stdin.take().unwrap();
+    stdin.write_all(b"word\n").await.unwrap();
+    let output = timeout(SOON, process.wait_with_output())
+        .await
+        .unwrap()
+        .unwrap();
+    drop(stdin);
+    let (stdout, stderr) = (output.stdout, output.stderr);
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&stdout),
+        String::from_utf8_lossy(&stderr),
+    );
+    assert!(stdout.contains("inherited word\n"), "{stdout} {stderr}");
+    assert!(stderr.contains("inherited\n"), "{stdout} {stderr}");
 }

@@ -25,7 +25,7 @@ async fn storm(host: &Host) -> Duration {
         let host = host.clone();
         running.spawn(async move {
             let started = Instant::now();
-            let status = host.command("true").status().await.expect("a neighbour");
+            let status = host.command("true").status().await.unwrap();
             assert!(status.success());
             started.elapsed()
         });
@@ -97,7 +97,7 @@ async fn stalled_streams_do_not_slow_five_hundred_commands_and_lose_no_byte() {
     let mut bytes = vec![0; 64 << 10];
     while read < 64 << 20 {
         let count = stdout.read(&mut bytes).await.unwrap();
-        let wanted = |at: usize| if at % 2 == 0 { b'y' } else { b'\n' };
+        let wanted = |at: usize| if at.is_multiple_of(2) { b'y' } else { b'\n' };
         assert!(
             (0..count).all(|i| bytes[i] == wanted(read + i)),
             "at {read}"

@@ -211,7 +211,7 @@ impl World {
     fn forsake(&mut self, pick: usize) {
         if !self.leased.is_empty() {
             let id = self.leased.swap_remove(pick % self.leased.len());
-            let settled = pick % 2 == 0;
+            let settled = pick.is_multiple_of(2);
             self.slots.closed_here(id, true, settled, self.now);
         }
     }

@@ -1,0 +1,321 @@
+//! The table: every error, and what is expected of it.
+
+use super::*;
+
+/// An error, and what is expected of it.
+pub(super) struct Row {
+    pub(super) error: Error,
+    pub(super) phase: Phase,
+    pub(super) state: CommandState,
+    pub(super) transient: bool,
+    pub(super) timeout: bool,
+    pub(super) source: bool,
+    /// A part of its text: what to do, or what to know before doing anything.
+    pub(super) advice: &'static str,
+}
+
+impl Row {
+    /// Nothing started, nothing passes by itself, no cause.
+    fn new(error: Error, phase: Phase, advice: &'static str) -> Self {
+        Self {
+            error,
+            phase,
+            state: CommandState::NotStarted,
+            transient: false,
+            timeout: false,
+            source: false,
+            advice,
+        }
+    }
+
+    fn unknown(mut self) -> Self {
+        self.state = CommandState::Unknown;
+        self
+    }
+
+    fn transient(mut self) -> Self {
+        self.transient = true;
+        self
+    }
+
+    fn timeout(mut self) -> Self {
+        self.timeout = true;
+        self.transient()
+    }
+
+    fn caused(mut self) -> Self {
+        self.source = true;
+        self
+    }
+}
+
+pub(super) fn target() -> Arc<str> {
+    TARGET.into()
+}
+
+pub(super) fn cause() -> Cause {
+    Cause::new(CAUSE)
+}
+
+/// As the transport quotes what a server sent.
+pub(super) fn words(raw: &str) -> String {
+    raw.escape_debug().to_string()
+}
+
+pub(super) fn timeout(phase: Phase, state: CommandState, source: Option<Cause>) -> Error {
+    let (target, after) = (target(), Duration::from_secs(30));
+    Error::Timeout {
+        target,
+        phase,
+        after,
+        state,
+        killed: false,
+        source,
+    }
+}
+
+pub(super) fn lost(phase: Phase) -> Error {
+    let (target, source) = (target(), cause());
+    Error::ConnectionLost {
+        target,
+        phase,
+        source,
+    }
+}
+
+/// What cannot be logged in with, as errors name it.
+fn identities() -> Vec<String> {
+    let all = Identity::several([
+        Identity::key_file_with_passphrase("/k/id", SECRET),
+        Identity::key_pem(format!("-----BEGIN {SECRET}")),
+        Identity::key_pem_with_passphrase(format!("-----BEGIN {SECRET}"), SECRET),
+        Identity::password(SECRET),
+    ]);
+    all.parts().iter().map(ToString::to_string).collect()
+}
+
+pub(super) fn problems() -> Vec<(HostKeyProblem, &'static str)> {
+    let (algorithm, fingerprint) = ("ssh-ed25519".to_owned(), "SHA256:abc".to_owned());
+    let path = PathBuf::from("/home/deploy/.ssh/known_hosts");
+    let unknown = HostKeyProblem::Unknown {
+        algorithm: algorithm.clone(),
+        fingerprint: fingerprint.clone(),
+        searched: vec!["/a".into(), "/b".into()],
+    };
+    let changed = HostKeyProblem::Changed {
+        algorithm,
+        fingerprint: fingerprint.clone(),
+        expected: vec!["SHA256:def (/a:3)".into()],
+    };
+    let revoked = HostKeyProblem::Revoked {
+        fingerprint: fingerprint.clone(),
+        location: "/a:3".into(),
+    };
+    let unreadable = HostKeyProblem::Unreadable {
+        path: path.clone(),
+        reason: "permission denied".into(),
+    };
+    let not_stored = HostKeyProblem::NotStored {
+        fingerprint,
+        path,
+        reason: "read-only file system".into(),
+    };
+    vec![
+        (unknown, "then add the key"),
+        (changed, "find out which"),
+        (revoked, "do not connect"),
+        (unreadable, "cannot read /home/deploy/.ssh/known_hosts"),
+        (not_stored, "cannot store"),
+    ]
+}
+
+/// Every variant, those with several faces more than once.
+pub(super) fn table() -> Vec<Row> {
+    let mut rows = before_a_session();
+    rows.extend(with_a_session());
+    rows.extend(of_streams());
+    rows.extend(timeouts());
+    for (reason, advice) in problems() {
+        let target = target();
+        let error = Error::HostKey { target, reason };
+        rows.push(Row::new(error, Phase::HostKey, advice));
+    }
+    for identity in identities() {
+        let (target, source) = (target(), cause());
+        let error = Error::Identity {
+            target,
+            identity,
+            source,
+        };
+        rows.push(Row::new(error, Phase::Auth, "cannot use the identity").caused());
+    }
+    rows
+}
+
+pub(super) fn before_a_session() -> Vec<Row> {
+    let (target, source) = (target(), cause());
+    let invalid = Error::InvalidInput {
+        what: "target",
+        reason: "the port must be a number from 1 to 65535".into(),
+    };
+    let resolve = Error::Resolve {
+        target: target.clone(),
+        source: source.clone(),
+    };
+    let connect = Error::Connect {
+        target: target.clone(),
+        source: source.clone(),
+    };
+    let not_ssh = Error::NotSsh {
+        target: target.clone(),
+        received: words("HTTP/1.1 400 \"Bad\"\r\n\u{1b}[2J"),
+        source: source.clone(),
+    };
+    let throttled = Error::Throttled {
+        target: target.clone(),
+        message: words("Exceeded MaxStartups\r\n"),
+        source: source.clone(),
+    };
+    let key_exchange = |lost| Error::KeyExchange {
+        target: target.clone(),
+        lost,
+        source: source.clone(),
+    };
+    let (key_exchange_lost, key_exchange) = (key_exchange(true), key_exchange(false));
+    let rejected = Error::AuthRejected {
+        target: target.clone(),
+        tried: identities(),
+        allowed: "publickey".into(),
+        cooldown: Duration::from_secs(60),
+    };
+    let auth_lost = Error::AuthLost { target, source };
+    vec![
+        Row::new(invalid, Phase::Input, "must be"),
+        Row::new(resolve, Phase::Resolve, "check its spelling").caused(),
+        Row::new(connect, Phase::Connect, "check that the server is up")
+            .caused()
+            .transient(),
+        Row::new(not_ssh, Phase::Banner, "check the port").caused(),
+        Row::new(throttled, Phase::Banner, "try again later")
+            .caused()
+            .transient(),
+        Row::new(
+            key_exchange_lost,
+            Phase::KeyExchange,
+            "no algorithm in common",
+        )
+        .caused()
+        .transient(),
+        Row::new(key_exchange, Phase::KeyExchange, "no algorithm in common").caused(),
+        Row::new(rejected, Phase::Auth, "check the user name"),
+        Row::new(auth_lost, Phase::Auth, "the server's log")
+            .caused()
+            .transient(),
+    ]
+}
+
+fn with_a_session() -> Vec<Row> {
+    let target = target();
+    let session_refused = Error::SessionRefused {
+        target: target.clone(),
+        reason: "administratively prohibited, reason 1".into(),
+    };
+    let exec_refused = Error::ExecRefused {
+        target: target.clone(),
+    };
+    let without_status = Error::ClosedWithoutStatus {
+        target: target.clone(),
+    };
+    let too_much = Error::OutputLimit {
+        target: target.clone(),
+        stream: Stream::Stderr,
+        limit: 1024,
+    };
+    let pty = Error::PtyRefused {
+        target: target.clone(),
+    };
+    let not_killed = Error::NotKilled {
+        target: target.clone(),
+        after: Duration::from_secs(2),
+    };
+    let closed = Error::Closed { target };
+    let lost_at = |phase, advice| Row::new(lost(phase), phase, advice).caused().transient();
+    vec![
+        Row::new(session_refused, Phase::Channel, "check MaxSessions"),
+        Row::new(exec_refused, Phase::Exec, "check what the account may run"),
+        lost_at(Phase::Channel, "was not sent"),
+        lost_at(Phase::Exec, "may have run").unknown(),
+        lost_at(Phase::Running, "may have run").unknown(),
+        Row::new(without_status, Phase::Running, "may still be running").unknown(),
+        Row::new(too_much, Phase::Running, "raise Limits::output_bytes").unknown(),
+        Row::new(pty, Phase::Channel, "check PermitTTY"),
+        Row::new(not_killed, Phase::Running, "may still be running").unknown(),
+        Row::new(closed, Phase::Closed, "build another"),
+    ]
+}
+
+fn of_streams() -> Vec<Row> {
+    let target = target();
+    let address = || Address::from(("db", 5432));
+    let subsystem = Error::SubsystemRefused {
+        target: target.clone(),
+        name: words("sftp"),
+    };
+    let refused = |refusal| Error::StreamRefused {
+        target: target.clone(),
+        to: address(),
+        refusal,
+        message: words("open failed"),
+    };
+    let forward = Error::ForwardRefused {
+        target: target.clone(),
+        on: address(),
+    };
+    let listen = Error::Listen {
+        target: target.clone(),
+        on: address(),
+        source: cause(),
+    };
+    let mut rows = vec![
+        Row::new(subsystem, Phase::Exec, "refuses it to this account"),
+        Row::new(forward, Phase::Channel, "check that forwarding is allowed"),
+        Row::new(listen, Phase::Channel, "on this machine").caused(),
+    ];
+    for refusal in REFUSALS {
+        assert!(is_refusal(*refusal));
+        rows.push(Row::new(refused(*refusal), Phase::Channel, "the server"));
+    }
+    rows
+}
+
+fn timeouts() -> Vec<Row> {
+    use CommandState::{NotStarted, Unknown};
+    let advice = [
+        (Phase::Queue, NotStarted, "raise the limits"),
+        (Phase::Resolve, NotStarted, "check the resolver"),
+        (Phase::Connect, NotStarted, "check the network path"),
+        (Phase::Banner, NotStarted, "check the network path"),
+        (Phase::KeyExchange, NotStarted, "check the network path"),
+        (Phase::Auth, NotStarted, "raise Timeouts::connect"),
+        (Phase::Exec, Unknown, "may still be running"),
+        (Phase::Running, Unknown, "may still be running"),
+    ];
+    let mut rows = Vec::new();
+    for (phase, state, advice) in advice {
+        let row = |source| Row {
+            state,
+            ..Row::new(timeout(phase, state, source), phase, advice).timeout()
+        };
+        rows.push(row(None));
+        rows.push(row(Some(cause())).caused());
+    }
+    let mut killed = timeout(Phase::Running, Unknown, None);
+    assert!(!killed.is_killed());
+    if let Error::Timeout { killed, .. } = &mut killed {
+        *killed = true;
+    }
+    assert!(killed.is_killed());
+    let row = Row::new(killed, Phase::Running, "was ended");
+    rows.push(row.timeout().unknown());
+    rows
+}
