@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use ssh_pool::{Error, Host, HostKeyPolicy, Identity, Limits, Pool, Stdio, Timeouts};
-use ssh_pool_tests::{Dropbear, Release, Sshd, TestUser, eventually_async, procs};
+use ssh_pool::{Error, Host, HostKeyPolicy, Identity, Limits, Pool, Pty, Stdio, Timeouts};
+use ssh_pool_tests::{Dropbear, Release, Sshd, TempDir, TestUser, eventually_async, procs};
 use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 
@@ -259,7 +259,7 @@ async fn a_process_that_left_the_group_lives_on() {
 async fn a_script_that_is_cut_off_runs_nothing_of_its_last_line() {
     for user in [TestUser::plain(), TestUser::root_or_current()] {
         let place = sshd("script", Release::Installed, user);
-        let dir = ssh_pool_tests::TempDir::new();
+        let dir = TempDir::new();
         let file = dir.path().join("ran").display().to_string();
         std::fs::set_permissions(
             dir.path(),
@@ -278,4 +278,61 @@ async fn a_script_that_is_cut_off_runs_nothing_of_its_last_line() {
         assert!(eventually_async(SOON, idle).await, "{:?}", host.status());
         assert!(!std::path::Path::new(&file).exists());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mark_is_seen_in_no_stream() {
+    let root = TestUser::root_or_current();
+    for place in [sshd("9.2, root", Release::Installed, root), dropbear()] {
+        let (_pool, host) = place.pool(GRACE);
+        for _ in 0..3 {
+            let line = "printf out; printf err >&2; exit 3";
+            let output = host.shell(line).output().await.unwrap();
+            assert_eq!(
+                (output.stdout, output.stderr),
+                (b"out".to_vec(), b"err".to_vec())
+            );
+            assert_eq!(output.status.code(), Some(3));
+            let child = host.shell(line).spawn().await.unwrap();
+            let output = child.wait_with_output().await.unwrap();
+            assert_eq!(
+                (output.stdout, output.stderr),
+                (b"out".to_vec(), b"err".to_vec())
+            );
+            let output = host.shell("printf out").pty(Pty::default()).output().await;
+            assert_eq!(output.unwrap().stdout, b"out", "{}", place.name);
+        }
+        // It is there, though: what the remote sees is documented.
+        let output = host.shell("echo $SSH_POOL_MARK").output().await.unwrap();
+        assert!(output.stdout.len() > 32, "{}: {output:?}", place.name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_neighbour_whose_shell_has_ended_is_not_taken_for_a_cancelled_one() {
+    let place = sshd("neighbour", Release::Installed, TestUser::plain());
+    let (_pool, host) = place.pool(GRACE);
+    let dir = TempDir::new();
+    let gate = dir.path().join("gate");
+    let open = gate.display();
+    // Its shell has ended, and what it left behind still writes.
+    let line = format!("(until test -e {open}; do sleep 0.02; done; echo late) & echo early");
+    let mut neighbour = host.shell(line).shared().spawn().await.unwrap();
+    let mut stdout = neighbour.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 6]).await.unwrap();
+
+    // Its shell ends by the signal, and the rest ignores it: that cannot be told apart.
+    let line = "sh -c 'trap \"\" TERM; sleep 4751; sleep 4751' | cat";
+    let mut stubborn = host.shell(line).shared().spawn().await.unwrap();
+    starts(&place, "sleep 4751").await;
+    let error = stubborn.kill().await;
+    assert!(
+        matches!(error, Ok(()) | Err(Error::NotKilled { .. })),
+        "{error:?}"
+    );
+    std::fs::write(&gate, "").unwrap();
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).await.unwrap();
+    assert_eq!(rest, "late\n");
+    assert!(neighbour.wait().await.unwrap().success());
 }
