@@ -110,7 +110,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         )
         .await?
     } else {
-        let (fleet, folders) = private(options.hosts)?;
+        let (fleet, folders) = private(options.hosts, timeouts())?;
         if let (Some(harm), Some(server), Some(folder)) =
             (options.break_one, fleet.servers.last(), folders.last())
         {
@@ -149,8 +149,8 @@ fn timeouts() -> Timeouts {
 }
 
 /// Servers of its own, and a folder for each of them.
-fn private(hosts: usize) -> anyhow::Result<(Fleet, Vec<TempDir>)> {
-    let fleet = Fleet::private(hosts, limits(), timeouts())?;
+fn private(hosts: usize, timeouts: Timeouts) -> anyhow::Result<(Fleet, Vec<TempDir>)> {
+    let fleet = Fleet::private(hosts, limits(), timeouts)?;
     let folders = harm::folders(hosts);
     Ok((fleet, folders))
 }

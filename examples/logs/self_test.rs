@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use ssh_pool::Timeouts;
 use ssh_pool_examples::{Fleet, Interrupts};
 use ssh_pool_tests::{Sshd, TempDir, eventually_async};
 
@@ -17,8 +18,14 @@ use crate::printer::Screen;
 use crate::{Source, Summary, limits, run, timeouts};
 
 /// Long enough for anything that happens at all, on a busy machine too.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(20);
 const FILES: [&str; 2] = ["app.log", "access.log"];
+
+/// A pool that would wait longer than this test for a process that nobody has ended: none ends only
+/// because its connection is closed.
+fn patient() -> Timeouts {
+    timeouts().drain(SOON * 10)
+}
 
 /// What has been shown, by label. Behind it there is no terminal.
 #[derive(Clone, Default)]
@@ -88,6 +95,13 @@ fn interrupt() -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn bounded(
+    program: impl Future<Output = anyhow::Result<Summary>>,
+) -> anyhow::Result<Summary> {
+    let ended = tokio::time::timeout(SOON, program).await;
+    ended.context("it did not end")?
+}
+
 pub(crate) async fn run_all(interrupts: &mut Interrupts) -> anyhow::Result<()> {
     follows_over_a_lost_connection(interrupts)
         .await
@@ -104,7 +118,7 @@ pub(crate) async fn run_all(interrupts: &mut Interrupts) -> anyhow::Result<()> {
 
 /// Lines of all hosts arrive, one connection is lost in the middle, and Ctrl-C ends it all.
 async fn follows_over_a_lost_connection(interrupts: &mut Interrupts) -> anyhow::Result<()> {
-    let fleet = Fleet::private(3, limits(FILES.len()), timeouts())?;
+    let fleet = Fleet::private(3, limits(FILES.len()), patient())?;
     let mut growing = Growing::start(&fleet, &FILES)?;
     let sources = growing.sources(&fleet);
     let labels: Vec<String> = sources.iter().map(|source| source.label.clone()).collect();
@@ -113,7 +127,7 @@ async fn follows_over_a_lost_connection(interrupts: &mut Interrupts) -> anyhow::
         lines: Box::new(seen.clone()),
         notes: Box::new(notes.clone()),
     };
-    let program = run(&fleet, sources, true, None, screen, interrupts);
+    let program = bounded(run(&fleet, sources, true, None, screen, interrupts));
     let story = async {
         let beyond = |label: &String, number| seen.last().get(label) > Some(&number);
         let all = eventually_async(SOON, || labels.iter().all(|label| beyond(label, 10))).await;
@@ -166,9 +180,8 @@ async fn follows_over_a_lost_connection(interrupts: &mut Interrupts) -> anyhow::
         ensure!(six, "tails: {:?}", tails(&fleet.servers));
         interrupt()
     };
-    let (summary, story) = tokio::join!(tokio::time::timeout(SOON * 2, program), story);
-    story?;
-    let Summary { code, reports } = summary.context("it did not end")??;
+    let (summary, ()) = tokio::try_join!(program, story)?;
+    let Summary { code, reports } = summary;
     ensure!(code == 130, "exit code {code}");
     ensure!(reports.len() == labels.len(), "{reports:?}");
     for report in &reports {
@@ -209,9 +222,8 @@ fn check_lines(seen: &Seen, last: u64) -> anyhow::Result<()> {
 }
 
 async fn nothing_is_left(fleet: &Fleet) -> anyhow::Result<()> {
-    // The processes were gone before the program was: their ends have been confirmed.
-    let left = tails(&fleet.servers);
-    ensure!(left.is_empty(), "left behind: {left:?}");
+    let ended = eventually_async(SOON, || tails(&fleet.servers).is_empty()).await;
+    ensure!(ended, "left behind: {:?}", tails(&fleet.servers));
     let idle = || fleet.servers.iter().all(|s| s.open_connections() == 0);
     let gone = eventually_async(SOON, idle).await;
     ensure!(gone, "connections are still open");
@@ -219,7 +231,7 @@ async fn nothing_is_left(fleet: &Fleet) -> anyhow::Result<()> {
 }
 
 async fn ends_after_so_many_lines(interrupts: &mut Interrupts) -> anyhow::Result<()> {
-    let fleet = Fleet::private(1, limits(1), timeouts())?;
+    let fleet = Fleet::private(1, limits(1), patient())?;
     let growing = Growing::start(&fleet, &["app.log"])?;
     let seen = Seen::default();
     let screen = Screen {
@@ -227,10 +239,7 @@ async fn ends_after_so_many_lines(interrupts: &mut Interrupts) -> anyhow::Result
         notes: Box::new(io::sink()),
     };
     let sources = growing.sources(&fleet);
-    let program = run(&fleet, sources, false, Some(7), screen, interrupts);
-    let summary = tokio::time::timeout(SOON, program)
-        .await
-        .context("it did not end")??;
+    let summary = bounded(run(&fleet, sources, false, Some(7), screen, interrupts)).await?;
     let lines = seen.text().lines().count();
     ensure!(
         (summary.code, lines) == (0, 7),
@@ -270,7 +279,7 @@ impl Write for Held {
 /// While nothing is shown, no more is kept than a cap; later every line is there.
 async fn a_slow_terminal_costs_no_line(interrupts: &mut Interrupts) -> anyhow::Result<()> {
     const LINES: u64 = 150_000;
-    let fleet = Fleet::private(1, limits(1), timeouts())?;
+    let fleet = Fleet::private(1, limits(1), patient())?;
     let folder = TempDir::new();
     let path = folder.path().join("big.log");
     let text: String = (1..=LINES)
@@ -290,7 +299,7 @@ async fn a_slow_terminal_costs_no_line(interrupts: &mut Interrupts) -> anyhow::R
         lines: Box::new(held),
         notes: Box::new(io::sink()),
     };
-    let program = run(&fleet, sources, true, Some(LINES), screen, interrupts);
+    let program = bounded(run(&fleet, sources, true, Some(LINES), screen, interrupts));
     let server = fleet.servers.first().context("no server")?;
     let story = async {
         let begun = eventually_async(SOON, || server.accepted() > 0).await;
@@ -305,9 +314,7 @@ async fn a_slow_terminal_costs_no_line(interrupts: &mut Interrupts) -> anyhow::R
         ensure!(seen.text().is_empty(), "the gate is open");
         open.send(()).context("no terminal")
     };
-    let (summary, story) = tokio::join!(tokio::time::timeout(SOON * 2, program), story);
-    story?;
-    let summary = summary.context("it did not end")??;
+    let (summary, ()) = tokio::try_join!(program, story)?;
     ensure!(summary.code == 0, "{summary:?}");
     ensure!(
         summary.reports.iter().any(|report| report.restarts > 0),
