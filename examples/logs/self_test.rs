@@ -98,7 +98,7 @@ fn interrupt() -> anyhow::Result<()> {
 async fn bounded(
     program: impl Future<Output = anyhow::Result<Summary>>,
 ) -> anyhow::Result<Summary> {
-    let ended = tokio::time::timeout(SOON, program).await;
+    let ended = tokio::time::timeout(SOON * 2, program).await;
     ended.context("it did not end")?
 }
 
