@@ -16,9 +16,10 @@ use crate::inbox::Sink;
 use crate::lanes::Lanes;
 use crate::limits::Limits;
 use crate::stream::{ChannelStream, Connect};
-use crate::transport::{Incoming, ListenError};
+use crate::transport::{Incoming, Link, ListenError};
 
-/// A forwarded port or socket. Dropped, it listens no more, and its streams are cut.
+/// A forwarded port or socket. Dropped, it listens no more, and its streams are cut. When its pool
+/// is closed it listens no more either, and its streams may end as running commands may.
 ///
 /// From [`Host::forward_local`](crate::Host::forward_local) and
 /// [`Host::forward_remote`](crate::Host::forward_remote).
@@ -27,7 +28,7 @@ pub struct Forward {
     address: Address,
     target: Arc<str>,
     /// Of a remote one: what it stands on.
-    berth: Option<Arc<Berth>>,
+    link: Option<Arc<dyn Link>>,
     _stop: DropGuard,
 }
 
@@ -50,10 +51,10 @@ impl Forward {
     /// Waits until the connection under a remote forward is lost, and with it the forward. A local
     /// one connects anew for each stream, so for it this never ends. Cancel safe.
     pub async fn lost(&self) -> Error {
-        let Some(berth) = &self.berth else {
+        let Some(link) = &self.link else {
             return std::future::pending().await;
         };
-        let lifeline = berth.link().lifeline();
+        let lifeline = link.lifeline();
         lifeline.ended().await;
         Error::ConnectionLost {
             target: self.target.clone(),
@@ -166,12 +167,14 @@ pub(crate) async fn local(
     let token = stop.clone();
     let runtime = lanes.shared().runtime().clone();
     let connect = Connect::address(lanes.clone(), to, limits.stream_bytes);
-    let streams = runtime.clone();
+    let (streams, hub) = (runtime.clone(), lanes.shared().clone());
     runtime.spawn(stop.clone().run_until_cancelled_owned(async move {
         loop {
-            let local = match listener.accept().await {
-                Ok(local) => local,
-                Err(error) => {
+            let accepted = hub.closing().run_until_cancelled(listener.accept());
+            let local = match accepted.await {
+                None => return,
+                Some(Ok(local)) => local,
+                Some(Err(error)) => {
                     // Out of descriptors, or a client that has gone: neither ends the forward.
                     tracing::warn!(%error, "a forwarded connection was not accepted");
                     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -190,7 +193,7 @@ pub(crate) async fn local(
     Ok(Forward {
         address,
         target: lanes.shared().name().clone(),
-        berth: None,
+        link: None,
         _stop: stop.drop_guard(),
     })
 }
@@ -213,24 +216,31 @@ pub(crate) async fn remote(
         let berth = Arc::new(hub.berth(Lane::Isolated, deadline).await?);
         let listener = {
             let (hub, to, stop, room) = (hub.clone(), to.clone(), stop.clone(), room.clone());
+            // Each stream keeps the connection; the listener itself must not, it is kept by it.
+            let berth = Arc::downgrade(&berth);
             Box::new(move |incoming| {
-                let work = answer(hub.clone(), to.clone(), room.clone(), incoming);
+                let Some(berth) = berth.upgrade() else { return };
+                let work = answer(berth, hub.clone(), to.clone(), room.clone(), incoming);
                 hub.runtime()
                     .spawn(stop.clone().run_until_cancelled_owned(work));
             })
         };
         match listen(&hub, berth.clone(), &on, listener, deadline).await? {
             Some(address) => {
-                let (link, there) = (berth.clone(), address.clone());
-                let token = stop.clone();
+                let link = berth.link().clone();
+                let (there, token, closing) = (address.clone(), stop.clone(), hub.clone());
                 hub.runtime().spawn(async move {
-                    token.cancelled().await;
-                    link.link().unlisten(&there).await;
+                    tokio::select! {
+                        () = token.cancelled() => {}
+                        () = closing.closing().cancelled() => {}
+                        () = berth.link().lifeline().ended() => {}
+                    }
+                    berth.link().unlisten(&there).await;
                 });
                 return Ok(Forward {
                     address,
                     target: hub.name().clone(),
-                    berth: Some(berth),
+                    link: Some(link),
                     _stop: stop.drop_guard(),
                 });
             }
@@ -259,7 +269,13 @@ async fn listen(
 }
 
 /// Takes one connection that the server has accepted.
-async fn answer(hub: Arc<Hub>, to: Address, room: Arc<Semaphore>, incoming: Incoming) {
+async fn answer(
+    _berth: Arc<Berth>,
+    hub: Arc<Hub>,
+    to: Address,
+    room: Arc<Semaphore>,
+    incoming: Incoming,
+) {
     let Ok(_permit) = room.try_acquire() else {
         tracing::warn!(host = %hub.name(), "too many forwarded connections: one is refused");
         return incoming.reject.await;

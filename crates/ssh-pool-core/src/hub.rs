@@ -521,6 +521,11 @@ impl Hub {
         }
     }
 
+    /// Cancelled when no new work is taken any more.
+    pub(crate) fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+
     /// No new work from now on, and queued work is told so.
     pub(crate) fn close(self: &Arc<Self>) {
         let waiters = self.transition(|books, now| books.slots.close(now));

@@ -217,3 +217,43 @@ async fn impossible_addresses_are_refused_before_anything_is_dialled() {
     }
     assert_eq!(host.status().dials, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_the_pool_ends_its_forwards_and_waits_for_their_streams() {
+    let (sshd, pool, host) = server();
+    let echo = Echo::start();
+    let loopback = || ("127.0.0.1", 0);
+    let local = host
+        .forward_local(loopback(), echo.path.clone())
+        .await
+        .unwrap();
+    let remote = host
+        .forward_remote(loopback(), echo.path.clone())
+        .await
+        .unwrap();
+    let mut streams = Vec::new();
+    for forward in [&local, &remote] {
+        let port = forward.address().port().unwrap();
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port))
+            .await
+            .unwrap();
+        stream.write_all(b"x").await.unwrap();
+        stream.read_exact(&mut [0]).await.unwrap();
+        streams.push(stream);
+    }
+    let closing = tokio::spawn(pool.close());
+    for forward in [&local, &remote] {
+        let port = forward.address().port().unwrap();
+        let free = || std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+        assert!(eventually_async(SOON, free).await, "{forward:?}");
+    }
+    assert!(!closing.is_finished());
+    for stream in &mut streams {
+        stream.write_all(b"late").await.unwrap();
+        stream.read_exact(&mut [0; 4]).await.unwrap();
+    }
+    drop(streams);
+    timeout(SOON, closing).await.unwrap().unwrap();
+    let gone = || sshd.open_connections() == 0;
+    assert!(eventually_async(SOON, gone).await);
+}
