@@ -55,6 +55,7 @@ pub use embedded::{Embedded, EmbeddedBuilder};
 pub use keys::{
     KeyFormat, KeyPair, fingerprint, generate, sign_host_certificate, sign_user_certificate,
 };
+pub use ports::free as free_address;
 pub use proxy::{Greeting, Proxy};
 pub use relay::Cut;
 pub use sshd::{Release, Sshd, SshdBuilder};

@@ -10,8 +10,14 @@ const COUNT: u32 = 12_000;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A loopback address that was free a moment ago. Another process may be faster: try again then.
-pub(crate) fn free() -> SocketAddr {
+/// A loopback address that was free a moment ago, and that no outgoing connection takes. Another
+/// process may be faster: try again then.
+///
+/// # Panics
+///
+/// When there is none.
+#[must_use]
+pub fn free() -> SocketAddr {
     for _ in 0..COUNT {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         // Test processes that run side by side start far apart.

@@ -1,0 +1,141 @@
+//! envpass: variables that the server takes go by a request of the protocol, the others through
+//! the shell, and nobody can tell from the inside.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use ssh_pool::{Host, Pool};
+use ssh_pool_tests::{Release, Sshd, SshdBuilder, eventually_async};
+
+use crate::gate::Gate;
+use crate::way::{ALL, WITH_OUTPUT};
+use crate::{SOON, on};
+
+const PATTERNS: &str = "AcceptEnv TAKEN _XXX_* ONE_?";
+
+fn accepting() -> SshdBuilder {
+    Sshd::builder().option(PATTERNS)
+}
+
+/// A server that shows which line it was sent and what it has taken.
+fn showing(name: &str) -> (Sshd, Pool, Host) {
+    let command = format!("ForceCommand echo \"$SSH_ORIGINAL_COMMAND\"; printenv {name}");
+    on(accepting().option(command).start())
+}
+
+/// What looks harmless to nobody.
+fn weird() -> Vec<OsString> {
+    let mut all: Vec<OsString> = [
+        "it's",
+        "\"quoted\"",
+        "two\nlines",
+        "ends with newline\n",
+        "$HOME $(id) `id`",
+        "a\\b",
+        "",
+        " ",
+        "\u{e4}\u{1f512}",
+        "\u{1}\u{7f}",
+    ]
+    .map(OsString::from)
+    .to_vec();
+    all.push(OsString::from_vec(vec![0xff, 0xfe, b'\'', 0x81]));
+    all.push(OsString::from_vec((1..=u8::MAX).collect()));
+    all.push(OsString::from("long".repeat(10_000)));
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_takes_is_not_in_the_command_line() {
+    for name in ["TAKEN", "_XXX_", "_XXX_1", "ONE_A"] {
+        let (_sshd, _pool, host) = showing(name);
+        for way in WITH_OUTPUT {
+            // The second time nothing is asked any more.
+            for value in ["it's $secret", "another\none"] {
+                let mut command = host.command("line");
+                let output = way.output(command.env(name, value)).await.unwrap();
+                let seen = String::from_utf8(output.stdout).unwrap();
+                assert_eq!(seen, format!("line\n{value}\n"), "{way:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_does_not_take_is_in_the_command_line_alone() {
+    for name in ["OTHER", "TAKEN_NOT", "XXX_1", "ONE_AB", "ONE_"] {
+        let (_sshd, _pool, host) = showing(name);
+        for way in WITH_OUTPUT {
+            let mut command = host.command("line");
+            let output = way.output(command.env(name, "value")).await.unwrap();
+            let seen = String::from_utf8(output.stdout).unwrap();
+            // The forced command runs in its place, so nobody sets the variable.
+            assert_eq!(seen, format!("export {name}=value; line\n"), "{way:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_process_list_shows_no_value_that_the_server_has_taken() {
+    let (sshd, _pool, host) = on(accepting().start());
+    let shown = |value: &str| {
+        let all = sshd.session_processes();
+        all.iter().any(|(_, line)| line.contains(value))
+    };
+    let gate = Gate::new();
+    let mut command = host.shell(format!("echo $TAKEN $OTHER; {}", gate.pass()));
+    command
+        .env("TAKEN", "in-the-request")
+        .env("OTHER", "in-the-line");
+    let mut child = command.spawn().await.unwrap();
+    assert!(eventually_async(SOON, || shown("in-the-line")).await);
+    assert!(!shown("in-the-request"), "{:?}", sshd.session_processes());
+    gate.open();
+    drop(child.stdin.take());
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!(output.stdout, b"in-the-request in-the-line\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_every_kind_reach_the_program_both_ways() {
+    for release in [Release::Installed, Release::Trixie] {
+        let (_sshd, _pool, host) = on(accepting().release(release).start());
+        for value in weird() {
+            for name in ["TAKEN", "OTHER"] {
+                for way in WITH_OUTPUT {
+                    let mut command = host.command("printenv");
+                    let output = way
+                        .output(command.arg(name).env(name, &value))
+                        .await
+                        .unwrap();
+                    let seen = output.stdout.strip_suffix(b"\n");
+                    let seen = seen.unwrap_or_else(|| panic!("{name}={value:?}: {output:?}"));
+                    assert_eq!(OsStr::from_bytes(seen), value, "{name} {way:?}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variable_that_was_set_for_one_command_is_not_set_for_the_next() {
+    let (_sshd, _pool, host) = on(accepting().start());
+    for way in ALL {
+        let mut with = host.shell("test \"$TAKEN\" = 1 && test \"$OTHER\" = 1");
+        let status = way.status(with.env("TAKEN", "1").env("OTHER", "1")).await;
+        assert!(status.unwrap().success(), "{way:?}");
+        let mut without = host.shell("test -z \"${TAKEN+x}${OTHER+x}\"");
+        assert!(way.status(&mut without).await.unwrap().success(), "{way:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_sets_itself_wins_over_what_it_takes() {
+    let (_sshd, _pool, host) = on(accepting().option("SetEnv TAKEN=server").start());
+    for way in WITH_OUTPUT {
+        let mut command = host.command("printenv");
+        let command = command.arg("TAKEN").env("TAKEN", "client");
+        let output = way.output(command).await.unwrap();
+        assert_eq!(output.stdout, b"server\n", "{way:?}");
+    }
+}
