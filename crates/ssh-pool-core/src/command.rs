@@ -199,6 +199,8 @@ impl Command {
         // A name that is not UTF-8 is refused with the other impossible ones.
         let name = name.as_ref().to_string_lossy().into_owned();
         let value = value.as_ref().as_encoded_bytes().to_vec();
+        // Two values of one name may go different ways, and then the first could win.
+        self.env.retain(|(other, _)| *other != name);
         self.env.push((name, value));
         self
     }

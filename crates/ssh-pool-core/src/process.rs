@@ -11,6 +11,10 @@ use crate::quote;
 use crate::terminate::{self, Mark, Outcome};
 use crate::transport::{Channel, Link, Request};
 
+/// Variables that go by a request in one session. sshd takes that many, and throws away those that
+/// come after them, which without an answer nobody would know.
+const MOST_VARIABLES: usize = 128;
+
 /// Everything about a command that matters on the wire, but its input.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
@@ -105,7 +109,9 @@ impl Process {
         let asked: Vec<_> = (job.env.iter())
             .filter(|(name, _)| names.taken(name).is_none())
             .filter_map(|(name, value)| Some((name, as_text(value)?)))
+            .take(MOST_VARIABLES)
             .collect();
+        let mut room = MOST_VARIABLES.saturating_sub(asked.len());
         let replies = asked.len() + usize::from(job.pty.is_some());
         if replies > 0 {
             self.sent = Sent::Preparation;
@@ -139,13 +145,14 @@ impl Process {
             match as_text(value).filter(|_| names.taken(name) == Some(true)) {
                 // Sent when it was asked for.
                 Some(_) if asked.iter().any(|(other, _)| *other == name) => {}
-                Some(text) => {
+                Some(text) if room > 0 => {
+                    room -= 1;
                     self.sent = Sent::Preparation;
                     if wire.env(name.clone(), text, false).await.is_err() {
                         return Ok(None);
                     }
                 }
-                None => quote::push_env(&mut exports, name, value)?,
+                _ => quote::push_env(&mut exports, name, value)?,
             }
         }
         Ok(Some(match &job.request {

@@ -130,6 +130,40 @@ async fn a_variable_that_was_set_for_one_command_is_not_set_for_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_two_values_the_last_one_wins_whichever_way_each_goes() {
+    let (_sshd, _pool, host) = on(accepting().start());
+    let text = OsString::from("text");
+    let bytes = OsString::from_vec(vec![0xff, b'x']);
+    for name in ["TAKEN", "OTHER"] {
+        for (first, last) in [(&text, &bytes), (&bytes, &text)] {
+            for way in WITH_OUTPUT {
+                let mut command = host.command("printenv");
+                command.arg(name).env(name, first).env(name, last);
+                let output = way.output(&mut command).await.unwrap();
+                let seen = OsStr::from_bytes(output.stdout.strip_suffix(b"\n").unwrap());
+                assert_eq!(seen, last, "{name} {way:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_variables_than_a_server_takes_for_one_session_all_arrive() {
+    // sshd takes 128 in a session, and throws away the others.
+    let (_sshd, _pool, host) = on(accepting().start());
+    let names = |from: usize, to: usize| (from..to).map(|number| format!("_XXX_{number}"));
+    for way in WITH_OUTPUT {
+        for (from, to) in [(0, 100), (100, 200), (0, 200), (0, 300)] {
+            let mut command = host.shell("printenv | grep -c ^_XXX_");
+            command.envs(names(from, to).map(|name| (name, "x")));
+            let output = way.output(&mut command).await.unwrap();
+            let seen = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(seen, format!("{}\n", to - from), "{way:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_server_sets_itself_wins_over_what_it_takes() {
     let (_sshd, _pool, host) = on(accepting().option("SetEnv TAKEN=server").start());
     for way in WITH_OUTPUT {
