@@ -206,7 +206,9 @@ impl Child {
     /// It ends when the server closes its channel, which is when nobody holds its output open any
     /// more; see [`Command::exit_grace`](crate::Command::exit_grace). As with `std::process`, a
     /// command that fills a piped stream which nobody reads does not end: read it, drop it, or
-    /// use [`wait_with_output`](Child::wait_with_output).
+    /// use [`wait_with_output`](Child::wait_with_output). While such a stream holds an isolated
+    /// connection up, a network that has gone dead is not noticed either; a
+    /// [`timeout`](crate::Command::timeout) is.
     ///
     /// # Errors
     ///
