@@ -306,7 +306,8 @@ impl Command {
     /// before it; a longer timeout here does not lengthen that wait.
     ///
     /// The call returns when it is known what became of the command: a little after the deadline
-    /// as a rule, and `Timeouts::kill_grace` and a second after it at the latest.
+    /// as a rule, and at the latest `Timeouts::kill_grace` and a second after it, or ten seconds more
+    /// where a script has to do it.
     pub fn timeout(&mut self, timeout: Duration) -> &mut Self {
         self.timeout = Some(timeout);
         self
