@@ -16,13 +16,11 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
 /// Fails without printing megabytes.
 #[track_caller]
 pub(crate) fn assert_same(seen: &[u8], wanted: &[u8], what: impl std::fmt::Debug) {
-    let first = seen.iter().zip(wanted).position(|(a, b)| a != b);
-    assert!(
-        seen == wanted,
-        "{what:?}: {} of {} bytes, the first wrong one: {first:?}",
-        seen.len(),
-        wanted.len()
-    );
+    if seen != wanted {
+        let first = seen.iter().zip(wanted).position(|(a, b)| a != b);
+        let (seen, wanted) = (seen.len(), wanted.len());
+        panic!("{what:?}: {seen} of {wanted} bytes, the first wrong one: {first:?}");
+    }
 }
 
 /// A folder where whoever logs in may read and write.

@@ -92,7 +92,7 @@ where
         read?;
         Ok(back)
     };
-    timeout(SOON, asked).await.unwrap()
+    timeout(SOON * 3, asked).await.unwrap()
 }
 
 /// [`ask`], of whoever listens there.

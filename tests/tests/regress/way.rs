@@ -41,7 +41,7 @@ impl Way {
                 Way::Shared => command.shared().spawn().await?.wait().await,
             }
         };
-        timeout(SOON, ended).await.unwrap()
+        timeout(SOON * 3, ended).await.unwrap()
     }
 
     /// What the command has written, and how it ended.
@@ -54,6 +54,6 @@ impl Way {
                 Way::Shared => command.shared().spawn().await?.wait_with_output().await,
             }
         };
-        timeout(SOON, ended).await.unwrap()
+        timeout(SOON * 3, ended).await.unwrap()
     }
 }
