@@ -126,7 +126,8 @@ impl Host {
     /// The forward has a connection of its own. A stream of it that this side reads too slowly
     /// holds up the others of this forward, and nothing else. sshd decides which addresses may be
     /// listened on (`GatewayPorts`, `PermitListen`); port 0 is allocated by it: see
-    /// [`Forward::address`].
+    /// [`Forward::address`]. sshd leaves the file of a Unix socket behind; with
+    /// `StreamLocalBindUnlink yes` it may be listened on again.
     ///
     /// # Errors
     ///

@@ -89,6 +89,8 @@ struct State {
     exit: Option<ExitStatus>,
     cancelled: bool,
     end: Option<End>,
+    /// The pool knows of the end.
+    told: bool,
     hook: Option<Hook>,
     writer: Option<Waker>,
     /// Whoever owns the channel's slot: let go when the channel has ended, not when the command's
@@ -266,24 +268,27 @@ impl Inbox {
     }
 
     fn end_with(&self, end: impl FnOnce(&State) -> End) {
-        let ended = self.tell(|state| {
+        let (end, hook, tenant) = {
+            let mut state = self.state();
             if state.end.is_some() {
-                return None;
+                return;
             }
-            let end = end(state);
+            let end = end(&state);
             state.end = Some(end.clone());
             state.stdout.finish();
             state.stderr.finish();
-            self.set_valve(state);
-            Some((end, state.hook.take(), state.tenant.take(), state.wakers()))
-        });
-        let Some((end, hook, tenant, wakers)) = ended else {
-            return;
+            self.set_valve(&mut state);
+            (end, state.hook.take(), state.tenant.take())
         };
+        // The pool first: whoever is woken by this end may want the slot that it frees.
         if let Some(hook) = hook {
             hook(&end);
         }
         drop(tenant);
+        let wakers = self.tell(|state| {
+            state.told = true;
+            state.wakers()
+        });
         wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
@@ -420,25 +425,24 @@ impl Inbox {
 
     /// Waits until the channel has ended. Cancel safe.
     pub(crate) async fn ended(&self) {
-        self.until(|state| state.end.is_some()).await;
+        self.until(|state| state.told).await;
     }
 
     /// Waits until the command has ended and its output is complete, or too long; or the channel
     /// has ended without either. Cancel safe.
     pub(crate) async fn finished(&self) {
-        self.until(|state| state.end.is_some() || state.overrun().is_some())
+        self.until(|state| state.told || state.overrun().is_some())
             .await;
     }
 
     /// Waits until the command's status is known, or never will be. Cancel safe.
     pub(crate) async fn exited(&self) {
-        self.until(|state| state.end.is_some() || state.exit.is_some())
-            .await;
+        self.until(|state| state.told || state.exit.is_some()).await;
     }
 
     /// Waits until the request has been answered, or never will be. Cancel safe.
     pub(crate) async fn answered(&self) {
-        self.until(|state| state.end.is_some() || state.accepted.is_some())
+        self.until(|state| state.told || state.accepted.is_some())
             .await;
     }
 

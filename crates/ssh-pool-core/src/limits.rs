@@ -1,5 +1,10 @@
 //! How much of everything.
 
+/// What one key may be used for: RFC 4253, section 9 asks for a new one after a gigabyte.
+const LONGEST_KEY: usize = 1 << 30;
+/// Below this a connection would do little else than change keys.
+const SHORTEST_KEY: usize = 64 << 10;
+
 /// How much the pool may use. Every limit counts things, none of them time: see
 /// [`Timeouts`](crate::Timeouts) for that.
 ///
@@ -18,6 +23,7 @@ pub struct Limits {
     pub(crate) handshakes: u32,
     pub(crate) output_bytes: usize,
     pub(crate) auth_attempts: usize,
+    pub(crate) rekey_bytes: usize,
 }
 
 impl Default for Limits {
@@ -32,6 +38,7 @@ impl Default for Limits {
             handshakes: 64,
             output_bytes: 64 << 20,
             auth_attempts: 5,
+            rekey_bytes: LONGEST_KEY,
         }
     }
 }
@@ -114,6 +121,14 @@ impl Limits {
         self
     }
 
+    /// Bytes in one direction after which a connection changes its keys, between 64 KiB and 1 GiB, as
+    /// ssh's `RekeyLimit`. Default: 1 GiB (RFC 4253, section 9). See also `Timeouts::rekey`.
+    #[must_use]
+    pub fn rekey_bytes(mut self, bytes: usize) -> Self {
+        self.rekey_bytes = bytes;
+        self
+    }
+
     pub(crate) fn validate(&self) -> Result<(), crate::Error> {
         let zero = [
             (self.sessions_per_connection, "sessions_per_connection"),
@@ -135,6 +150,15 @@ impl Limits {
                     reason: format!("{name} is {value}, it must be between 1 and {too_many}"),
                 });
             }
+        }
+        if !(SHORTEST_KEY..=LONGEST_KEY).contains(&self.rekey_bytes) {
+            return Err(crate::Error::InvalidInput {
+                what: "limits",
+                reason: format!(
+                    "rekey_bytes is {}, it must be between {SHORTEST_KEY} and {LONGEST_KEY}",
+                    self.rekey_bytes
+                ),
+            });
         }
         Ok(())
     }

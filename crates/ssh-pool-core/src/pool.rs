@@ -261,6 +261,7 @@ impl Inner {
             keepalive_misses: timeouts.keepalive_misses,
             auth_attempts: limits.auth_attempts,
             auth_cooldown: timeouts.auth_cooldown,
+            rekey: (limits.rekey_bytes, timeouts.rekey),
             isolated: false,
         };
         let rules = Rules {

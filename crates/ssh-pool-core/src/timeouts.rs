@@ -16,6 +16,7 @@ pub struct Timeouts {
     pub(crate) patience: Duration,
     pub(crate) keepalive_interval: Duration,
     pub(crate) keepalive_misses: usize,
+    pub(crate) rekey: Duration,
     pub(crate) idle: Duration,
     pub(crate) lifetime: Duration,
     pub(crate) limit_recovery: Duration,
@@ -32,6 +33,7 @@ impl Default for Timeouts {
             patience: Duration::from_millis(250),
             keepalive_interval: Duration::from_secs(15),
             keepalive_misses: 3,
+            rekey: Duration::from_secs(60 * 60),
             idle: Duration::from_secs(5 * 60),
             lifetime: Duration::from_secs(60 * 60),
             limit_recovery: Duration::from_secs(5 * 60),
@@ -82,6 +84,14 @@ impl Timeouts {
     #[must_use]
     pub fn keepalive_misses(mut self, misses: usize) -> Self {
         self.keepalive_misses = misses;
+        self
+    }
+
+    /// A connection changes its keys after this long, as with ssh's `RekeyLimit`. Default: 1 h (RFC
+    /// 4253, section 9). See also `Limits::rekey_bytes`.
+    #[must_use]
+    pub fn rekey(mut self, interval: Duration) -> Self {
+        self.rekey = interval;
         self
     }
 
@@ -136,6 +146,7 @@ impl Timeouts {
             (self.connect, "connect"),
             (self.acquire, "acquire"),
             (self.keepalive_interval, "keepalive_interval"),
+            (self.rekey, "rekey"),
             (self.idle, "idle"),
             (self.lifetime, "lifetime"),
             (self.limit_recovery, "limit_recovery"),

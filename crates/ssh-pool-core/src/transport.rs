@@ -53,6 +53,8 @@ pub(crate) struct Endpoint {
     pub(crate) keepalive_misses: usize,
     pub(crate) auth_attempts: usize,
     pub(crate) auth_cooldown: Duration,
+    /// Bytes and time after which keys are changed.
+    pub(crate) rekey: (usize, Duration),
     /// A reader that does not read holds the whole connection up: it is shared with nobody.
     pub(crate) isolated: bool,
 }
@@ -73,6 +75,7 @@ impl Endpoint {
             keepalive_misses: 3,
             auth_attempts: 5,
             auth_cooldown: Duration::from_secs(60),
+            rekey: (1 << 30, Duration::from_secs(3600)),
             isolated: false,
         }
     }

@@ -1,6 +1,8 @@
 //! rekey: keys are changed in the middle of everything, and nobody notices.
 
-use ssh_pool::{Host, Pool, Stdio};
+use std::time::Duration;
+
+use ssh_pool::{Host, Limits, Pool, Stdio, Timeouts};
 use ssh_pool_tests::{Release, Sshd, SshdBuilder, eventually_async};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -9,7 +11,7 @@ use crate::data::{Folder, assert_same, noise};
 use crate::echo::{Echo, ask};
 use crate::gate::Gate;
 use crate::way::{SPAWNED, WITH_OUTPUT, Way};
-use crate::{SOON, on};
+use crate::{SOON, builder, known, on};
 
 const LENGTH: usize = 50_000_000;
 
@@ -180,34 +182,53 @@ async fn a_reader_that_waits_while_new_keys_are_due_loses_nothing() {
     );
 }
 
+/// A pool that changes keys by itself, on a server that does not.
+fn on_our_own(limits: Limits, timeouts: Timeouts) -> (Sshd, Pool, Host) {
+    let sshd = Sshd::builder().option("LogLevel DEBUG1").start();
+    let pool = builder(&sshd, known(&sshd))
+        .limits(limits)
+        .timeouts(timeouts);
+    let pool = pool.build().unwrap();
+    let host = pool.host(sshd.target()).unwrap();
+    (sshd, pool, host)
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn this_side_asks_for_new_keys_after_a_gibibyte() {
-    const TIMES: usize = 35;
-    let (sshd, pool, host) = on(Sshd::builder().option("LogLevel DEBUG1").start());
+async fn this_side_changes_keys_by_bytes_in_mid_transfer() {
+    let limits = Limits::default().rekey_bytes(1 << 20);
+    let (sshd, pool, host) = on_our_own(limits, Timeouts::default());
     let folder = Folder::new();
-    let bytes = noise(6, 32 << 20);
-    let file = folder.put("data", &bytes);
-    // 35 times 32 MiB are 1.09 GiB.
-    let mut command = host.command("cat");
-    let mut child = command.args(vec![file; TIMES]).spawn().await.unwrap();
-    let mut stdout = child.stdout.take().unwrap();
-    let read = async {
-        let mut part = vec![0; 1 << 20];
-        for number in 0..TIMES {
-            for wanted in bytes.chunks(part.len()) {
-                stdout.read_exact(&mut part).await.unwrap();
-                assert_same(&part, wanted, number);
-            }
-        }
-        assert_eq!(stdout.read(&mut part).await.unwrap(), 0);
-    };
-    timeout(SOON * 9, read).await.unwrap();
-    assert!(
-        timeout(SOON, child.wait())
-            .await
-            .unwrap()
-            .unwrap()
-            .success()
-    );
-    assert_changed(&sshd, &pool, 1);
+    let bytes = noise(6, LENGTH);
+    let file = folder.put("down", &bytes);
+    for way in [Way::Output, Way::Isolated] {
+        let before = keys(&sshd);
+        down(&host, way, &file, &bytes).await;
+        let between = keys(&sshd);
+        assert!(between - before >= 20, "{} times", between - before);
+        up(&host, way, &folder, &bytes).await;
+        let after = keys(&sshd);
+        assert!(after - between >= 20, "{} times", after - between);
+    }
+    assert_changed(&sshd, &pool, 80);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn this_side_changes_keys_by_time_while_a_command_runs() {
+    let timeouts = Timeouts::default().rekey(Duration::from_millis(300));
+    let (sshd, _pool, host) = on_our_own(Limits::default(), timeouts);
+    for way in SPAWNED {
+        let gate = Gate::new();
+        let line = format!("while {}; do echo .; sleep 0.05; done; cat", gate.is_shut());
+        let mut command = way.shell(&host, line);
+        let mut child = command.stdin(Stdio::piped()).spawn().await.unwrap();
+        let before = keys(&sshd);
+        let changed = || keys(&sshd) >= before + 3;
+        assert!(eventually_async(SOON, changed).await, "{}", sshd.log());
+        gate.open();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(b"after").await.unwrap();
+        drop(stdin);
+        let output = timeout(SOON, child.wait_with_output()).await.unwrap();
+        assert!(output.unwrap().stdout.ends_with(b".\nafter"), "{way:?}");
+    }
 }

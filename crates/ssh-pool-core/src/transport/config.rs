@@ -53,6 +53,11 @@ pub(super) fn client_config(endpoint: &Endpoint, known: &[Algorithm]) -> client:
         keepalive_interval: Some(endpoint.keepalive_interval),
         // No limit here: the socket itself notices silence, also while russh cannot.
         keepalive_max: 0,
+        limits: russh::Limits {
+            rekey_write_limit: endpoint.rekey.0,
+            rekey_read_limit: endpoint.rekey.0,
+            rekey_time_limit: endpoint.rekey.1,
+        },
         ..client::Config::default()
     }
 }

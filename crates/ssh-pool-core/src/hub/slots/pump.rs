@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Action, ConnectionId, Hand, NO_SPARES, Sessions, Slots};
 
 /// How long a round trip on a live connection may take before another one is worth a dial.
-const COOLING: Duration = Duration::from_millis(250);
+const COOLING: Duration = Duration::from_secs(1);
 
 impl<W> Slots<W> {
     /// Gives an open channel that is in nobody's hands to the oldest waiter.
