@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use ssh_pool::{Error, Pty, Stdio, Stream};
+use ssh_pool::{CommandState, Error, Limits, Phase, Pty, Stdio, Stream, Timeouts};
 use ssh_pool_tests::{Sshd, TempDir, eventually_async};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::{SOON, on, server};
+use crate::{SOON, builder, known, on, server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_to_a_child_comes_back_while_it_runs() {
@@ -274,4 +274,43 @@ async fn inherited_streams_are_those_of_this_process() {
     );
     assert!(stdout.contains("inherited word\n"), "{stdout} {stderr}");
     assert!(stderr.contains("inherited\n"), "{stdout} {stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_wait_for_an_isolated_connection_ends_with_the_time_for_it() {
+    let sshd = Sshd::start();
+    let pool = builder(&sshd, known(&sshd))
+        .limits(Limits::default().isolated_per_host(2))
+        .timeouts(Timeouts::default().acquire(Duration::from_millis(500)))
+        .build()
+        .unwrap();
+    let host = pool.host(sshd.target()).unwrap();
+    host.warm().await.unwrap();
+    let mut running = Vec::new();
+    for _ in 0..2 {
+        let mut command = host.command("cat");
+        running.push(command.stdin(Stdio::piped()).spawn().await.unwrap());
+    }
+    let error = host.command("true").spawn().await.unwrap_err();
+    assert!(error.is_timeout(), "{error:?}");
+    assert_eq!(error.phase(), Phase::Queue);
+    assert_eq!(error.command_state(), CommandState::NotStarted);
+    let status = host.status();
+    assert_eq!(
+        (status.isolated, status.isolated_busy, status.isolated_limit),
+        (2, 2, 2)
+    );
+    // Nobody else waits, and whoever shares does not either.
+    assert!(host.command("true").status().await.unwrap().success());
+    assert!(running.pop().unwrap().wait().await.unwrap().success());
+    assert!(
+        host.command("true")
+            .spawn()
+            .await
+            .unwrap()
+            .wait()
+            .await
+            .unwrap()
+            .success()
+    );
 }
