@@ -136,7 +136,10 @@ impl Hub {
         dials: Dials,
         runtime: Handle,
     ) -> Arc<Self> {
-        let most = usize::try_from(rules.connections.saturating_mul(rules.sessions));
+        // Twice what there is room for: what still runs on retiring connections takes no place away
+        // from those that replace them.
+        let room = rules.connections.saturating_mul(rules.sessions);
+        let most = usize::try_from(room.saturating_mul(2));
         Arc::new_cyclic(|hub: &Weak<Self>| Self {
             endpoint,
             transport,

@@ -62,9 +62,10 @@ fn the_hook_runs_exactly_once_however_it_meets_the_end() {
     });
 }
 
-#[test]
-fn a_command_that_is_taken_back_or_abandoned_while_its_channel_ends_leaves_nothing() {
-    check(|inbox, counts| {
+/// Both ends of a channel that has been begun: `gone` is what its command does, while the channel
+/// brings a few bytes and ends.
+fn check_gone(gone: impl Fn(&Inbox) + Send + Sync + Copy + 'static, kept: bool) {
+    check(move |inbox, counts| {
         let began = inbox
             .begin(Sink::Collect(8), Sink::Discard, Tenant(counts.clone()))
             .is_ok();
@@ -76,11 +77,26 @@ fn a_command_that_is_taken_back_or_abandoned_while_its_channel_ends_leaves_nothi
                 inbox.end(End::Closed);
             })
         };
-        inbox.forget(Stream::Stdout);
-        inbox.take_back();
+        gone(&inbox);
         ending.join().expect("no panic");
         assert_eq!(counts.drops.load(Ordering::SeqCst), 1);
         assert!(inbox.has_ended());
-        assert!(inbox.collected(Stream::Stdout).is_empty());
+        assert!(kept || inbox.collected(Stream::Stdout).is_empty());
     });
+}
+
+#[test]
+fn a_stream_that_is_forgotten_while_its_channel_ends_leaves_nothing() {
+    check_gone(|inbox| inbox.forget(Stream::Stdout), false);
+}
+
+#[test]
+fn a_command_that_is_taken_back_while_its_channel_ends_lets_its_tenant_go_once() {
+    // What comes after that is kept for whoever takes the channel next, up to a limit.
+    check_gone(Inbox::take_back, true);
+}
+
+#[test]
+fn a_command_that_is_cancelled_while_its_channel_ends_keeps_what_had_come() {
+    check_gone(Inbox::cancel, true);
 }

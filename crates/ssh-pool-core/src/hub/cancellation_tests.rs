@@ -304,6 +304,30 @@ async fn callers_who_leave_a_full_host_leave_its_queue() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_that_is_full_and_retiring_keeps_nobody_from_its_replacement() {
+    let script = Script {
+        runtime: Duration::from_secs(20),
+        ..Script::default()
+    };
+    let server = Server::new(script);
+    let (_pool, host) = pool(&server, small(), Timeouts::default());
+    let mut commands = JoinSet::new();
+    for _ in 0..3 {
+        commands.spawn(host.command("true").output());
+    }
+    settle().await;
+    host.evict();
+    for _ in 0..3 {
+        commands.spawn(host.command("true").output());
+    }
+    settle().await;
+    assert_eq!((server.seen().running, server.seen().dials), (6, 2));
+    while let Some(done) = commands.join_next().await {
+        assert!(done.expect("no panic").is_ok(), "nobody was cut");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cancelled_command_that_ignores_signals_keeps_its_slot_until_its_connection_is_replaced()
 {
     let script = Script {
@@ -331,7 +355,7 @@ async fn a_cancelled_command_that_ignores_signals_keeps_its_slot_until_its_conne
     // let go of it.
     sleep(Duration::from_secs(5)).await;
     assert_eq!((host.status().retiring, host.status().connections), (1, 1));
-    assert_eq!(server.seen().running, 4, "its place is taken");
+    assert_eq!(server.seen().running, 5, "the others wait no longer");
     for command in others {
         assert!(command.await.expect("no panic").is_ok());
     }
