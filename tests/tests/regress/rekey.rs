@@ -126,26 +126,31 @@ async fn many_commands_beside_each_other_survive_new_keys() {
     assert_changed(&sshd, &pool, 100);
 }
 
+/// A command that runs while keys are changed three times still takes input and gives output.
+async fn lives_through_new_keys(sshd: &Sshd, host: &Host, way: Way) {
+    let gate = Gate::new();
+    let line = format!("while {}; do echo .; sleep 0.05; done; cat", gate.is_shut());
+    let mut command = way.shell(host, line);
+    let mut child = command.stdin(Stdio::piped()).spawn().await.unwrap();
+    let before = keys(sshd);
+    let changed = || keys(sshd) >= before + 3;
+    assert!(eventually_async(SOON, changed).await, "{}", sshd.log());
+    gate.open();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"after").await.unwrap();
+    drop(stdin);
+    let output = timeout(SOON, child.wait_with_output()).await.unwrap();
+    let output = output.unwrap();
+    assert!(output.stdout.ends_with(b".\nafter"), "{way:?}");
+    assert!(output.status.success());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_live_through_new_keys_by_time() {
     for release in [Release::Installed, Release::Trixie] {
         let (sshd, _pool, host) = on(rekeying("default 1").release(release).start());
         for way in SPAWNED {
-            let gate = Gate::new();
-            let line = format!("while {}; do echo .; sleep 0.05; done; cat", gate.is_shut());
-            let mut command = way.shell(&host, line);
-            let mut child = command.stdin(Stdio::piped()).spawn().await.unwrap();
-            let before = keys(&sshd);
-            let changed = || keys(&sshd) >= before + 3;
-            assert!(eventually_async(SOON, changed).await, "{}", sshd.log());
-            gate.open();
-            let mut stdin = child.stdin.take().unwrap();
-            stdin.write_all(b"after").await.unwrap();
-            drop(stdin);
-            let output = timeout(SOON, child.wait_with_output()).await.unwrap();
-            let output = output.unwrap();
-            assert!(output.stdout.ends_with(b".\nafter"), "{way:?}");
-            assert!(output.status.success());
+            lives_through_new_keys(&sshd, &host, way).await;
         }
     }
 }
@@ -217,18 +222,6 @@ async fn this_side_changes_keys_by_time_while_a_command_runs() {
     let timeouts = Timeouts::default().rekey(Duration::from_millis(300));
     let (sshd, _pool, host) = on_our_own(Limits::default(), timeouts);
     for way in SPAWNED {
-        let gate = Gate::new();
-        let line = format!("while {}; do echo .; sleep 0.05; done; cat", gate.is_shut());
-        let mut command = way.shell(&host, line);
-        let mut child = command.stdin(Stdio::piped()).spawn().await.unwrap();
-        let before = keys(&sshd);
-        let changed = || keys(&sshd) >= before + 3;
-        assert!(eventually_async(SOON, changed).await, "{}", sshd.log());
-        gate.open();
-        let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(b"after").await.unwrap();
-        drop(stdin);
-        let output = timeout(SOON, child.wait_with_output()).await.unwrap();
-        assert!(output.unwrap().stdout.ends_with(b".\nafter"), "{way:?}");
+        lives_through_new_keys(&sshd, &host, way).await;
     }
 }
