@@ -73,7 +73,8 @@ impl Limits {
     }
 
     /// Shared streams (TCP and Unix sockets) on one connection. They are no sessions, so sshd's
-    /// `MaxSessions` does not count them. Default: 512, below the 1,000 channels of dropbear.
+    /// `MaxSessions` does not count them. Default: 512, below the 1,000 channels of dropbear. Where
+    /// every connection is full the next stream waits; no further connection is dialled for it.
     #[must_use]
     pub fn streams_per_connection(mut self, streams: u32) -> Self {
         self.streams_per_connection = streams;

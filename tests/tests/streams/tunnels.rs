@@ -1,17 +1,19 @@
 //! Streams through the server, and many of them.
 
+use std::future::IntoFuture;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use ssh_pool::{Error, Refusal};
+use ssh_pool::{Error, Limits, Phase, Refusal};
 use ssh_pool_tests::{Dropbear, Sshd, TempDir, TestUser, eventually_async};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::{SOON, on, server};
+use crate::{SOON, builder, known, on, server};
 
 /// Sends back what it gets, on a Unix socket that everybody may connect to.
 struct Echo {
@@ -256,4 +258,29 @@ async fn closing_the_pool_ends_its_forwards_and_waits_for_their_streams() {
     timeout(SOON, closing).await.unwrap().unwrap();
     let gone = || sshd.open_connections() == 0;
     assert!(eventually_async(SOON, gone).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_beyond_the_limit_waits_for_the_end_of_another() {
+    let sshd = Sshd::start();
+    let pool = builder(&sshd, known(&sshd))
+        .limits(Limits::default().streams_per_connection(2))
+        .build()
+        .unwrap();
+    let host = pool.host(sshd.target()).unwrap();
+    let echo = Echo::start();
+    let connect = || host.connect_unix(&echo.path).shared();
+    let first = connect().await.unwrap();
+    let _second = connect().await.unwrap();
+    let short = Duration::from_millis(300);
+    let error = connect().timeout(short).await.unwrap_err();
+    assert!(
+        error.is_timeout() && error.phase() == Phase::Queue,
+        "{error:?}"
+    );
+    let third = tokio::spawn(connect().into_future());
+    assert!(host.command("true").status().await.unwrap().success());
+    assert!(!third.is_finished());
+    drop(first);
+    timeout(SOON, third).await.unwrap().unwrap().unwrap();
 }

@@ -1,12 +1,16 @@
 //! Streams on a hub's connections: they are no sessions to the server, and keep their connection.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::slots::ConnectionId;
 use super::{Deadline, Hub, Lane, Lease};
 use crate::error::Error;
 use crate::inbox::End;
 use crate::transport::Link;
+
+/// Before a place is looked for again where there was none.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A stream's place on a connection. Dropped, it is free.
 pub(crate) struct Berth {
@@ -38,7 +42,13 @@ impl Hub {
             let id = ConnectionId(lease.connection());
             let berth = self.board(|slots| slots.begin_stream_on(id).then_some(id));
             let Some(mut berth) = berth else {
-                continue; // it has ended, or is on its way out
+                // It has ended, or is on its way out, or has no room for another stream.
+                drop(lease);
+                if deadline.is_over() {
+                    return Err(self.overdue(deadline.after));
+                }
+                tokio::time::sleep(PAUSE).await;
+                continue;
             };
             if lane == Lane::Isolated {
                 berth.lease = Some(lease);
