@@ -40,9 +40,9 @@ const ROUNDS: usize = 10;
 /// Less than a leak of one byte a cycle in one round, which would show in each round.
 const BREATH: usize = CYCLES / 2;
 /// Now and then a buffer grows for good.
-const GROWTHS: usize = 4;
+const GROWTHS: usize = 6;
 const GROWN: usize = 64 << 10;
-const _: () = assert!(BREATH < CYCLES && GROWTHS < ROUNDS / 2);
+const _: () = assert!(BREATH < CYCLES && GROWTHS < ROUNDS - 2);
 /// Isolated connections, all of which are made at the beginning.
 const ISOLATED: u32 = 5;
 
