@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// The cause of an [`Error`]: opaque, so that no dependency's type is part of this API, and
-/// shared, because one failed dial answers many waiters.
+/// The cause of an [`Error`](crate::Error): opaque, so that no dependency's type is part of this
+/// API, and shared, because one failed dial answers many waiters.
 ///
 /// Read it through [`std::error::Error::source`].
 #[derive(Clone)]

@@ -5,7 +5,7 @@ use std::fmt;
 /// Where on its way a command was when it failed.
 ///
 /// Roughly in the order in which a command meets them. Whether it may have run is not a question of
-/// order: ask [`Error::command_state`].
+/// order: ask [`Error::command_state`](crate::Error::command_state).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Phase {
