@@ -48,23 +48,28 @@ async fn up(host: &Host, way: Way, folder: &Folder, bytes: &[u8]) {
     assert_same(&folder.read("up"), bytes, way);
 }
 
+/// Fifty megabytes each way, with keys changed dozens of times in each.
+async fn transfers_survive(sshd: &Sshd, pool: &Pool, host: &Host) {
+    let folder = Folder::new();
+    let bytes = noise(1, LENGTH);
+    let file = folder.put("down", &bytes);
+    for way in [Way::Output, Way::Isolated] {
+        let before = keys(sshd);
+        down(host, way, &file, &bytes).await;
+        let between = keys(sshd);
+        assert!(between - before >= 20, "{} times", between - before);
+        up(host, way, &folder, &bytes).await;
+        let after = keys(sshd);
+        assert!(after - between >= 20, "{} times", after - between);
+    }
+    assert_changed(sshd, pool, 80);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn long_transfers_survive_dozens_of_new_keys_by_bytes() {
     for release in [Release::Installed, Release::Trixie] {
         let (sshd, pool, host) = on(rekeying("1M").release(release).start());
-        let folder = Folder::new();
-        let bytes = noise(1, LENGTH);
-        let file = folder.put("down", &bytes);
-        for way in [Way::Output, Way::Isolated] {
-            let before = keys(&sshd);
-            down(&host, way, &file, &bytes).await;
-            let between = keys(&sshd);
-            assert!(between - before >= 20, "{} times", between - before);
-            up(&host, way, &folder, &bytes).await;
-            let after = keys(&sshd);
-            assert!(after - between >= 20, "{} times", after - between);
-        }
-        assert_changed(&sshd, &pool, 80);
+        transfers_survive(&sshd, &pool, &host).await;
     }
 }
 
@@ -202,19 +207,7 @@ fn on_our_own(limits: Limits, timeouts: Timeouts) -> (Sshd, Pool, Host) {
 async fn this_side_changes_keys_by_bytes_in_mid_transfer() {
     let limits = Limits::default().rekey_bytes(1 << 20);
     let (sshd, pool, host) = on_our_own(limits, Timeouts::default());
-    let folder = Folder::new();
-    let bytes = noise(6, LENGTH);
-    let file = folder.put("down", &bytes);
-    for way in [Way::Output, Way::Isolated] {
-        let before = keys(&sshd);
-        down(&host, way, &file, &bytes).await;
-        let between = keys(&sshd);
-        assert!(between - before >= 20, "{} times", between - before);
-        up(&host, way, &folder, &bytes).await;
-        let after = keys(&sshd);
-        assert!(after - between >= 20, "{} times", after - between);
-    }
-    assert_changed(&sshd, &pool, 80);
+    transfers_survive(&sshd, &pool, &host).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
