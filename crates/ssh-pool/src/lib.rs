@@ -58,3 +58,10 @@ pub use ssh_pool_core::{
     HostStatus, Identity, Limits, Output, Phase, Pool, PoolBuilder, PoolStatus, Pty, Refusal,
     Stdio, Stream, Target, Timeouts,
 };
+
+#[cfg(feature = "docker")]
+pub mod docker;
+#[cfg(all(unix, feature = "git"))]
+pub mod git;
+#[cfg(feature = "sftp")]
+pub mod sftp;

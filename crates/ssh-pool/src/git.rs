@@ -1,0 +1,1 @@
+//! The stock git over the pool.

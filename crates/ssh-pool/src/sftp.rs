@@ -1,0 +1,1 @@
+//! Files over the pool: SFTP on a pooled channel.
