@@ -44,7 +44,7 @@
 //! It reads a pack at its own pace, and nobody else is held up: see `Limits::isolated_per_host`. The
 //! connection is kept for the next one.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -123,18 +123,17 @@ impl Git {
     pub fn command(&self) -> Command {
         let shim = self.shim.clone();
         let persuade: Persuade = Arc::new(move |command| {
-            // git has a shell take this apart; the shim takes the shell's place.
-            let ssh = [
-                b"exec ",
-                quoted(&shim::file(shim.as_ref())?).as_slice(),
-                b" ",
-            ]
-            .concat();
-            let ssh = [ssh.as_slice(), shim::MARKER.as_bytes()].concat();
+            let shim = unmistakable(&shim::file(shim.as_ref())?);
+            // A name without anything special in it is run as it is, any other by a shell, which
+            // costs more than the shim itself.
+            let mut ssh = quoted(&shim);
+            if ssh != shim.as_bytes() {
+                ssh.splice(..0, *b"exec ");
+            }
             command.env("GIT_SSH_COMMAND", OsString::from_vec(ssh));
             // As OpenSSH: else git would ask for version 0 of its protocol.
             command.env("GIT_SSH_VARIANT", "ssh");
-            Ok(())
+            Ok(shim)
         });
         let mut command = Command::new("git", Arc::new(self.hosts.clone()), persuade);
         // LFS would have OpenSSH multiplex, with a control socket.
@@ -143,9 +142,23 @@ impl Git {
     }
 }
 
+/// A way to write this path that nobody else has for it: a program that git runs for another
+/// reason, out of a hook, must not take itself for the shim.
+fn unmistakable(path: &Path) -> OsString {
+    match (path.parent(), path.file_name()) {
+        (Some(folder), Some(file)) => {
+            let mut name = folder.as_os_str().to_owned();
+            name.push("/././");
+            name.push(file);
+            name
+        }
+        _ => path.as_os_str().to_owned(),
+    }
+}
+
 /// As one word for a shell. A path contains no NUL byte, so there always is one.
-fn quoted(path: &Path) -> Vec<u8> {
-    shlex::bytes::try_quote(path.as_os_str().as_bytes())
+fn quoted(path: &OsStr) -> Vec<u8> {
+    shlex::bytes::try_quote(path.as_bytes())
         .map(|word| word.into_owned())
         .unwrap_or_default()
 }

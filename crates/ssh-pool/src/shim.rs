@@ -35,4 +35,3 @@ pub use command::{Child, Command, Output};
 pub(crate) use command::{Persuade, file};
 pub use error::Error;
 pub(crate) use hosts::Hosts;
-pub(crate) use message::MARKER;

@@ -6,7 +6,7 @@ use std::path::Path;
 use ssh_pool::git::{Command, Error, Output};
 use ssh_pool_tests::{Proxy, TestUser};
 
-use crate::{Place, SOON, succeeds};
+use crate::{Place, SOON, plain, succeeds};
 
 const SHIM: &str = env!("CARGO_BIN_EXE_ssh-pool-test-shim");
 
@@ -20,8 +20,9 @@ async fn fails(mut command: Command, code: i32) -> Output {
 /// Has git run this line in a shell, where it could run a hook.
 fn in_git(place: &Place, line: &str) -> Command {
     let mut command = place.command();
-    let alias = format!("alias.x=!{line}");
-    command.env("SHIM", SHIM).args(["-c", &alias, "x"]);
+    // Under the name that git has for it: where there is nothing to quote, the variable is it.
+    let alias = format!("alias.x=!SHIM=$GIT_SSH_COMMAND; {line}");
+    command.args(["-c", &alias, "x"]);
     command
 }
 
@@ -51,10 +52,7 @@ async fn an_option_in_the_place_of_a_host_runs_nothing() {
         format!("-o ProxyCommand=true {} git-upload-pack", place.sshd.user()),
         format!("-F {} web-1 git-upload-pack", made.display()),
     ] {
-        let line = format!(
-            "exec \"$SHIM\" ssh-pool-shim {}",
-            arguments.replace("${IFS}", "_")
-        );
+        let line = format!("exec $SHIM {}", arguments.replace("${IFS}", "_"));
         let output = fails(in_git(&place, &line), 255).await;
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(told.starts_with("ssh-pool: "), "{told}");
@@ -155,7 +153,7 @@ async fn rubbish_on_the_socket_harms_nobody() {
     let place = Place::new();
     place.repos.create("app", 1);
     let line = format!(
-        "bash -c 'printf xy >&197; \"$SHIM\" ssh-pool-shim; git ls-remote {}'",
+        "export SHIM; bash -c 'printf xy >&197; $SHIM; git ls-remote {}'",
         place.url("app")
     );
     let output = fails(in_git(&place, &line), 0).await;
@@ -198,9 +196,10 @@ async fn a_parent_that_closes_descriptors_is_told_of() {
 
 #[test]
 fn without_a_pool_the_shim_says_so_and_a_program_that_is_not_asked_goes_on() {
-    let run = |variable: Option<&str>, arguments: &[&str]| {
+    let run = |variable: Option<&str>| {
         let mut shim = std::process::Command::new(Path::new(SHIM));
-        shim.args(arguments).env_remove("SSH_POOL_SHIM");
+        shim.args(["web-1", "git-upload-pack"])
+            .env_remove("SSH_POOL_SHIM");
         if let Some(variable) = variable {
             shim.env("SSH_POOL_SHIM", variable);
         }
@@ -208,16 +207,28 @@ fn without_a_pool_the_shim_says_so_and_a_program_that_is_not_asked_goes_on() {
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         (output.status.code(), told)
     };
-    let asked = &["ssh-pool-shim", "web-1", "git-upload-pack"][..];
-    for variable in ["1:197", "2:197", "", "1:2"] {
-        let (code, told) = run(Some(variable), asked);
+    for address in ["1:197", "2:197", "x:y", "1:2"] {
+        let (code, told) = run(Some(&format!("{address}:{SHIM}")));
         assert_eq!(code, Some(255), "{told}");
         assert!(
             told.starts_with("ssh-pool: ") && told.ends_with('\n'),
             "{told}"
         );
     }
-    // The variable alone is inherited by whatever a hook runs.
-    assert_eq!(run(Some("1:197"), &["deploy"]).0, Some(2));
-    assert_eq!(run(None, asked).0, Some(2));
+    // What a hook runs has the variable too.
+    for variable in [None, Some(""), Some("1:197"), Some("1:197:ssh")] {
+        assert_eq!(run(variable).0, Some(2), "{variable:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_may_have_any_path() {
+    let place = Place::new();
+    place.repos.create("app", 1);
+    let shim = place.dir.path().join("it's my $(touch made) shim");
+    fs::copy(SHIM, &shim).unwrap();
+    let git = place.git.clone().shim(&shim);
+    let mut command = plain(&git);
+    command.args(["ls-remote", &place.url("app")]);
+    assert!(succeeds(command).await.ends_with("refs/heads/main\n"));
 }

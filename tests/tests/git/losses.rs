@@ -40,8 +40,9 @@ async fn nothing_is_left(place: &Place) {
 
 /// The shim that this git has started.
 fn shim_of(git: u32) -> Option<u32> {
-    let is_shim =
-        |pid: &u32| procs::command_line(*pid).is_some_and(|line| line.contains("ssh-pool-shim"));
+    let is_shim = |pid: &u32| {
+        procs::command_line(*pid).is_some_and(|line| line.contains("/././ssh-pool-test-shim "))
+    };
     procs::descendants(git).into_iter().find(is_shim)
 }
 

@@ -1,18 +1,17 @@
 //! The shim itself: a process that git or docker has started in the belief that it is `ssh`.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::thread;
 
 use filedescriptor::FileDescriptor;
 use rustix::fs::FileType;
 
-use super::message::{Frame, MARKER, Request, VARIABLE, parse_address};
+use super::message::{Frame, Request, VARIABLE, parse_address};
 use super::rights;
 
 /// What ssh exits with when it is not the remote command that has failed.
@@ -31,16 +30,12 @@ const OWN_FAILURE: u8 = 255;
 /// standard error, as with ssh.
 pub fn run_shim_if_asked() {
     let mut arguments = env::args_os();
-    let own = arguments.next().unwrap_or_default();
-    let first = arguments.next();
-    // docker finds its ssh by name, and passes no word of ours.
-    let named = Path::new(&own).file_name() == Some(OsStr::new("ssh"));
-    let marked = first.as_deref() == Some(OsStr::new(MARKER));
-    let Some(address) = env::var_os(VARIABLE).filter(|_| named || marked) else {
+    let name = arguments.next().unwrap_or_default();
+    let address = env::var_os(VARIABLE).unwrap_or_default();
+    let Some(descriptor) = parse_address(&address, &name) else {
         return;
     };
-    let first = first.filter(|_| !marked);
-    let code = match run(&address, first.into_iter().chain(arguments).collect()) {
+    let code = match run(descriptor, arguments.collect()) {
         Ok(code) => code,
         Err(problem) => {
             complain(&problem);
@@ -76,9 +71,9 @@ fn problem(what: impl Into<String>) -> impl FnOnce(io::Error) -> Problem {
 }
 
 /// Asks, and waits until the remote command has ended.
-fn run(address: &OsStr, arguments: Vec<OsString>) -> Result<u8, Problem> {
-    let descriptor = parse_address(address).ok_or_else(|| Problem {
-        what: format!("{VARIABLE} is set to what this version does not know: {address:?}"),
+fn run(descriptor: Option<RawFd>, arguments: Vec<OsString>) -> Result<u8, Problem> {
+    let descriptor = descriptor.ok_or_else(|| Problem {
+        what: format!("{VARIABLE} is set to what this version does not know"),
         because: None,
     })?;
     let lost = || {

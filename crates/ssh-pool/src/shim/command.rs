@@ -16,9 +16,9 @@ use super::error::Error;
 use super::hosts::Hosts;
 use super::message::{DESCRIPTOR, VARIABLE, address};
 
-/// How a program is made to take the shim for its ssh.
+/// Makes a program take the shim for its ssh, and says under which name it will run it.
 pub(crate) type Persuade =
-    Arc<dyn Fn(&mut std::process::Command) -> Result<(), Error> + Send + Sync>;
+    Arc<dyn Fn(&mut std::process::Command) -> Result<OsString, Error> + Send + Sync>;
 
 /// The program that is to be the shim: this one, unless another is named.
 pub(crate) fn file(named: Option<&PathBuf>) -> Result<PathBuf, Error> {
@@ -160,8 +160,8 @@ impl Command {
                 setter(&mut command, stdio);
             }
         }
-        (self.persuade)(&mut command)?;
-        command.env(VARIABLE, address());
+        let name = (self.persuade)(&mut command)?;
+        command.env(VARIABLE, address(&name));
         // Done in the child, so that no other child of this process gets it too.
         let mapping = FdMapping {
             parent_fd: socket,

@@ -40,7 +40,7 @@ impl Invocation {
                 "-l" => user = Some(text(arguments.next(), "a user")?.to_owned()),
                 "-o" => check_option(text(arguments.next(), "an option")?)?,
                 _ if word.starts_with('-') => {
-                    let shown = word.escape_debug();
+                    let shown = name_of(word).escape_debug();
                     return Err(Error::arguments(format!("the option \"{shown}\"")));
                 }
                 place => break place,
@@ -54,7 +54,7 @@ impl Invocation {
             }
         };
         if host.is_empty() || host.starts_with('-') {
-            let shown = place.escape_debug();
+            let shown = name_of(place).escape_debug();
             return Err(Error::arguments(format!("\"{shown}\" is no host")));
         }
         // As ssh does: the words are put together, and the remote shell takes them apart.
@@ -94,12 +94,17 @@ fn parse_port(text: &str) -> Result<u16, Error> {
 }
 
 fn check_option(option: &str) -> Result<(), Error> {
-    let name = option.split(['=', ' ']).next().unwrap_or_default();
+    let name = name_of(option);
     if HARMLESS.contains(&name.to_ascii_lowercase().as_str()) {
         return Ok(());
     }
     let shown = name.escape_debug();
     Err(Error::arguments(format!("the option \"-o {shown}\"")))
+}
+
+/// Without its value, which may be anything.
+fn name_of(option: &str) -> &str {
+    option.split(['=', ' ']).next().unwrap_or_default()
 }
 
 #[cfg(test)]

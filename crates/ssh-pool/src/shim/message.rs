@@ -7,11 +7,9 @@ use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// The variable that tells a shim where to ask: version, colon, descriptor.
+/// The variable that tells a shim where to ask, and under which name it is run: version, descriptor
+/// and name, with colons between. What a hook runs has the variable too, and another name.
 pub(super) const VARIABLE: &str = "SSH_POOL_SHIM";
-
-/// The first argument of a program that is asked to be the shim.
-pub(crate) const MARKER: &str = "ssh-pool-shim";
 
 const VERSION: &str = "1";
 
@@ -27,16 +25,24 @@ const LONGEST_REQUEST: usize = 4 << 20;
 /// How much of stderr goes into one frame.
 pub(super) const LONGEST_TEXT: usize = 64 << 10;
 
-/// The value of [`VARIABLE`].
-pub(super) fn address() -> String {
-    format!("{VERSION}:{DESCRIPTOR}")
+/// The value of [`VARIABLE`] for a shim that is run as `name`.
+pub(super) fn address(name: &OsStr) -> OsString {
+    let mut value = OsString::from(format!("{VERSION}:{DESCRIPTOR}:"));
+    value.push(name);
+    value
 }
 
-/// Which descriptor the variable names.
-pub(super) fn parse_address(value: &OsStr) -> Option<RawFd> {
-    let (version, descriptor) = value.to_str()?.split_once(':')?;
-    let descriptor = descriptor.parse().ok()?;
-    (version == VERSION && descriptor > 2).then_some(descriptor)
+/// Whether a program that is run as `name` is the shim, and if so where it asks; `None` there is
+/// another version's word for it.
+pub(super) fn parse_address(value: &OsStr, name: &OsStr) -> Option<Option<RawFd>> {
+    let mut parts = value.as_bytes().splitn(3, |byte| *byte == b':');
+    let (version, descriptor, shim) = (parts.next()?, parts.next()?, parts.next()?);
+    if shim != name.as_bytes() {
+        return None;
+    }
+    let descriptor = std::str::from_utf8(descriptor).ok();
+    let descriptor = descriptor.and_then(|number| number.parse().ok());
+    Some(descriptor.filter(|number| version == VERSION.as_bytes() && *number > 2))
 }
 
 /// What a shim wants.
@@ -193,10 +199,23 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_a_version_and_a_descriptor() {
-        assert_eq!(parse_address(OsStr::new(&address())), Some(DESCRIPTOR));
-        for wrong in ["", "197", "2:197", "1:", "1:x", "1:-1", "1:2"] {
-            assert_eq!(parse_address(OsStr::new(wrong)), None, "{wrong}");
+    fn only_a_program_of_that_name_is_the_shim() {
+        let name = OsStr::new("/usr/bin/./a:b");
+        let address = address(name);
+        assert_eq!(parse_address(&address, name), Some(Some(DESCRIPTOR)));
+        for other in ["", "/usr/bin/a:b", "a:b", "ssh"] {
+            assert_eq!(parse_address(&address, OsStr::new(other)), None, "{other}");
+        }
+        for wrong in ["2:197:x", "1::x", "1:y:x", "1:-1:x", "1:2:x"] {
+            let parsed = parse_address(OsStr::new(wrong), OsStr::new("x"));
+            assert_eq!(parsed, Some(None), "{wrong}");
+        }
+        for wrong in ["", "x", "1:197"] {
+            assert_eq!(
+                parse_address(OsStr::new(wrong), OsStr::new("x")),
+                None,
+                "{wrong}"
+            );
         }
     }
 }
