@@ -161,6 +161,8 @@ impl Dockerd {
             .arg(dir.join("pid"))
             .arg("--host")
             .arg(format!("unix://{}", self.socket().display()))
+            // It tells of each request.
+            .args(["--log-level", "debug"])
             .stderr(log);
         // containerd leaves its own behind when it is killed.
         let _ = fs::remove_file(dir.join("pid"));

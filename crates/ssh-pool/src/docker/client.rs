@@ -202,22 +202,22 @@ impl Inner {
     async fn connection(&self, route: Route) -> Result<(Sender, bool), Error> {
         match route {
             Route::Wait | Route::Stream => return Ok((self.fresh(route).await?, false)),
-            // May it be sent twice, then it may go out on one that has ended unnoticed.
+            // It may be sent twice, and so on one that has ended unnoticed.
             Route::Look => {
                 if let Some(sender) = self.kept.take() {
                     return Ok((sender, true));
                 }
             }
-            // It gets a fresh one. That may need the session of one that nobody uses.
+            // A daemon may end a connection at any time between two requests. So it gets a fresh
+            // one, and for a process the session of one that nobody uses.
             Route::Act => {
-                if !self.connector.ways().is_direct() {
-                    self.kept.make_room();
-                }
+                let direct = self.connector.ways().is_direct();
+                let _room = (!direct).then(|| self.kept.make_room());
+                return Ok((self.fresh(route).await?, false));
             }
         }
         let mut waiting = self.kept.wait();
         tokio::select! {
-            // It has brought somebody a response at this moment: as good as a fresh one.
             Ok(sender) = &mut waiting => Ok((sender, true)),
             fresh = self.fresh(route) => {
                 if let Ok(sender) = waiting.try_recv() {
@@ -234,10 +234,10 @@ impl Inner {
             dial_stdio: matches!(route, Route::Look | Route::Act),
         };
         let stream = self.connector.connect(sharing).await?;
-        if stream.is_direct() && !self.confident.swap(true, Ordering::Relaxed) {
+        let direct = stream.is_direct();
+        if direct && !self.confident.swap(true, Ordering::Relaxed) {
             self.gate.add_permits(CONFIDENT);
         }
-        let unproven = stream.is_unproven();
         let not_started = |error| self.failed(error, CommandState::NotStarted);
         let (mut sender, connection) = http1::handshake(stream).await.map_err(not_started)?;
         tokio::spawn(async move {
@@ -246,7 +246,7 @@ impl Inner {
                 tracing::debug!(%error, "an HTTP connection to a Docker daemon has ended");
             }
         });
-        if unproven {
+        if !direct {
             ping(&mut sender).await.map_err(not_started)?;
         }
         sender.ready().await.map_err(not_started)?;

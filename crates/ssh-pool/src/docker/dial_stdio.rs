@@ -111,11 +111,6 @@ impl DialStdio {
         }
     }
 
-    /// Whether none of its kind has answered yet.
-    pub(super) fn is_unproven(&self) -> bool {
-        self.ways.is_unproven()
-    }
-
     /// Its output has ended: how did it end?
     fn end(
         &mut self,

@@ -47,8 +47,8 @@ pub enum Error {
         target: String,
         /// The socket.
         path: String,
-        /// How `docker system dial-stdio` ended and what it wrote to standard error, escaped, at
-        /// most 1 KiB.
+        /// How `docker system dial-stdio` ended, and the first 1 KiB of what it wrote to standard
+        /// error, escaped.
         dial_stdio: String,
         /// Whether a request may have reached the daemon all the same.
         state: CommandState,
@@ -63,7 +63,7 @@ pub enum Error {
         target: String,
         /// The socket.
         path: String,
-        /// How it ended and what it wrote to standard error, escaped, at most 1 KiB.
+        /// How it ended, and the first 1 KiB of what it wrote to standard error, escaped.
         dial_stdio: String,
     },
 

@@ -43,6 +43,8 @@ struct State {
     idle: Vec<Idle>,
     /// First come, first served.
     waiting: VecDeque<oneshot::Sender<Sender>>,
+    /// How many need what these take up.
+    hungry: usize,
     reaping: bool,
 }
 
@@ -63,10 +65,15 @@ impl Kept {
         None
     }
 
-    /// Closes one that is idle, to make room.
-    pub(super) fn make_room(&self) {
-        let idle = self.state().idle.pop();
+    /// Makes room for one more process: closes one that is idle, and while the guard lives those
+    /// that would become idle.
+    pub(super) fn make_room(self: &Arc<Self>) -> Hungry {
+        let mut state = self.state();
+        state.hungry += 1;
+        let idle = state.idle.pop();
+        drop(state);
         drop(idle);
+        Hungry(self.clone())
     }
 
     /// Waits for one that somebody else has just finished with.
@@ -81,6 +88,9 @@ impl Kept {
     /// Hands it to who waits longest, or keeps it.
     pub(super) fn put(self: &Arc<Self>, mut sender: Sender, keep: Keep) {
         let mut state = self.state();
+        if state.hungry > 0 {
+            return;
+        }
         while let Some(waiting) = state.waiting.pop_front() {
             match waiting.send(sender) {
                 Ok(()) => return,
@@ -118,6 +128,16 @@ impl Kept {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody who needs the session of a kept connection more than who keeps it.
+#[must_use]
+pub(super) struct Hungry(Arc<Kept>);
+
+impl Drop for Hungry {
+    fn drop(&mut self) {
+        self.0.state().hungry -= 1;
     }
 }
 

@@ -60,14 +60,6 @@ impl Stream {
     pub fn is_direct(&self) -> bool {
         matches!(self.0.inner().way, Way::Direct(_))
     }
-
-    /// Whether it may turn out to lead nowhere.
-    pub(super) fn is_unproven(&self) -> bool {
-        match &self.0.inner().way {
-            Way::Direct(_) => false,
-            Way::DialStdio(process) => process.is_unproven(),
-        }
-    }
 }
 
 impl AsyncRead for Io {

@@ -54,11 +54,6 @@ impl Ways {
         self.state().dial_stdio = None;
     }
 
-    /// Whether `docker system dial-stdio` still has to prove itself.
-    pub(super) fn is_unproven(&self) -> bool {
-        self.state().dial_stdio.is_none()
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -78,11 +73,11 @@ mod tests {
     #[test]
     fn dial_stdio_is_remembered_once_it_has_answered_and_until_it_fails() {
         let ways = Ways::default();
-        assert!(ways.detour().is_none() && ways.is_unproven());
+        assert!(ways.detour().is_none());
         ways.dial_stdio_works(&refusal());
-        assert!(ways.detour().is_some() && !ways.is_unproven());
+        assert!(ways.detour().is_some());
         ways.dial_stdio_fails();
-        assert!(ways.detour().is_none() && ways.is_unproven());
+        assert!(ways.detour().is_none());
     }
 
     #[test]
