@@ -8,6 +8,7 @@
 //! | | |
 //! |---|---|
 //! | [`Sshd`] in two [releases](Release), [`Dropbear`] | the real servers, with stock limits |
+//! | [`Dockerd`] | a Docker daemon with an image, which knows of no other |
 //! | [`Embedded`] | an SSH server inside this process, which needs nothing installed |
 //! | [`Proxy`] | a TCP proxy that delays, freezes, resets and worse |
 //! | [`Agent`], [`generate`], [`sign_user_certificate`] | what a client logs in with |
@@ -32,6 +33,7 @@ mod background;
 mod client;
 mod connection;
 mod daemon;
+mod dockerd;
 mod dropbear;
 mod embedded;
 mod exec;
@@ -52,6 +54,7 @@ mod wait;
 
 pub use agent::Agent;
 pub use client::ssh;
+pub use dockerd::Dockerd;
 pub use dropbear::{Dropbear, DropbearBuilder};
 pub use embedded::{Embedded, EmbeddedBuilder};
 pub use keys::{

@@ -1,0 +1,301 @@
+//! HTTP requests to a Docker daemon.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::header::{HOST, HeaderValue};
+use http::{Request, Response, Uri, Version, request::Parts};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::client::conn::http1;
+use ssh_pool_core::{CommandState, Host};
+use tokio::sync::Semaphore;
+
+use super::body::AnyBody;
+use super::connector::{Connector, Sharing};
+use super::error::Error;
+use super::kept::{self, Keep, Kept, Sender};
+use super::route::{Route, route};
+
+/// Requests at once on shared connections while it is not known that a stream leads to the socket.
+/// Each may be a process and a session, and commands need sessions too.
+const CAUTIOUS: usize = 8;
+/// The others that streams allow: `Limits::streams_per_connection` has room for both.
+const CONFIDENT: usize = 248;
+/// An SSH connection may be lost under a stream that has just been opened.
+const TRIES: usize = 3;
+
+/// The Docker daemon of a host. Cheap to clone; making one dials nothing.
+///
+/// Each [`request`](Docker::request) gets the kind of connection that it needs:
+///
+/// - Lists, inspections, starts and other short answers share SSH connections with each other and
+///   with commands. Where the server opens streams to the socket they take no session. HTTP
+///   connections are kept for 5 s, 32 of them at most; through `docker system dial-stdio`, where
+///   each is a process and a session, for 1 s, and 8 at most.
+/// - Logs, events, attached and executed commands, archives, images, builds, requests with a large
+///   body, and all that this does not know have an SSH connection to themselves, of
+///   `Limits::isolated_per_host`. There a response that is not read holds back the daemon and
+///   nobody else. So many of them can be open at once; the next waits for up to
+///   `Timeouts::acquire`.
+///
+/// A short answer that is not read is cut off beyond `Limits::stream_bytes`, as every shared stream
+/// is.
+#[derive(Clone)]
+pub struct Docker(Arc<Inner>);
+
+struct Inner {
+    connector: Connector,
+    kept: Arc<Kept>,
+    gate: Semaphore,
+    /// The gate has been opened.
+    confident: AtomicBool,
+}
+
+impl fmt::Debug for Docker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Docker").field(&self.0.connector).finish()
+    }
+}
+
+impl Docker {
+    /// The daemon at `/var/run/docker.sock`.
+    #[must_use]
+    pub fn new(host: &Host) -> Self {
+        Self::over(Connector::new(host))
+    }
+
+    /// A daemon at another socket, such as that of a rootless one:
+    /// `/run/user/1000/docker.sock`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSocket`] for a path that is empty, relative, not UTF-8, or has a NUL or
+    /// another control character in it.
+    pub fn at(host: &Host, path: impl AsRef<Path>) -> Result<Self, Error> {
+        Ok(Self::over(Connector::at(host, path)?))
+    }
+
+    fn over(connector: Connector) -> Self {
+        Self(Arc::new(Inner {
+            connector,
+            kept: Arc::default(),
+            gate: Semaphore::new(CAUTIOUS),
+            confident: AtomicBool::new(false),
+        }))
+    }
+
+    /// The transport underneath, with what it has learned.
+    #[must_use]
+    pub fn connector(&self) -> Connector {
+        self.0.connector.clone()
+    }
+
+    /// Sends a request, and returns when the head of the response is there.
+    ///
+    /// Only the path and the query of its URI matter: `/v1.41/containers/json`. For `attach` and
+    /// `exec`, ask for an upgrade (`Connection: Upgrade`, `Upgrade: tcp`) and pass the response to
+    /// [`hyper::upgrade::on`]. A response with an error status is a response.
+    ///
+    /// There is no deadline but that for the connection (`Timeouts::acquire`): a daemon may take
+    /// its time. Put `tokio::time::timeout` around it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stream`] and [`Error::Unreachable`] when there is no way to the daemon;
+    /// [`Error::CutOff`], [`Error::BrokenOff`] and [`Error::Http`] when the request was on its way;
+    /// [`Error::InvalidRequest`]. A request that was not sent is sent on another connection. One
+    /// that may have been sent is not sent again, unless it is a `GET` or `HEAD` without a body that
+    /// went out on a kept connection.
+    ///
+    /// While the body is read, errors are hyper's: see [`Error::find`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future, the response or its body closes the stream, unless all of it has been
+    /// read; as with any HTTP client, the daemon may do what it was asked to.
+    pub fn request<B>(
+        &self,
+        request: Request<B>,
+    ) -> impl Future<Output = Result<Response<Incoming>, Error>> + Send + use<B>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let inner = self.0.clone();
+        let (head, body) = request.into_parts();
+        let body = AnyBody::new(body);
+        async move {
+            let head = normal(head)?;
+            let route = route(&head, &body.size_hint());
+            // Held until the head of the response is there: an unread body holds up no request.
+            let _permit = match route {
+                Route::Look | Route::Act => inner.gate.acquire().await.ok(),
+                Route::Wait | Route::Stream => None,
+            };
+            inner.send(head, body, route).await
+        }
+    }
+}
+
+/// As it goes to the daemon: no scheme and no authority, but a `Host`.
+fn normal(mut head: Parts) -> Result<Parts, Error> {
+    let path = head.uri.path_and_query().map_or("", |path| path.as_str());
+    let uri = Uri::builder().path_and_query(path).build();
+    head.uri = uri.map_err(|error| Error::InvalidRequest {
+        source: Arc::new(error),
+    })?;
+    head.version = Version::HTTP_11;
+    head.headers
+        .entry(HOST)
+        .or_insert(HeaderValue::from_static("docker"));
+    Ok(head)
+}
+
+impl Inner {
+    async fn send(
+        &self,
+        head: Parts,
+        body: AnyBody,
+        route: Route,
+    ) -> Result<Response<Incoming>, Error> {
+        // A copy of what may be asked twice.
+        let mut again = (route == Route::Look && body.is_end_stream()).then(|| head.clone());
+        let mut request = Request::from_parts(head, body);
+        let mut tries = TRIES;
+        let mut stale = false;
+        loop {
+            let (mut sender, used) = match stale {
+                false => self.connection(route).await?,
+                true => (self.fresh(route).await?, false),
+            };
+            let mut error = match sender.try_send_request(request).await {
+                Ok(response) => {
+                    self.give_back(sender, route);
+                    return Ok(response);
+                }
+                Err(error) => error,
+            };
+            if let Some(unsent) = error.take_message() {
+                tries -= usize::from(!used);
+                if tries == 0 {
+                    return Err(self.failed(error.into_error(), CommandState::NotStarted));
+                }
+                request = unsent;
+            } else if let (true, Some(head)) = (used, again.take()) {
+                stale = true;
+                request = Request::from_parts(head, AnyBody::empty());
+            } else {
+                return Err(self.failed(error.into_error(), CommandState::Unknown));
+            }
+        }
+    }
+
+    fn failed(&self, error: hyper::Error, state: CommandState) -> Error {
+        Error::of_request(error, self.connector.socket(), state)
+    }
+
+    /// A connection for such a request, and whether it was used before.
+    async fn connection(&self, route: Route) -> Result<(Sender, bool), Error> {
+        match route {
+            Route::Wait | Route::Stream => return Ok((self.fresh(route).await?, false)),
+            // It may be sent twice, and so on one that has ended unnoticed.
+            Route::Look => {
+                if let Some(sender) = self.kept.take() {
+                    return Ok((sender, true));
+                }
+            }
+            // A daemon may end a connection at any time between two requests. So it gets a fresh
+            // one, and for a process the session of one that nobody uses.
+            Route::Act => {
+                let direct = self.connector.ways().is_direct();
+                let _room = (!direct).then(|| self.kept.make_room());
+                return Ok((self.fresh(route).await?, false));
+            }
+        }
+        let mut waiting = self.kept.wait();
+        tokio::select! {
+            Ok(sender) = &mut waiting => Ok((sender, true)),
+            fresh = self.fresh(route) => {
+                if let Ok(sender) = waiting.try_recv() {
+                    self.kept.put(sender, self.keep());
+                }
+                Ok((fresh?, false))
+            }
+        }
+    }
+
+    async fn fresh(&self, route: Route) -> Result<Sender, Error> {
+        let sharing = Sharing {
+            direct: route != Route::Stream,
+            dial_stdio: matches!(route, Route::Look | Route::Act),
+        };
+        let stream = self.connector.connect(sharing).await?;
+        let direct = stream.is_direct();
+        if direct && !self.confident.swap(true, Ordering::Relaxed) {
+            self.gate.add_permits(CONFIDENT);
+        }
+        let not_started = |error| self.failed(error, CommandState::NotStarted);
+        let (mut sender, connection) = http1::handshake(stream).await.map_err(not_started)?;
+        tokio::spawn(async move {
+            // Who waits for a response or reads a body is told too.
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "an HTTP connection to a Docker daemon has ended");
+            }
+        });
+        if !direct {
+            ping(&mut sender).await.map_err(not_started)?;
+        }
+        sender.ready().await.map_err(not_started)?;
+        Ok(sender)
+    }
+
+    /// Keeps it, once the response has been read.
+    fn give_back(&self, mut sender: Sender, route: Route) {
+        if matches!(route, Route::Wait | Route::Stream) {
+            return;
+        }
+        let keep = self.keep();
+        if sender.is_ready() {
+            return self.kept.put(sender, keep);
+        }
+        let kept = Arc::downgrade(&self.kept);
+        tokio::spawn(async move {
+            if sender.ready().await.is_ok()
+                && let Some(kept) = kept.upgrade()
+            {
+                kept.put(sender, keep);
+            }
+        });
+    }
+
+    fn keep(&self) -> Keep {
+        match self.connector.ways().is_direct() {
+            true => kept::STREAMS,
+            false => kept::PROCESSES,
+        }
+    }
+}
+
+/// Asks for a sign of life. That `docker system dial-stdio` has started says nothing; this way a
+/// request is sent only where there is a daemon, and a failure before that is certain to have had
+/// no effect.
+async fn ping(sender: &mut Sender) -> Result<(), hyper::Error> {
+    let mut request = Request::new(AnyBody::empty());
+    *request.uri_mut() = Uri::from_static("/_ping");
+    let host = HeaderValue::from_static("docker");
+    request.headers_mut().insert(HOST, host);
+    sender.ready().await?;
+    let mut body = sender.send_request(request).await?.into_body();
+    // It is two bytes long.
+    for _ in 0..16 {
+        match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            Some(frame) => drop(frame?),
+            None => break,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! What can go wrong between a caller and a Docker daemon.
+
+use std::io;
+use std::sync::Arc;
+
+use ssh_pool_core::CommandState;
+
+use super::socket::SocketPath;
+
+/// Why a request has no response, or a stream could not go on.
+///
+/// A response with an error status is no error here. `Display` names the host and the socket, and
+/// leaves the cause to [`source`](std::error::Error::source).
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The path cannot be that of a Docker socket. Nothing was sent.
+    #[error("invalid path of a Docker socket, \"{path}\": {reason}")]
+    InvalidSocket {
+        /// The path, escaped.
+        path: String,
+        /// What is wrong with it, and what would be right.
+        reason: &'static str,
+    },
+
+    /// SSH did not get as far as the daemon: no connection, no room, or the pool is closed. The
+    /// request was not sent.
+    #[error("{target}: no stream to the Docker socket {path}")]
+    Stream {
+        /// The host, as `user@host:port`.
+        target: String,
+        /// The socket.
+        path: String,
+        /// What SSH says.
+        source: Box<ssh_pool_core::Error>,
+    },
+
+    /// Neither way leads to a daemon: the server opens no stream to the socket, which is the
+    /// source, and `docker system dial-stdio` ended there without an answer.
+    #[error(
+        "{target}: no Docker daemon at {path}: there is no stream to it, and docker system \
+         dial-stdio says: {dial_stdio}; check that dockerd runs, and that the account may use its \
+         socket"
+    )]
+    Unreachable {
+        /// The host, as `user@host:port`.
+        target: String,
+        /// The socket.
+        path: String,
+        /// How `docker system dial-stdio` ended, and the first 1 KiB of what it wrote to standard
+        /// error, escaped.
+        dial_stdio: String,
+        /// Whether a request may have reached the daemon all the same.
+        state: CommandState,
+        /// Why there is no stream to the socket.
+        source: Box<ssh_pool_core::Error>,
+    },
+
+    /// `docker system dial-stdio` failed after it had begun to answer.
+    #[error("{target}: docker system dial-stdio for {path} broke off: {dial_stdio}")]
+    BrokenOff {
+        /// The host, as `user@host:port`.
+        target: String,
+        /// The socket.
+        path: String,
+        /// How it ended, and the first 1 KiB of what it wrote to standard error, escaped.
+        dial_stdio: String,
+    },
+
+    /// The SSH connection was lost, or a shared stream was read too slowly, while the request was
+    /// on its way or its response was read.
+    #[error("{target}: the stream to the Docker socket {path} was cut off")]
+    CutOff {
+        /// The host, as `user@host:port`.
+        target: String,
+        /// The socket.
+        path: String,
+        /// Whether the request may have reached the daemon.
+        state: CommandState,
+        /// What SSH says.
+        source: Box<ssh_pool_core::Error>,
+    },
+
+    /// HTTP went wrong: the daemon closed the connection without a response, or what answers is
+    /// no Docker daemon.
+    #[error("{target}: no HTTP response from the Docker socket {path}")]
+    Http {
+        /// The host, as `user@host:port`.
+        target: String,
+        /// The socket.
+        path: String,
+        /// Whether the request may have reached the daemon.
+        state: CommandState,
+        /// What HTTP says.
+        source: HttpCause,
+    },
+
+    /// The request cannot be sent: its URI has no path.
+    #[error("not a request for a Docker daemon: its URI must have a path")]
+    InvalidRequest {
+        /// What the parser says.
+        source: Arc<http::Error>,
+    },
+}
+
+/// The error of HTTP underneath: opaque, so that no type of the client is part of this interface.
+///
+/// Read it through [`std::error::Error::source`].
+#[derive(Debug, Clone, thiserror::Error)]
+#[error(transparent)]
+pub struct HttpCause(Arc<hyper::Error>);
+
+impl Error {
+    /// Whether the request may have reached the daemon, and so may have had an effect.
+    #[must_use]
+    pub fn command_state(&self) -> CommandState {
+        match self {
+            Error::InvalidSocket { .. } | Error::Stream { .. } | Error::InvalidRequest { .. } => {
+                CommandState::NotStarted
+            }
+            Error::Unreachable { state, .. }
+            | Error::CutOff { state, .. }
+            | Error::Http { state, .. } => *state,
+            Error::BrokenOff { .. } => CommandState::Unknown,
+        }
+    }
+
+    /// Finds an error of this module or of the pool in an error of somebody else's, such as the
+    /// one that reading a response body gives.
+    ///
+    /// hyper and bollard wrap what a stream says in errors of their own, and the standard library's
+    /// chain of sources leaves out what an [`io::Error`] holds. This looks there too.
+    #[must_use]
+    pub fn find<'a, T: std::error::Error + 'static>(
+        error: &'a (dyn std::error::Error + 'static),
+    ) -> Option<&'a T> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            if let Some(found) = error.downcast_ref::<Box<T>>() {
+                return Some(found);
+            }
+            let held = error
+                .downcast_ref::<io::Error>()
+                .and_then(io::Error::get_ref);
+            next = match held {
+                Some(held) => Some(held),
+                None => error.source(),
+            };
+        }
+        None
+    }
+
+    /// What became of a request, by what hyper says of it.
+    pub(super) fn of_request(
+        error: hyper::Error,
+        socket: &SocketPath,
+        state: CommandState,
+    ) -> Self {
+        if let Some(found) = Self::find::<Self>(&error) {
+            return found.clone().in_state(state);
+        }
+        let (target, path) = socket.names();
+        match Self::find::<ssh_pool_core::Error>(&error).cloned() {
+            Some(source) => Self::CutOff {
+                target,
+                path,
+                state,
+                source: Box::new(source),
+            },
+            None => Self::Http {
+                target,
+                path,
+                state,
+                source: HttpCause(Arc::new(error)),
+            },
+        }
+    }
+
+    /// The caller knows better than the stream whether it has sent a request.
+    fn in_state(mut self, now: CommandState) -> Self {
+        if let Self::Unreachable { state, .. }
+        | Self::CutOff { state, .. }
+        | Self::Http { state, .. } = &mut self
+        {
+            *state = now;
+        }
+        self
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::InvalidSocket { .. } | Error::InvalidRequest { .. } => {
+                io::ErrorKind::InvalidInput
+            }
+            Error::Unreachable { .. } => io::ErrorKind::ConnectionRefused,
+            Error::BrokenOff { .. } | Error::CutOff { .. } => io::ErrorKind::ConnectionReset,
+            Error::Stream { .. } | Error::Http { .. } => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}

@@ -1,0 +1,153 @@
+//! HTTP connections between two requests.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::http1::SendRequest;
+use tokio::sync::oneshot;
+
+use super::body::AnyBody;
+
+pub(super) type Sender = SendRequest<AnyBody>;
+
+/// How often it is looked for those that nobody wants any more.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How many are kept, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Keep {
+    most: usize,
+    time: Duration,
+}
+
+/// Streams to a socket weigh nothing. Shorter than any firewall forgets a connection, so that one
+/// which is used again is alive.
+pub(super) const STREAMS: Keep = Keep {
+    most: 32,
+    time: Duration::from_secs(5),
+};
+
+/// Each is a process, and a session that commands could use.
+pub(super) const PROCESSES: Keep = Keep {
+    most: 8,
+    time: Duration::from_secs(1),
+};
+
+/// Those that may be used again, on shared SSH connections.
+#[derive(Default)]
+pub(super) struct Kept(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Idle>,
+    /// First come, first served.
+    waiting: VecDeque<oneshot::Sender<Sender>>,
+    /// How many need what these take up.
+    hungry: usize,
+    reaping: bool,
+}
+
+struct Idle {
+    sender: Sender,
+    until: Instant,
+}
+
+impl Kept {
+    /// The one that was used last, for it is the least likely to have ended unnoticed.
+    pub(super) fn take(&self) -> Option<Sender> {
+        let mut state = self.state();
+        while let Some(idle) = state.idle.pop() {
+            if idle.sender.is_ready() && idle.until > Instant::now() {
+                return Some(idle.sender);
+            }
+        }
+        None
+    }
+
+    /// Makes room for one more process: closes one that is idle, and while the guard lives those
+    /// that would become idle.
+    pub(super) fn make_room(self: &Arc<Self>) -> Hungry {
+        let mut state = self.state();
+        state.hungry += 1;
+        let idle = state.idle.pop();
+        drop(state);
+        drop(idle);
+        Hungry(self.clone())
+    }
+
+    /// Waits for one that somebody else has just finished with.
+    pub(super) fn wait(&self) -> oneshot::Receiver<Sender> {
+        let (hand_over, waiting) = oneshot::channel();
+        let mut state = self.state();
+        state.waiting.retain(|other| !other.is_closed());
+        state.waiting.push_back(hand_over);
+        waiting
+    }
+
+    /// Hands it to who waits longest, or keeps it.
+    pub(super) fn put(self: &Arc<Self>, mut sender: Sender, keep: Keep) {
+        let mut state = self.state();
+        if state.hungry > 0 {
+            return;
+        }
+        while let Some(waiting) = state.waiting.pop_front() {
+            match waiting.send(sender) {
+                Ok(()) => return,
+                Err(back) => sender = back,
+            }
+        }
+        if state.idle.len() >= keep.most {
+            return;
+        }
+        state.idle.push(Idle {
+            sender,
+            until: Instant::now() + keep.time,
+        });
+        if !std::mem::replace(&mut state.reaping, true) {
+            drop(state);
+            tokio::spawn(reap(Arc::downgrade(self)));
+        }
+    }
+
+    /// Closes those whose time is over, or who have ended. Whether any are left.
+    fn sweep(&self) -> bool {
+        let now = Instant::now();
+        let mut state = self.state();
+        let (kept, over): (Vec<_>, Vec<_>) = std::mem::take(&mut state.idle)
+            .into_iter()
+            .partition(|idle| idle.until > now && !idle.sender.is_closed());
+        state.idle = kept;
+        state.reaping = !state.idle.is_empty();
+        let left = state.reaping;
+        drop(state);
+        // Their tasks are woken by this.
+        drop(over);
+        left
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody who needs the session of a kept connection more than who keeps it.
+#[must_use]
+pub(super) struct Hungry(Arc<Kept>);
+
+impl Drop for Hungry {
+    fn drop(&mut self) {
+        self.0.state().hungry -= 1;
+    }
+}
+
+async fn reap(kept: std::sync::Weak<Kept>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        // When the last client has gone, so have they.
+        let Some(kept) = kept.upgrade() else { return };
+        if !kept.sweep() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Many calls at once, and what they do to each other.
+
+use std::time::{Duration, Instant};
+
+use http_body_util::BodyExt;
+use tokio::task::JoinSet;
+
+use crate::api::{self, Said};
+use crate::{SOON, Site};
+
+/// So many lists, some at once; how long each took.
+async fn lists(site: &Site, count: usize, at_once: usize, wanted: usize) -> Vec<Duration> {
+    let mut running = JoinSet::new();
+    let mut times = Vec::new();
+    for _ in 0..count {
+        if running.len() == at_once {
+            times.push(running.join_next().await.unwrap().unwrap());
+        }
+        let docker = site.docker.clone();
+        running.spawn(async move {
+            let started = Instant::now();
+            assert_eq!(api::list(&docker).await.unwrap().len(), wanted);
+            started.elapsed()
+        });
+    }
+    while let Some(time) = running.join_next().await {
+        times.push(time.unwrap());
+    }
+    times.sort_unstable();
+    times
+}
+
+async fn two_hundred_lists(site: &Site) {
+    api::create(&site.docker, "true").await;
+    let started = Instant::now();
+    let times = lists(site, 200, 50, 1).await;
+    println!(
+        "200 lists, 50 at once: {:?}, median {:?}, last {:?}",
+        started.elapsed(),
+        times[100],
+        times[199]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_lists_fifty_at_once_need_one_login() {
+    let site = Site::direct();
+    two_hundred_lists(&site).await;
+    assert_eq!(site.sshd().accepted(), 1, "{:?}", site.pool.status());
+    assert_eq!(site.processes(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_lists_through_dial_stdio_need_few_logins_and_leave_sessions_to_commands() {
+    let site = Site::dial_stdio();
+    let (_, most) = tokio::join!(two_hundred_lists(&site), async {
+        let mut most = 0;
+        for _ in 0..20 {
+            assert!(site.host.command("true").status().await.unwrap().success());
+            most = most.max(site.processes());
+        }
+        most
+    });
+    assert!(site.sshd().accepted() <= 4, "{:?}", site.pool.status());
+    // Ten sessions on each of four connections, and commands want some of them.
+    assert!(most <= 10, "{most} processes at once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_lists_on_dropbear_take_turns() {
+    let site = Site::dropbear();
+    two_hundred_lists(&site).await;
+    // Its one session at a time and connection comes back to commands.
+    let command = site.host.command("true").status();
+    assert!(
+        tokio::time::timeout(SOON, command)
+            .await
+            .unwrap()
+            .unwrap()
+            .success()
+    );
+}
+
+/// A container writes a number every few milliseconds until it is told to stop; whoever follows it
+/// gets each of them, whatever else goes on.
+async fn followed(site: &Site) {
+    let script = "i=0; while [ ! -e /tmp/stop ]; do i=$((i+1)); echo $i; sleep 0.01; done";
+    let id = api::start(&site.docker, script).await;
+    let body = api::follow(&site.docker, &id).await;
+    let follower = tokio::spawn(api::read(body));
+    lists(site, 100, 10, 1).await;
+    assert!(!follower.is_finished());
+    let path = format!("/containers/{id}/archive?path=/tmp");
+    let stop = api::request(hyper::Method::PUT, &path, api::tar("stop", b""));
+    api::body(site.docker.request(stop).await.unwrap()).await;
+    let said = follower.await.unwrap().unwrap();
+    let text = String::from_utf8(said.stdout).unwrap();
+    let count = text.lines().count();
+    let wanted: String = (1..=count).map(|i| format!("{i}\n")).collect();
+    assert!(count > 10 && text == wanted, "{count} lines: {text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_followed_log_loses_no_line_while_a_hundred_calls_run() {
+    followed(&Site::direct()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_followed_log_through_dial_stdio_loses_no_line_while_a_hundred_calls_run() {
+    followed(&Site::dial_stdio()).await;
+}
+
+/// Lines, and how long each is.
+const LINES: usize = 3000;
+
+/// A log of some 27 MB that nobody reads holds up nobody, and is there when it is read.
+async fn unread(site: &Site) {
+    let script = format!(
+        "line=$(seq -s x 1 2000); i=0; while [ $i -lt {LINES} ]; do echo $i $line; i=$((i+1)); done"
+    );
+    let id = api::start(&site.docker, &script).await;
+    assert_eq!(api::wait(&site.docker, &id).await, 0);
+    let mut body = api::follow(&site.docker, &id).await;
+    let mut said = Said::default();
+    // It flows, and then nobody reads on.
+    said.push(body.frame().await.unwrap().unwrap().data_ref().unwrap());
+    assert_eq!(site.host.status().isolated_busy, 1);
+
+    let times = lists(site, 100, 10, 1).await;
+    println!(
+        "beside an unread log: median {:?}, last {:?}",
+        times[50], times[99]
+    );
+    assert!(site.host.command("true").status().await.unwrap().success());
+    assert!(times[99] < SOON);
+
+    while let Some(frame) = body.frame().await {
+        said.push(frame.unwrap().data_ref().unwrap());
+    }
+    let line: Vec<String> = (1..=2000).map(|i| i.to_string()).collect();
+    let line = line.join("x");
+    let text = String::from_utf8(said.stdout).unwrap();
+    println!("{} bytes", text.len());
+    assert_eq!(text.lines().count(), LINES);
+    let whole = (text.lines().enumerate()).all(|(i, it)| *it == format!("{i} {line}"));
+    assert!(whole, "a line is not what was written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unread_log_harms_nobody_and_is_not_lost() {
+    unread(&Site::direct()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unread_log_through_dial_stdio_harms_nobody_and_is_not_lost() {
+    unread(&Site::dial_stdio()).await;
+}

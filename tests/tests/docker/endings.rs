@@ -1,0 +1,205 @@
+//! Daemons and connections that end, and callers who do not wait.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::Method;
+use serde_json::Value;
+use ssh_pool::CommandState;
+use ssh_pool::docker::Error;
+use ssh_pool_tests::eventually_async;
+
+use crate::api::{self, Said};
+use crate::{SOON, Site};
+
+/// A container that says a word and then nothing, and its log, of which the word has been read.
+async fn quiet_log(site: &Site) -> (String, hyper::body::Incoming) {
+    let id = api::start(&site.docker, "echo word; sleep 1000").await;
+    let mut body = api::follow(&site.docker, &id).await;
+    let mut said = Said::default();
+    while said.stdout != b"word\n" {
+        said.push(body.frame().await.unwrap().unwrap().data_ref().unwrap());
+    }
+    (id, body)
+}
+
+async fn restarted(site: &Site) {
+    let id = api::create(&site.docker, "true").await;
+    for _ in 0..3 {
+        // Connections are kept, and end with the daemon.
+        assert_eq!(api::list(&site.docker).await.unwrap().len(), 1);
+        site.dockerd.stop();
+        let error = api::list(&site.docker).await.unwrap_err();
+        let Error::Unreachable { dial_stdio, .. } = &error else {
+            panic!("{error:?}");
+        };
+        assert!(dial_stdio.contains("exit status: 1"), "{dial_stdio}");
+        assert_eq!(error.command_state(), CommandState::NotStarted);
+        site.dockerd.restart();
+        let path = format!("/containers/{id}/rename?name=x{}", fastrand::u32(..));
+        let renamed = api::post(&site.docker, &path, &Value::Null).await.unwrap();
+        assert!(renamed.status().is_success(), "{renamed:?}");
+        assert_eq!(api::list(&site.docker).await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_down_is_an_error_and_one_that_is_up_again_is_found() {
+    let site = Site::direct();
+    restarted(&site).await;
+    assert_eq!(site.sshd().accepted(), 1, "{:?}", site.pool.status());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dial_stdio_finds_a_daemon_that_is_up_again() {
+    restarted(&Site::dial_stdio()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_no_longer_opens_streams_is_reached_by_dial_stdio() {
+    let site = Site::direct();
+    assert!(api::list(&site.docker).await.unwrap().is_empty());
+    let sshd = site.sshd();
+    let config = sshd.dir().join("sshd_config");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("AllowStreamLocalForwarding no\n{text}")).unwrap();
+    sshd.restart();
+    sshd.kill_connections();
+    assert!(api::list(&site.docker).await.unwrap().is_empty());
+    std::fs::write(&config, text).unwrap();
+    sshd.restart();
+    sshd.kill_connections();
+    assert!(api::list(&site.docker).await.unwrap().is_empty());
+    // A stream again, and so no process.
+    let gone = || site.processes() == 0;
+    assert!(eventually_async(SOON, gone).await);
+}
+
+async fn killed_under_a_log(site: &Site) {
+    let (id, mut body) = quiet_log(site).await;
+    site.sshd().kill_connections();
+    let frame = tokio::time::timeout(SOON, body.frame())
+        .await
+        .expect("it hangs");
+    let error = frame.expect("no end of a log").expect_err("no word");
+    let lost = Error::find::<ssh_pool::Error>(&error);
+    assert!(
+        matches!(lost, Some(ssh_pool::Error::ConnectionLost { .. })),
+        "{error:?}"
+    );
+    assert_eq!(api::list(&site.docker).await.unwrap(), [id]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_killed_under_a_followed_log_is_an_error_and_the_next_call_redials() {
+    killed_under_a_log(&Site::direct()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_killed_under_dial_stdio_is_an_error_and_the_next_call_redials() {
+    killed_under_a_log(&Site::dial_stdio()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_under_way_on_a_killed_connection_is_unknown_and_typed() {
+    for site in [Site::direct(), Site::dial_stdio()] {
+        let id = api::start(&site.docker, "sleep 1000").await;
+        // Its only process takes no notice of SIGTERM, so the answer takes its time.
+        let path = format!("/containers/{id}/stop?t=600");
+        let docker = site.docker.clone();
+        let waiting = tokio::spawn(async move { api::post(&docker, &path, &Value::Null).await });
+        let asked = || site.dockerd.log().contains("/stop?t=600");
+        assert!(eventually_async(SOON, asked).await);
+        site.sshd().kill_connections();
+        let ended = tokio::time::timeout(SOON, waiting).await.expect("it hangs");
+        let error = ended.unwrap().unwrap_err();
+        assert!(matches!(error, Error::CutOff { .. }), "{error:?}");
+        assert_eq!(error.command_state(), CommandState::Unknown);
+    }
+}
+
+/// A stream whose other side does not end it is closed after five seconds: much longer than that.
+const LONG: Duration = Duration::from_secs(60);
+
+async fn dropped(site: &Site) {
+    let (id, body) = quiet_log(site).await;
+    assert_eq!(site.host.status().isolated_busy, 1);
+    drop(body);
+    let idle = || {
+        let status = site.host.status();
+        status.isolated_busy + status.running + status.streams == 0 && site.processes() == 0
+    };
+    assert!(
+        eventually_async(LONG, idle).await,
+        "{:?}",
+        site.host.status()
+    );
+
+    // Requests that are given up while the daemon thinks.
+    let path = format!("/containers/{id}/stop?t=600");
+    for _ in 0..3 {
+        let wait = api::post(&site.docker, &path, &Value::Null);
+        let begun = || {
+            let status = site.host.status();
+            status.streams + status.isolated_busy > 0
+        };
+        tokio::select! {
+            answer = wait => panic!("{answer:?}"),
+            begun = eventually_async(SOON, begun) => assert!(begun),
+        }
+        assert!(
+            eventually_async(LONG, idle).await,
+            "{:?}",
+            site.host.status()
+        );
+    }
+
+    // An upgraded connection whose command goes on.
+    let (_, upgraded) = api::exec(&site.docker, &id, &["sleep", "1000"]).await;
+    drop(upgraded);
+    assert!(
+        eventually_async(LONG, idle).await,
+        "{:?}",
+        site.host.status()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_dropped_closes_its_stream() {
+    dropped(&Site::direct()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_dropped_ends_its_dial_stdio() {
+    dropped(&Site::dial_stdio()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_are_cut_off_with_their_connection() {
+    let site = Site::direct();
+    let (proxy, pool, docker) = site.through_proxy();
+    let id = api::create(&docker, "true").await;
+    proxy.freeze();
+    let path = format!("/containers/{id}/archive?path=/tmp");
+    let content = vec![b'x'; 16 << 20];
+    let put = api::request(Method::PUT, &path, api::tar("big", &content));
+    let put = tokio::spawn(docker.request(put));
+    proxy.thaw();
+    let uploading = || {
+        pool.status()
+            .hosts
+            .iter()
+            .any(|host| host.isolated_busy > 0)
+    };
+    assert!(eventually_async(SOON, uploading).await);
+    proxy.reset();
+    let ended = tokio::time::timeout(SOON, put).await.expect("it hangs");
+    // It may just have got through.
+    if let Err(error) = ended.unwrap() {
+        assert!(
+            Error::find::<ssh_pool::Error>(&error).is_some(),
+            "{error:?}"
+        );
+    }
+    assert_eq!(api::list(&docker).await.unwrap(), [id]);
+}

@@ -1,0 +1,23 @@
+//! The Docker API over the pool, on a private dockerd: through a stream to its socket, and through
+//! `docker system dial-stdio`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy.toml allows these in tests, which does not reach the helpers beside them"
+)]
+
+mod api;
+mod calls;
+mod endings;
+mod once;
+mod site;
+#[path = "../support/mod.rs"]
+mod support;
+mod unreachable;
+mod work;
+
+pub(crate) use site::Site;
+pub(crate) use support::{SOON, builder, known};
