@@ -87,7 +87,11 @@ impl Race {
             let (half, most) = (timings.quantile_ms(0.5), timings.quantile_ms(0.9));
             println!("{name:13} {half:9.1} {most:7.1}");
         }
-        let reached = if ratio <= GOAL { "reached" } else { "not reached" };
+        let reached = if ratio <= GOAL {
+            "reached"
+        } else {
+            "not reached"
+        };
         println!("ratio of medians {ratio:.2}; the goal of {GOAL} is {reached}");
 
         println!("git ls-remote, {RUNS} times, {AT_ONCE} at once");

@@ -39,6 +39,11 @@
 //! system dial-stdio` there, which is what the stock client does. That takes a session for each
 //! HTTP connection, and a process. Which way works is remembered: see [`Connector`].
 //!
+//! # The stock `docker`
+//!
+//! [`Cli`] runs the `docker` of this machine with the pool as its `ssh`, for what the API alone does
+//! not do: `docker compose`, `docker buildx`, contexts of files.
+//!
 //! # What is sent twice
 //!
 //! Nothing that may have reached the daemon, with one exception: a `GET` or `HEAD` without a body
@@ -47,6 +52,8 @@
 //! request can have had an effect.
 
 mod body;
+#[cfg(unix)]
+mod cli;
 mod client;
 mod connector;
 mod dial_stdio;
@@ -57,7 +64,12 @@ mod socket;
 mod stream;
 mod ways;
 
+#[cfg(unix)]
+pub use cli::Cli;
 pub use client::Docker;
 pub use connector::Connector;
 pub use error::{Error, HttpCause};
 pub use stream::Stream;
+
+#[cfg(unix)]
+pub use crate::shim::{Child, Command, Error as CliError, Output, run_shim_if_asked};

@@ -51,7 +51,7 @@ use std::sync::Arc;
 
 use ssh_pool_core::{Error as SshError, Pool, Target};
 
-use crate::shim::{self, Hosts, Persuade};
+use crate::shim::{self, Disguise, Hosts, Persuade};
 
 pub use crate::shim::{Child, Command, Error, Output, run_shim_if_asked};
 
@@ -133,7 +133,10 @@ impl Git {
             command.env("GIT_SSH_COMMAND", OsString::from_vec(ssh));
             // As OpenSSH: else git would ask for version 0 of its protocol.
             command.env("GIT_SSH_VARIANT", "ssh");
-            Ok(shim)
+            Ok(Disguise {
+                name: shim,
+                keep: None,
+            })
         });
         let mut command = Command::new("git", Arc::new(self.hosts.clone()), persuade);
         // LFS would have OpenSSH multiplex, with a control socket.

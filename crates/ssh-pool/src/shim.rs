@@ -32,6 +32,6 @@ mod session;
 
 pub use client::run_shim_if_asked;
 pub use command::{Child, Command, Output};
-pub(crate) use command::{Persuade, file};
+pub(crate) use command::{Disguise, Persuade, file};
 pub use error::Error;
-pub(crate) use hosts::Hosts;
+pub(crate) use hosts::{Detour, Duplex, Hosts};

@@ -11,6 +11,7 @@
 
 mod api;
 mod calls;
+mod cli;
 mod endings;
 mod once;
 mod site;

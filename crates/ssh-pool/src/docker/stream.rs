@@ -55,6 +55,12 @@ impl Stream {
         Self(TokioIo::new(Io { way, broken: false }))
     }
 
+    /// For those who speak no HTTP themselves.
+    #[cfg(unix)]
+    pub(super) fn into_io(self) -> impl AsyncRead + AsyncWrite + Send + Unpin {
+        self.0.into_inner()
+    }
+
     /// Whether it goes to the socket itself, and not through `docker system dial-stdio`.
     #[must_use]
     pub fn is_direct(&self) -> bool {

@@ -1,5 +1,6 @@
 //! A program on this machine whose `ssh` is the pool.
 
+use std::any::Any;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::future::Future;
@@ -16,9 +17,17 @@ use super::error::Error;
 use super::hosts::Hosts;
 use super::message::{DESCRIPTOR, VARIABLE, address};
 
-/// Makes a program take the shim for its ssh, and says under which name it will run it.
+/// Makes a program take the shim for its ssh.
 pub(crate) type Persuade =
-    Arc<dyn Fn(&mut std::process::Command) -> Result<OsString, Error> + Send + Sync>;
+    Arc<dyn Fn(&mut std::process::Command) -> Result<Disguise, Error> + Send + Sync>;
+
+/// How the program will know the shim.
+pub(crate) struct Disguise {
+    /// Under this name it will run it.
+    pub(crate) name: OsString,
+    /// What has to stay as long as the program.
+    pub(crate) keep: Option<Box<dyn Any + Send + Sync>>,
+}
 
 /// The program that is to be the shim: this one, unless another is named.
 pub(crate) fn file(named: Option<&PathBuf>) -> Result<PathBuf, Error> {
@@ -160,7 +169,7 @@ impl Command {
                 setter(&mut command, stdio);
             }
         }
-        let name = (self.persuade)(&mut command)?;
+        let Disguise { name, keep } = (self.persuade)(&mut command)?;
         command.env(VARIABLE, address(&name));
         // Done in the child, so that no other child of this process gets it too.
         let mapping = FdMapping {
@@ -186,6 +195,7 @@ impl Command {
             process: Process {
                 child: process,
                 broker,
+                _keep: keep,
             },
             program: self.program,
             troubles,
@@ -255,10 +265,16 @@ pub struct Child {
 }
 
 /// A process that does not outlive this.
-#[derive(Debug)]
 struct Process {
     child: tokio::process::Child,
     broker: Broker,
+    _keep: Option<Box<dyn Any + Send + Sync>>,
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Process").field(&self.child.id()).finish()
+    }
 }
 
 impl Process {

@@ -61,6 +61,14 @@ pub enum Error {
         host: String,
     },
 
+    /// docker's stream to its daemon was not opened, or was cut off. The source is a
+    /// [`docker::Error`](crate::docker::Error), or an I/O error with one inside.
+    #[error("the stream to the daemon failed")]
+    Stream {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
     /// The remote command did not start, or its end is not known.
     #[error(transparent)]
     Ssh(#[from] ssh_pool_core::Error),

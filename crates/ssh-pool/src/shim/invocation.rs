@@ -33,12 +33,21 @@ impl Invocation {
         let mut arguments = arguments.iter();
         let place = loop {
             let word = text(arguments.next(), "a host")?;
+            if let Some((letter, value)) = with_value(word) {
+                let value = match value {
+                    "" => text(arguments.next(), "the value of an option")?,
+                    value => value,
+                };
+                match letter {
+                    'p' => port = Some(parse_port(value)?),
+                    'l' => user = Some(value.to_owned()),
+                    _ => check_option(value)?,
+                }
+                continue;
+            }
             match word {
                 "--" => break text(arguments.next(), "a host")?,
                 "-4" | "-6" | "-T" | "-q" | "-x" | "-a" => {}
-                "-p" => port = Some(parse_port(text(arguments.next(), "a port")?)?),
-                "-l" => user = Some(text(arguments.next(), "a user")?.to_owned()),
-                "-o" => check_option(text(arguments.next(), "an option")?)?,
                 _ if word.starts_with('-') => {
                     let shown = name_of(word).escape_debug();
                     return Err(Error::arguments(format!("the option \"{shown}\"")));
@@ -91,6 +100,16 @@ fn text<'a>(word: Option<&'a OsString>, what: &str) -> Result<&'a str, Error> {
 fn parse_port(text: &str) -> Result<u16, Error> {
     let port = text.parse().ok().filter(|port| *port > 0);
     port.ok_or_else(|| Error::arguments(format!("\"{}\" is no port", text.escape_debug())))
+}
+
+/// An option that has a value, and that value if it is in the same word, as docker has it.
+fn with_value(word: &str) -> Option<(char, &str)> {
+    let option = word.strip_prefix('-')?;
+    let letter = option
+        .chars()
+        .next()
+        .filter(|letter| "lop".contains(*letter))?;
+    Some((letter, option.get(1..)?.trim_start()))
 }
 
 fn check_option(option: &str) -> Result<(), Error> {
@@ -158,8 +177,7 @@ mod tests {
             ),
             (
                 &[
-                    "-o",
-                    "ConnectTimeout=30",
+                    "-o ConnectTimeout=30",
                     "-T",
                     "-l",
                     "root",

@@ -5,14 +5,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 
 use rustix::fs::FileType;
-use ssh_pool_core::{Child, ChildStdin, ChildStdout, Stdio};
+use ssh_pool_core::{Child, ChildStdout, Stdio};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, pipe};
 
 use super::broker::Troubles;
 use super::error::Error;
-use super::hosts::Hosts;
+use super::hosts::{Duplex, Hosts};
 use super::invocation::Invocation;
 use super::message::{Frame, LONGEST_TEXT, Request};
 use super::rights::COUNT;
@@ -81,6 +81,9 @@ async fn run(
 ) -> Result<u8, Error> {
     let invocation = Invocation::parse(&request.arguments)?;
     let host = hosts.find(&invocation)?;
+    if let Some(stream) = hosts.detour(&invocation.line) {
+        return pass(stream.await?, streams).await;
+    }
     // A connection of its own: git reads a pack at its own pace, and holds up nobody.
     let mut command = host.shell(&invocation.line);
     command.verbatim().stdin(Stdio::piped());
@@ -91,7 +94,7 @@ async fn run(
     let (to, from) = (child.stdin.take(), child.stdout.take());
     let output = async {
         tokio::try_join!(
-            copy_out(from, &mut streams.stdout),
+            copy_stdout(from, &mut streams.stdout),
             copy_stderr(&mut child, mouth)
         )
     };
@@ -108,6 +111,22 @@ async fn run(
     Ok(exit_code(&status))
 }
 
+/// A stream in the place of a command, until its other side has ended it.
+async fn pass(stream: Box<dyn Duplex>, streams: &mut Streams) -> Result<u8, Error> {
+    let (mut from, to) = tokio::io::split(stream);
+    let copied = tokio::select! {
+        never = copy_in(streams.stdin.take(), Some(to)) => match never {},
+        copied = copy_out(&mut from, &mut streams.stdout) => copied,
+    };
+    match copied {
+        Ok(()) => Ok(0),
+        Err(Stopped::Writing) => Ok(OWN_FAILURE),
+        Err(Stopped::Reading(error)) => Err(Error::Stream {
+            source: Box::new(error),
+        }),
+    }
+}
+
 /// As ssh: a command that was ended by a signal has no code of its own.
 fn exit_code(status: &ssh_pool_core::ExitStatus) -> u8 {
     let code = status
@@ -117,7 +136,10 @@ fn exit_code(status: &ssh_pool_core::ExitStatus) -> u8 {
 }
 
 /// The program's pipe to the command, then the end of it.
-async fn copy_in(from: Option<Inlet>, to: Option<ChildStdin>) -> std::convert::Infallible {
+async fn copy_in(
+    from: Option<Inlet>,
+    to: Option<impl AsyncWrite + Unpin>,
+) -> std::convert::Infallible {
     if let (Some(mut from), Some(mut to)) = (from, to) {
         // A command that has ended or reads no more: the program is told by its pipe.
         copy(&mut from, &mut to).await.ok();
@@ -125,18 +147,27 @@ async fn copy_in(from: Option<Inlet>, to: Option<ChildStdin>) -> std::convert::I
     std::future::pending().await
 }
 
-/// The command's output to the program's pipe, which is closed when the output has come to its end.
-async fn copy_out(from: Option<ChildStdout>, to: &mut Option<Outlet>) -> Result<(), Unread> {
-    let (Some(mut from), Some(pipe)) = (from, to.as_mut()) else {
-        return Ok(());
-    };
-    match copy(&mut from, pipe).await {
-        Ok(()) => *to = None,
-        // `wait` says how that came about.
-        Err(Stopped::Reading) => {}
-        Err(Stopped::Writing) => return Err(Unread),
+/// The other side's output to the program's pipe, which is closed when that has come to its end.
+async fn copy_out(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut Option<Outlet>,
+) -> Result<(), Stopped> {
+    if let Some(pipe) = to {
+        copy(from, pipe).await?;
+        *to = None;
     }
     Ok(())
+}
+
+/// The command's output. A connection that is lost in the middle is for `wait` to tell.
+async fn copy_stdout(child: Option<ChildStdout>, to: &mut Option<Outlet>) -> Result<(), Unread> {
+    let Some(mut stdout) = child else {
+        return Ok(());
+    };
+    match copy_out(&mut stdout, to).await {
+        Ok(()) | Err(Stopped::Reading(_)) => Ok(()),
+        Err(Stopped::Writing) => Err(Unread),
+    }
 }
 
 /// The program reads no more.
@@ -144,7 +175,7 @@ struct Unread;
 
 /// Which side of a copy came to an end before it should.
 enum Stopped {
-    Reading,
+    Reading(io::Error),
     Writing,
 }
 
@@ -156,7 +187,7 @@ async fn copy(
     let mut buffer = vec![0; CHUNK];
     loop {
         let read = from.read(&mut buffer).await;
-        let count = read.map_err(|_| Stopped::Reading)?;
+        let count = read.map_err(Stopped::Reading)?;
         let bytes = buffer.get(..count).unwrap_or_default();
         let written = match bytes {
             [] => to.shutdown().await,
