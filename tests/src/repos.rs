@@ -75,9 +75,21 @@ impl Repos {
         self.import(name, &stream);
     }
 
+    /// Makes a repository with one commit of these files: names and contents.
+    pub fn create_with(&self, name: &str, files: &[(&str, &str)]) -> PathBuf {
+        let repo = self.init(name);
+        let mut stream = String::new();
+        commit(&mut stream, false, 0);
+        for (file, content) in files {
+            let length = content.len();
+            writeln!(stream, "M 100644 inline {file}\ndata {length}\n{content}").unwrap();
+        }
+        self.import(name, &stream);
+        repo
+    }
+
     /// Makes a repository whose submodules are repositories of this folder, at relative URLs.
     pub fn create_with_modules(&self, name: &str, modules: &[&str]) -> PathBuf {
-        let repo = self.init(name);
         let mut config = String::new();
         let mut links = String::new();
         for module in modules {
@@ -89,14 +101,10 @@ impl Repos {
             .unwrap();
             writeln!(links, "M 160000 {} {module}", head.trim()).unwrap();
         }
+        let repo = self.create_with(name, &[(".gitmodules", &config)]);
         let mut stream = String::new();
-        commit(&mut stream, false, 0);
-        let length = config.len();
-        write!(
-            stream,
-            "M 100644 inline .gitmodules\ndata {length}\n{config}\n{links}"
-        )
-        .unwrap();
+        commit(&mut stream, true, 1);
+        stream += &links;
         self.import(name, &stream);
         repo
     }

@@ -17,6 +17,7 @@ use ssh_pool_tests::{Repos, Sshd, TempDir, TestUser, git_env};
 
 mod everyday;
 mod hostile;
+mod lfs;
 mod losses;
 #[path = "../support/mod.rs"]
 mod support;

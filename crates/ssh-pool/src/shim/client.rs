@@ -109,9 +109,11 @@ fn run(descriptor: Option<RawFd>, arguments: Vec<OsString>) -> Result<u8, Proble
             // Nobody reads it: that is no reason to stop.
             Ok(Frame::Text(text)) => drop(io::stderr().write_all(&text)),
             Ok(Frame::Exit(code)) => break code,
-            Err(error) => {
-                let what = "the process with the connections has gone";
-                return Err(problem(what)(error));
+            Err(_) => {
+                return Err(Problem {
+                    what: "the process with the connections has gone, or does not want this".into(),
+                    because: None,
+                });
             }
         }
     };
