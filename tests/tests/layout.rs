@@ -7,8 +7,10 @@
     reason = "clippy.toml allows these in tests, which does not reach the helpers beside them"
 )]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const LONGEST_FILE: usize = 600;
 
@@ -150,6 +152,53 @@ fn the_facade_depends_on_neither() {
     assert!(names.contains(&"ssh-pool-core"), "{names:?}");
     for name in ["russh", "deadpool"] {
         assert!(!names.contains(&name), "{name}");
+    }
+}
+
+/// The crates that a build of this package needs.
+fn needed(package: &str, features: &str) -> BTreeSet<String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args([
+            "tree",
+            "--locked",
+            "--offline",
+            "--edges=normal",
+            "--prefix=none",
+        ])
+        .args([
+            "--format={p}",
+            "--no-default-features",
+            "--package",
+            package,
+        ])
+        .args(["--features", features])
+        .current_dir(crates())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let listed = String::from_utf8(output.stdout).unwrap();
+    let name = |line: &str| line.split(' ').next().map(str::to_owned);
+    listed.lines().filter_map(name).collect()
+}
+
+#[test]
+fn without_features_the_facade_adds_nothing_to_the_core() {
+    let core = needed("ssh-pool-core", "ring");
+    let facade = needed("ssh-pool", "ring");
+    let more: Vec<&String> = facade.difference(&core).collect();
+    assert_eq!(more, ["ssh-pool"]);
+    // That it looks at what it should.
+    for (feature, name) in [
+        ("git", "command-fds"),
+        ("docker", "hyper"),
+        ("sftp", "russh-sftp"),
+    ] {
+        let with = needed("ssh-pool", &format!("ring,{feature}"));
+        assert!(
+            with.contains(name) && !core.contains(name),
+            "{feature}: {with:?}"
+        );
     }
 }
 
