@@ -39,6 +39,9 @@
 //! run is passed on as it is, without a shell's variables or anything else before it, so that
 //! accounts with `git-shell` or a forced command work too.
 //!
+//! Whatever git runs, a hook or a filter, can reach the same hosts: it inherits the descriptor that
+//! the shim asks through, as it would find the control socket of an ssh.
+//!
 //! # Each git has a connection of its own
 //!
 //! It reads a pack at its own pace, and nobody else is held up: see `Limits::isolated_per_host`. The
@@ -58,7 +61,7 @@ pub use crate::shim::{Child, Command, Error, Output, run_shim_if_asked};
 /// Runs the stock git with the pool as its ssh. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Git {
-    hosts: Hosts,
+    hosts: Arc<Hosts>,
     shim: Option<PathBuf>,
 }
 
@@ -67,7 +70,7 @@ impl Git {
     #[must_use]
     pub fn new(pool: &Pool) -> Self {
         Self {
-            hosts: Hosts::new(pool),
+            hosts: Arc::new(Hosts::new(pool)),
             shim: None,
         }
     }
@@ -106,7 +109,7 @@ impl Git {
         T::Error: Into<SshError>,
     {
         let target = target.try_into().map_err(Into::into)?;
-        self.hosts.allow(name, target)?;
+        Arc::make_mut(&mut self.hosts).allow(name, target)?;
         Ok(self)
     }
 
@@ -138,7 +141,7 @@ impl Git {
                 keep: None,
             })
         });
-        let mut command = Command::new("git", Arc::new(self.hosts.clone()), persuade);
+        let mut command = Command::new("git", self.hosts.clone(), persuade);
         // LFS would have OpenSSH multiplex, with a control socket.
         command.args(["-c", "lfs.ssh.automultiplex=false"]);
         command

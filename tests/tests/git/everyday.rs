@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Stdio;
 
 use futures_util::future::join_all;
+use ssh_pool::git::Error;
 use ssh_pool_tests::{OBJECTS_PER_COMMIT, stock_git};
 use tokio::io::AsyncReadExt;
 
@@ -187,4 +188,28 @@ async fn a_child_has_streams_of_its_own() {
     assert!(child.wait().await.unwrap().success());
     assert!(text.ends_with("\trefs/heads/main\n"), "{text}");
     assert!(child.troubles().is_empty());
+}
+
+#[test]
+fn outside_a_runtime_git_is_an_error_and_no_panic() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let place = runtime.block_on(async { Place::new() });
+    let error = place.command().arg("version").spawn().unwrap_err();
+    assert!(matches!(error, Error::Prepare { .. }), "{error:?}");
+    let runs = runtime
+        .block_on(place.command().arg("version").output())
+        .unwrap_err();
+    assert!(
+        matches!(runs, Error::Prepare { .. }),
+        "it is started when it is asked for: {runs:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_said_to_be() {
+    let place = Place::new();
+    let mut command = place.command();
+    let error = command.env("PATH", "/nonexistent").spawn().unwrap_err();
+    assert!(matches!(error, Error::Start { .. }), "{error:?}");
+    assert!(error.to_string().contains("cannot run git"), "{error}");
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::Interest;
 use tokio::net::UnixStream;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::error::Error;
@@ -56,11 +57,12 @@ async fn is_cut(mut cut: watch::Receiver<bool>) {
 /// Makes the socket that the program and its children inherit, and serves what comes through it
 /// until the last of them has gone.
 pub(super) fn start(hosts: Arc<Hosts>, troubles: Troubles) -> io::Result<(Broker, OwnedFd)> {
+    let runtime = Handle::try_current().map_err(io::Error::other)?;
     let (ours, theirs) = StdUnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let ours = UnixStream::from_std(ours)?;
     let (cut, to_cut) = watch::channel(false);
-    tokio::spawn(async move {
+    runtime.spawn(async move {
         let listening = listen(&ours, &hosts, &troubles, &to_cut);
         let error = tokio::select! {
             result = listening => result.err(),

@@ -136,11 +136,7 @@ impl Command {
     /// # Errors
     ///
     /// [`Error::Start`] when there is no such program, [`Error::Prepare`] when there are no
-    /// descriptors left.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime with I/O, as `tokio::process::Command::spawn`.
+    /// descriptors left, or outside a tokio runtime.
     pub fn spawn(&mut self) -> Result<Child, Error> {
         let troubles = Troubles::default();
         let (broker, socket) = broker::start(self.hosts.clone(), troubles.clone())
