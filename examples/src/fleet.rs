@@ -64,9 +64,22 @@ impl Fleet {
         limits: Limits,
         timeouts: Timeouts,
     ) -> Result<Self, ssh_pool::Error> {
+        let start = |_| Sshd::builder().user(TestUser::plain()).start();
+        Self::on((0..count).map(start), limits, timeouts)
+    }
+
+    /// Private servers that have been started already: `web-1`, `web-2`…
+    ///
+    /// # Errors
+    ///
+    /// As [`of`](Self::of).
+    pub fn on(
+        servers: impl IntoIterator<Item = Sshd>,
+        limits: Limits,
+        timeouts: Timeouts,
+    ) -> Result<Self, ssh_pool::Error> {
         let mut fleet = Self::of(&[], limits, timeouts)?;
-        for number in 1..=count {
-            let server = Sshd::builder().user(TestUser::plain()).start();
+        for (number, server) in (1..).zip(servers) {
             // Each has keys of its own, which replace the pool's identity and host-key policy.
             let target = Target::try_from(server.target())?
                 .identity(Identity::key_file(server.client_key()))

@@ -301,12 +301,38 @@ async fn open(
                 Err(error)
             }
         };
-        if let Err(Ok(unwanted)) = answer.send(opened) {
-            unwanted.inbox.stop();
-            unwanted.wire.close().await;
-        }
+        let opened = opened.map(|channel| Unclaimed {
+            channel: Some(channel),
+            runtime: Handle::current(),
+        });
+        // Who waits for it may have gone, or may go before they look: it is closed either way.
+        drop(answer.send(opened));
     });
-    opened.await.ok()
+    opened.await.ok()?.map(Unclaimed::claim).transpose()
+}
+
+/// A channel on its way to who wants it. Dropped on the way, it is closed.
+struct Unclaimed {
+    channel: Option<Channel>,
+    runtime: Handle,
+}
+
+impl Unclaimed {
+    fn claim(mut self) -> Option<Channel> {
+        self.channel.take()
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        let Some(Channel { wire, inbox }) = self.channel.take() else {
+            return;
+        };
+        self.runtime.spawn(async move {
+            inbox.stop();
+            wire.close().await;
+        });
+    }
 }
 
 /// Starts a subsystem, and waits until the server has accepted it.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt;
+use ssh_pool_tests::eventually_async;
 use tokio::task::JoinSet;
 
 use crate::api::{self, Said};
@@ -39,6 +40,15 @@ async fn two_hundred_lists(site: &Site) {
         started.elapsed(),
         times[100],
         times[199]
+    );
+    let idle = || {
+        let status = site.host.status();
+        status.streams + status.running == 0 && site.processes() == 0
+    };
+    assert!(
+        eventually_async(SOON, idle).await,
+        "{:?}",
+        site.host.status()
     );
 }
 

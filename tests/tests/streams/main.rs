@@ -17,6 +17,7 @@ mod neighbours;
 #[path = "../support/mod.rs"]
 mod support;
 mod tunnels;
+mod unclaimed;
 
 pub(crate) use support::{SOON, builder, known};
 
