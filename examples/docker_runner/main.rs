@@ -7,14 +7,16 @@
 //! docker_runner deploy@web-1 exec CONTAINER sh -c 'cat > /tmp/input' < file
 //! docker_runner deploy@web-1 cp file CONTAINER:/tmp
 //! docker_runner deploy@web-1 cp CONTAINER:/etc/hosts .
+//! docker_runner deploy@web-1 docker compose ps      the stock docker of this machine
 //! docker_runner --dockerd                      a dockerd and an sshd of its own, and a tour
 //! docker_runner --dockerd run base echo hello  one command there
 //! docker_runner --self-test                    checks itself, on servers of its own
 //! ```
 //!
-//! Nothing is needed on this machine: no `docker`, no `ssh`. On the host it needs a daemon whose
-//! socket the account may use. Containers run without a network. The exit code is that of the
-//! container or the command.
+//! Nothing is needed on this machine, no `docker` and no `ssh`, but for the stock `docker`, whose ssh
+//! is this program: see the first line of `main`. On the host it needs a daemon whose socket the
+//! account may use. Containers run without a network. The exit code is that of the container or the
+//! command.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -24,10 +26,12 @@ use anyhow::{Context as _, bail};
 use bollard::Docker;
 use clap::{Parser, Subcommand};
 use futures_util::{Stream, TryStreamExt as _};
+use ssh_pool::docker::Cli;
 use ssh_pool::{Limits, Timeouts};
 use ssh_pool_examples::{Fleet, Interrupts};
 use ssh_pool_tests::Dockerd;
 
+mod cli;
 mod engine;
 mod self_test;
 mod site;
@@ -90,11 +94,26 @@ enum Action {
         /// The folder it goes to.
         to: String,
     },
+    /// Runs the stock docker command against this host.
+    Docker {
+        /// Its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
+fn main() -> anyhow::Result<ExitCode> {
+    // docker runs this program again, as its ssh: then it ends here.
+    ssh_pool::docker::run_shim_if_asked();
     let options = Options::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")?;
+    runtime.block_on(until_interrupted(options))
+}
+
+async fn until_interrupted(options: Options) -> anyhow::Result<ExitCode> {
     // Before anything is started that would have to be ended.
     let mut interrupts = Interrupts::new()?;
     tokio::select! {
@@ -111,21 +130,37 @@ async fn work(options: Options) -> anyhow::Result<ExitCode> {
     }
     if options.dockerd {
         let site = Site::start(Way::Stream)?;
-        let docker = engine::connect(site.host()?, Some(&site.dockerd.socket())).await?;
-        let code = match options.action {
-            Some(action) => act(&docker, action).await?,
-            None => tour(&docker).await?,
-        };
-        site.fleet.pool.close().await;
-        return Ok(exit_code(code));
+        let socket = site.dockerd.socket();
+        return on(&site.fleet, Some(&socket), options.action).await;
     }
     let (Some(target), Some(action)) = (options.target, options.action) else {
         bail!("name a host and what to do there, or see --help");
     };
     let fleet = Fleet::of(&[target], Limits::default(), Timeouts::default())?;
-    let host = &fleet.members.first().context("no host")?.host;
-    let docker = engine::connect(host, options.socket.as_deref()).await?;
-    let code = act(&docker, action).await?;
+    on(&fleet, options.socket.as_deref(), Some(action)).await
+}
+
+/// Does it on the one host of the fleet.
+async fn on(
+    fleet: &Fleet,
+    socket: Option<&Path>,
+    action: Option<Action>,
+) -> anyhow::Result<ExitCode> {
+    let member = fleet.members.first().context("no host")?;
+    let code = if let Some(Action::Docker { words }) = action {
+        let target = member.target.clone();
+        let cli = match socket {
+            Some(socket) => Cli::at(&fleet.pool, target, socket)?,
+            None => Cli::new(&fleet.pool, target)?,
+        };
+        cli::run(&cli, &words).await?
+    } else {
+        let docker = engine::connect(&member.host, socket).await?;
+        match action {
+            Some(action) => act(&docker, action).await?,
+            None => tour(&docker).await?,
+        }
+    };
     fleet.pool.close().await;
     Ok(exit_code(code))
 }
@@ -173,6 +208,7 @@ async fn act(docker: &Docker, action: Action) -> anyhow::Result<i64> {
             }
             Ok(0)
         }
+        Action::Docker { .. } => bail!("that is not for the API"),
     }
 }
 

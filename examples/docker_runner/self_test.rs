@@ -10,6 +10,7 @@ use futures_util::{Stream, TryStreamExt as _};
 use ssh_pool_tests::{Dockerd, eventually_async};
 use tokio::task::JoinSet;
 
+use crate::cli;
 use crate::engine::{self, Piece};
 use crate::site::{Site, Way};
 
@@ -43,6 +44,7 @@ async fn all(site: &Site, docker: &Docker, way: Way) -> anyhow::Result<()> {
     for [id, ..] in engine::list(docker).await? {
         engine::remove(docker, &id).await?;
     }
+    tell(cli::check(site, site.member()?).await?);
     tell(nothing_is_left(site, way).await?);
     Ok(())
 }

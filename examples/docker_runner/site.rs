@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use anyhow::Context as _;
 use ssh_pool::{Host, Limits, Timeouts};
-use ssh_pool_examples::Fleet;
+use ssh_pool_examples::{Fleet, Member};
 use ssh_pool_tests::{Dockerd, Sshd, TestUser};
 
 /// How the pool gets from the server to the daemon.
@@ -44,8 +45,12 @@ impl Site {
 
     /// The host.
     pub(crate) fn host(&self) -> anyhow::Result<&Host> {
-        let member = self.fleet.members.first();
-        Ok(&member.ok_or_else(|| anyhow::anyhow!("no host"))?.host)
+        Ok(&self.member()?.host)
+    }
+
+    /// The host, and how it is called.
+    pub(crate) fn member(&self) -> anyhow::Result<&Member> {
+        self.fleet.members.first().context("no host")
     }
 
     /// How many connections have logged in.

@@ -19,6 +19,8 @@ pub struct Fleet {
 pub struct Member {
     /// What it is called in front of people.
     pub name: String,
+    /// Who is logged in to, and as whom.
+    pub target: Target,
     /// Its handle.
     pub host: Host,
 }
@@ -41,9 +43,12 @@ impl Fleet {
             .timeouts(timeouts)
             .build()?;
         let members = targets.iter().map(|target| {
+            let name = target.clone();
+            let target: Target = target.parse()?;
             Ok(Member {
-                name: target.clone(),
-                host: pool.host(target.as_str())?,
+                name,
+                host: pool.host(target.clone())?,
+                target,
             })
         });
         let members = members.collect::<Result<_, ssh_pool::Error>>()?;
@@ -86,7 +91,8 @@ impl Fleet {
                 .host_key_policy(HostKeyPolicy::known_hosts_file(server.known_hosts()));
             fleet.members.push(Member {
                 name: format!("web-{number}"),
-                host: fleet.pool.host(target)?,
+                host: fleet.pool.host(target.clone())?,
+                target,
             });
             fleet.servers.push(server);
         }
