@@ -67,7 +67,7 @@ impl Connector {
     }
 
     /// Puts its streams on connections with others, by the rule of
-    /// [`Connect::shared`](ssh_pool_core::Connect::shared): a stream that is read too slowly is cut
+    /// [`Connect::shared`](crate::Connect::shared): a stream that is read too slowly is cut
     /// off. Right for a client that reads its responses at once.
     #[must_use]
     pub fn shared(mut self) -> Self {

@@ -1,7 +1,7 @@
 //! HTTP connections between two requests.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1::SendRequest;
@@ -56,13 +56,12 @@ struct Idle {
 impl Kept {
     /// The one that was used last, for it is the least likely to have ended unnoticed.
     pub(super) fn take(&self) -> Option<Sender> {
-        let mut state = self.state();
-        while let Some(idle) = state.idle.pop() {
+        loop {
+            let idle = self.state().idle.pop()?;
             if idle.sender.is_ready() && idle.until > Instant::now() {
                 return Some(idle.sender);
             }
         }
-        None
     }
 
     /// Makes room for one more process: closes one that is idle, and while the guard lives those
@@ -87,17 +86,15 @@ impl Kept {
 
     /// Hands it to who waits longest, or keeps it.
     pub(super) fn put(self: &Arc<Self>, mut sender: Sender, keep: Keep) {
-        let mut state = self.state();
-        if state.hungry > 0 {
-            return;
-        }
-        while let Some(waiting) = state.waiting.pop_front() {
+        // No lock is held while somebody is woken.
+        while let Some(waiting) = self.next_waiting() {
             match waiting.send(sender) {
                 Ok(()) => return,
                 Err(back) => sender = back,
             }
         }
-        if state.idle.len() >= keep.most {
+        let mut state = self.state();
+        if state.hungry > 0 || state.idle.len() >= keep.most {
             return;
         }
         state.idle.push(Idle {
@@ -106,8 +103,21 @@ impl Kept {
         });
         if !std::mem::replace(&mut state.reaping, true) {
             drop(state);
-            tokio::spawn(reap(Arc::downgrade(self)));
+            let reaper = Reaper {
+                kept: Arc::downgrade(self),
+                done: false,
+            };
+            tokio::spawn(reaper.run());
         }
+    }
+
+    fn next_waiting(&self) -> Option<oneshot::Sender<Sender>> {
+        let mut state = self.state();
+        // Then it is closed, and nobody gets it.
+        if state.hungry > 0 {
+            return None;
+        }
+        state.waiting.pop_front()
     }
 
     /// Closes those whose time is over, or who have ended. Whether any are left.
@@ -118,8 +128,8 @@ impl Kept {
             .into_iter()
             .partition(|idle| idle.until > now && !idle.sender.is_closed());
         state.idle = kept;
-        state.reaping = !state.idle.is_empty();
-        let left = state.reaping;
+        let left = !state.idle.is_empty();
+        state.reaping = left;
         drop(state);
         // Their tasks are woken by this.
         drop(over);
@@ -141,13 +151,33 @@ impl Drop for Hungry {
     }
 }
 
-async fn reap(kept: std::sync::Weak<Kept>) {
-    loop {
-        tokio::time::sleep(LOOK).await;
-        // When the last client has gone, so have they.
-        let Some(kept) = kept.upgrade() else { return };
-        if !kept.sweep() {
-            return;
+/// Sweeps until nothing is left.
+struct Reaper {
+    kept: Weak<Kept>,
+    done: bool,
+}
+
+impl Reaper {
+    async fn run(mut self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            // When the last client has gone, so have they.
+            let Some(kept) = self.kept.upgrade() else {
+                return;
+            };
+            self.done = !kept.sweep();
+            if self.done {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Reaper {
+    /// Its runtime may end before it does. Then the next runtime gets one.
+    fn drop(&mut self) {
+        if let (false, Some(kept)) = (self.done, self.kept.upgrade()) {
+            kept.state().reaping = false;
         }
     }
 }

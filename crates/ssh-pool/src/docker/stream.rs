@@ -15,7 +15,7 @@ use super::dial_stdio::DialStdio;
 
 /// A connection to a Docker daemon, for HTTP.
 ///
-/// What a read error says is in its inner error: [`ssh_pool::Error`](ssh_pool_core::Error) of a
+/// What a read error says is in its inner error: [`ssh_pool::Error`](crate::Error) of a
 /// lost connection or a shared stream that was read too slowly, or
 /// [`docker::Error`](super::Error) with the last words of `docker system dial-stdio`. See
 /// [`Error::find`](super::Error::find).
