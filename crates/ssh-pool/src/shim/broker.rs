@@ -15,13 +15,19 @@ use super::hosts::Hosts;
 use super::rights::{self, COUNT};
 use super::session;
 
+/// Of so many it is told. A hook that asks for nonsense in a loop takes no more memory than that.
+const MOST_TROUBLES: usize = 100;
+
 /// What went wrong between a program and its hosts, in order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Troubles(Arc<Mutex<Vec<Error>>>);
 
 impl Troubles {
     pub(super) fn add(&self, error: Error) {
-        self.list().push(error);
+        let mut list = self.list();
+        if list.len() < MOST_TROUBLES {
+            list.push(error);
+        }
     }
 
     pub(super) fn take(&self) -> Vec<Error> {
