@@ -58,11 +58,16 @@ async fn a_connection_lost_in_a_clone_ends_git_and_the_next_clone_works() {
         target.host_key_policy(HostKeyPolicy::pinned(place.sshd.host_public_key("ed25519")));
     let git = with_shim(&place.pool).allow(target.clone()).unwrap();
     let url = place.repos.url(&target.to_string(), "app");
+    let gone = || {
+        proxy.reset();
+        let hosts = place.pool.status().hosts;
+        hosts.iter().all(|host| host.isolated == 0)
+    };
     for cut in [Cut::Reset, Cut::Fin] {
         let into = place.dir.path().join(format!("{cut:?}"));
         proxy.cut_after(Some((100_000, cut)));
         // The limit holds for connections that are still to come.
-        proxy.reset();
+        assert!(eventually_async(SOON, gone).await);
         let mut command = plain(&git);
         command.args(["clone", &url]).arg(&into);
         let output = tokio::time::timeout(SOON, command.output()).await;
@@ -78,7 +83,7 @@ async fn a_connection_lost_in_a_clone_ends_git_and_the_next_clone_works() {
         assert!(!into.exists(), "git has cleaned up after itself");
 
         proxy.cut_after(None);
-        proxy.reset();
+        assert!(eventually_async(SOON, gone).await);
         let mut again = plain(&git);
         again.args(["clone", &url]).arg(&into);
         succeeds(again).await;
