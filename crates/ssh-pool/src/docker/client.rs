@@ -12,7 +12,7 @@ use http::{Request, Response, Uri, Version, request::Parts};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http1;
 use ssh_pool_core::{CommandState, Host};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::body::AnyBody;
 use super::connector::{Connector, Sharing};
@@ -240,16 +240,26 @@ impl Inner {
         }
         let not_started = |error| self.failed(error, CommandState::NotStarted);
         let (mut sender, connection) = http1::handshake(stream).await.map_err(not_started)?;
+        let (tell, told) = oneshot::channel();
         tokio::spawn(async move {
             // Who waits for a response or reads a body is told too.
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "an HTTP connection to a Docker daemon has ended");
+                tell.send(error).ok();
             }
         });
-        if !direct {
-            ping(&mut sender).await.map_err(not_started)?;
+        let ready = async {
+            if !direct {
+                ping(&mut sender).await?;
+            }
+            sender.ready().await
+        };
+        if let Err(error) = ready.await {
+            // One that ends before it is asked for anything tells nobody else why.
+            let ended = error.is_closed() || error.is_canceled();
+            let why = if ended { told.await.ok() } else { None };
+            return Err(not_started(why.unwrap_or(error)));
         }
-        sender.ready().await.map_err(not_started)?;
         Ok(sender)
     }
 
