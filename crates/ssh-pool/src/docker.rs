@@ -38,7 +38,8 @@
 //! none, because `AllowStreamLocalForwarding` forbids it, or it is a dropbear, it runs `docker
 //! system dial-stdio` there, which is what the stock client does. That takes a session for each
 //! HTTP connection, and a process; [`Docker`] pings the daemon through each before it sends a
-//! request. Which way works is remembered: see [`Connector`].
+//! request. For the usual socket that command goes by the account's own settings, such as
+//! `DOCKER_HOST` and contexts. Which way works is remembered: see [`Connector`].
 //!
 //! # What is sent twice
 //!

@@ -143,11 +143,8 @@ impl Docker {
 
 /// As it goes to the daemon: no scheme and no authority, but a `Host`.
 fn normal(mut head: Parts) -> Result<Parts, Error> {
-    let path = head.uri.path_and_query().map_or("", |path| path.as_str());
-    let uri = Uri::builder().path_and_query(path).build();
-    head.uri = uri.map_err(|error| Error::InvalidRequest {
-        source: Arc::new(error),
-    })?;
+    let path = head.uri.path_and_query().cloned();
+    head.uri = path.ok_or(Error::InvalidRequest)?.into();
     head.version = Version::HTTP_11;
     head.headers
         .entry(HOST)
@@ -308,4 +305,29 @@ async fn ping(sender: &mut Sender) -> Result<(), hyper::Error> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(uri: &str) -> Result<String, Error> {
+        let request = Request::get(uri).body(()).unwrap();
+        normal(request.into_parts().0).map(|head| head.uri.to_string())
+    }
+
+    #[test]
+    fn only_path_and_query_are_sent() {
+        for uri in ["http://docker/info?a=b", "/info?a=b", "unix://x:1/info?a=b"] {
+            assert_eq!(sent(uri).unwrap(), "/info?a=b");
+        }
+        assert_eq!(sent("http://docker").unwrap(), "/");
+    }
+
+    #[test]
+    fn a_uri_without_a_path_is_no_request() {
+        let error = sent("docker").unwrap_err();
+        assert!(matches!(error, Error::InvalidRequest), "{error:?}");
+        assert_eq!(error.command_state(), CommandState::NotStarted);
+    }
 }
