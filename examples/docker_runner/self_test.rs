@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use bollard::Docker;
 use futures_util::{Stream, TryStreamExt as _};
+use ssh_pool_examples::Timings;
 use ssh_pool_tests::{Dockerd, eventually_async};
 use tokio::task::JoinSet;
 
@@ -96,8 +97,13 @@ async fn many_lists(site: &Site, docker: &Docker, way: Way) -> anyhow::Result<St
         Way::DialStdio => 4,
     };
     ensure!(logins <= most, "{logins} logins");
+    let mut alone = Timings::default();
+    for _ in 0..100 {
+        alone.push(lists(docker, &id, 1, 1).await?);
+    }
+    let alone = alone.quantile_ms(0.5);
     Ok(format!(
-        "200 lists, 50 at once: {took:.0?}, logins: {logins}"
+        "200 lists, 50 at once: {took:.0?}, logins: {logins}; one by one: {alone:.1} ms each"
     ))
 }
 

@@ -209,30 +209,6 @@ impl Dockerd {
 impl Drop for Dockerd {
     fn drop(&mut self) {
         self.stop();
-        self.forget_cgroups();
-    }
-}
-
-impl Dockerd {
-    /// Groups of containers that were killed with their runtime.
-    fn forget_cgroups(&self) {
-        let containers = self.dir.path().join("data/containers");
-        let Ok(containers) = fs::read_dir(containers) else {
-            return;
-        };
-        let names: Vec<_> = containers
-            .flatten()
-            .map(|entry| entry.file_name())
-            .collect();
-        let Ok(kinds) = fs::read_dir("/sys/fs/cgroup") else {
-            return;
-        };
-        for kind in kinds.flatten() {
-            for name in &names {
-                // Only an empty group can be removed, and only our own are looked for.
-                let _ = fs::remove_dir(kind.path().join("docker").join(name));
-            }
-        }
     }
 }
 

@@ -24,7 +24,7 @@
 //! let bollard = bollard::Docker::connect_with_custom_transport(
 //!     move |request: bollard::BollardRequest| {
 //!         let response = docker.request(request);
-//!         async move { response.await.map_err(|e| std::io::Error::other(e).into()) }
+//!         async move { response.await.map_err(|error| std::io::Error::from(error).into()) }
 //!     },
 //!     Some("http://docker"),
 //!     120,
@@ -37,7 +37,9 @@
 //! By a stream to the socket (OpenSSH's `direct-streamlocal@openssh.com`). Where the server opens
 //! none, because `AllowStreamLocalForwarding` forbids it, or it is a dropbear, it runs `docker
 //! system dial-stdio` there, which is what the stock client does. That takes a session for each
-//! HTTP connection, and a process. Which way works is remembered: see [`Connector`].
+//! HTTP connection, and a process; [`Docker`] pings the daemon through each before it sends a
+//! request. For the usual socket that command goes by the account's own settings, such as
+//! `DOCKER_HOST` and contexts. Which way works is remembered: see [`Connector`].
 //!
 //! # The stock `docker`
 //!

@@ -8,6 +8,7 @@ use serde_json::Value;
 use ssh_pool::CommandState;
 use ssh_pool::docker::Error;
 use ssh_pool_tests::eventually_async;
+use tokio::task::JoinSet;
 
 use crate::api::{self, Said};
 use crate::{SOON, Site};
@@ -172,6 +173,58 @@ async fn what_is_dropped_closes_its_stream() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_dropped_ends_its_dial_stdio() {
     dropped(&Site::dial_stdio()).await;
+}
+
+/// Lists and starts, each given up at some moment.
+async fn given_up(site: &Site, within: Duration) {
+    let id = api::create(&site.docker, "true").await;
+    let mut running = JoinSet::new();
+    let mut answers = 0;
+    for number in 0..300 {
+        if running.len() == 20 {
+            answers += usize::from(running.join_next().await.unwrap().unwrap());
+        }
+        let (docker, id) = (site.docker.clone(), id.clone());
+        let within = within.mul_f64(fastrand::f64());
+        running.spawn(async move {
+            let call = async {
+                if number % 3 == 0 {
+                    let path = format!("/containers/{id}/update");
+                    api::post(&docker, &path, &serde_json::json!({}))
+                        .await
+                        .unwrap();
+                } else {
+                    api::list(&docker).await.unwrap();
+                }
+            };
+            tokio::time::timeout(within, call).await.is_ok()
+        });
+    }
+    while let Some(answered) = running.join_next().await {
+        answers += usize::from(answered.unwrap());
+    }
+    println!("{answers} of 300 answered");
+    assert!(answers < 300, "none was given up");
+    let idle = || {
+        let status = site.host.status();
+        status.isolated_busy + status.running + status.streams == 0 && site.processes() == 0
+    };
+    assert!(
+        eventually_async(LONG, idle).await,
+        "{:?}",
+        site.host.status()
+    );
+    assert_eq!(api::list(&site.docker).await.unwrap(), [id]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_given_up_at_any_moment_leave_no_stream() {
+    given_up(&Site::direct(), Duration::from_millis(60)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_given_up_at_any_moment_leave_no_dial_stdio() {
+    given_up(&Site::dial_stdio(), Duration::from_millis(300)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

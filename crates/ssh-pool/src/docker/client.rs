@@ -12,7 +12,7 @@ use http::{Request, Response, Uri, Version, request::Parts};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http1;
 use ssh_pool_core::{CommandState, Host};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::body::AnyBody;
 use super::connector::{Connector, Sharing};
@@ -143,11 +143,8 @@ impl Docker {
 
 /// As it goes to the daemon: no scheme and no authority, but a `Host`.
 fn normal(mut head: Parts) -> Result<Parts, Error> {
-    let path = head.uri.path_and_query().map_or("", |path| path.as_str());
-    let uri = Uri::builder().path_and_query(path).build();
-    head.uri = uri.map_err(|error| Error::InvalidRequest {
-        source: Arc::new(error),
-    })?;
+    let path = head.uri.path_and_query().cloned();
+    head.uri = path.ok_or(Error::InvalidRequest)?.into();
     head.version = Version::HTTP_11;
     head.headers
         .entry(HOST)
@@ -240,16 +237,26 @@ impl Inner {
         }
         let not_started = |error| self.failed(error, CommandState::NotStarted);
         let (mut sender, connection) = http1::handshake(stream).await.map_err(not_started)?;
+        let (tell, told) = oneshot::channel();
         tokio::spawn(async move {
             // Who waits for a response or reads a body is told too.
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "an HTTP connection to a Docker daemon has ended");
+                tell.send(error).ok();
             }
         });
-        if !direct {
-            ping(&mut sender).await.map_err(not_started)?;
+        let ready = async {
+            if !direct {
+                ping(&mut sender).await?;
+            }
+            sender.ready().await
+        };
+        if let Err(error) = ready.await {
+            // One that ends before it is asked for anything tells nobody else why.
+            let ended = error.is_closed() || error.is_canceled();
+            let why = if ended { told.await.ok() } else { None };
+            return Err(not_started(why.unwrap_or(error)));
         }
-        sender.ready().await.map_err(not_started)?;
         Ok(sender)
     }
 
@@ -298,4 +305,29 @@ async fn ping(sender: &mut Sender) -> Result<(), hyper::Error> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(uri: &str) -> Result<String, Error> {
+        let request = Request::get(uri).body(()).unwrap();
+        normal(request.into_parts().0).map(|head| head.uri.to_string())
+    }
+
+    #[test]
+    fn only_path_and_query_are_sent() {
+        for uri in ["http://docker/info?a=b", "/info?a=b", "unix://x:1/info?a=b"] {
+            assert_eq!(sent(uri).unwrap(), "/info?a=b");
+        }
+        assert_eq!(sent("http://docker").unwrap(), "/");
+    }
+
+    #[test]
+    fn a_uri_without_a_path_is_no_request() {
+        let error = sent("docker").unwrap_err();
+        assert!(matches!(error, Error::InvalidRequest), "{error:?}");
+        assert_eq!(error.command_state(), CommandState::NotStarted);
+    }
 }

@@ -1,5 +1,6 @@
 //! What can go wrong between a caller and a Docker daemon.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
@@ -97,25 +98,45 @@ pub enum Error {
 
     /// The request cannot be sent: its URI has no path.
     #[error("not a request for a Docker daemon: its URI must have a path")]
-    InvalidRequest {
-        /// What the parser says.
-        source: Arc<http::Error>,
-    },
+    InvalidRequest,
 }
 
 /// The error of HTTP underneath: opaque, so that no type of the client is part of this interface.
 ///
 /// Read it through [`std::error::Error::source`].
-#[derive(Debug, Clone, thiserror::Error)]
-#[error(transparent)]
-pub struct HttpCause(Arc<hyper::Error>);
+#[derive(Clone)]
+pub struct HttpCause(Arc<dyn std::error::Error + Send + Sync>);
+
+impl HttpCause {
+    pub(super) fn new(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self(Arc::new(error))
+    }
+}
+
+impl fmt::Debug for HttpCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for HttpCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for HttpCause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
 
 impl Error {
     /// Whether the request may have reached the daemon, and so may have had an effect.
     #[must_use]
     pub fn command_state(&self) -> CommandState {
         match self {
-            Error::InvalidSocket { .. } | Error::Stream { .. } | Error::InvalidRequest { .. } => {
+            Error::InvalidSocket { .. } | Error::Stream { .. } | Error::InvalidRequest => {
                 CommandState::NotStarted
             }
             Error::Unreachable { state, .. }
@@ -129,7 +150,8 @@ impl Error {
     /// one that reading a response body gives.
     ///
     /// hyper and bollard wrap what a stream says in errors of their own, and the standard library's
-    /// chain of sources leaves out what an [`io::Error`] holds. This looks there too.
+    /// chain of sources leaves out what an [`io::Error`] holds. This looks there too. bollard's
+    /// `IOError` passes itself off as what it holds: for this type, give it the `err` in there.
     #[must_use]
     pub fn find<'a, T: std::error::Error + 'static>(
         error: &'a (dyn std::error::Error + 'static),
@@ -174,7 +196,7 @@ impl Error {
                 target,
                 path,
                 state,
-                source: HttpCause(Arc::new(error)),
+                source: HttpCause::new(error),
             },
         }
     }
@@ -194,9 +216,7 @@ impl Error {
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {
-            Error::InvalidSocket { .. } | Error::InvalidRequest { .. } => {
-                io::ErrorKind::InvalidInput
-            }
+            Error::InvalidSocket { .. } | Error::InvalidRequest => io::ErrorKind::InvalidInput,
             Error::Unreachable { .. } => io::ErrorKind::ConnectionRefused,
             Error::BrokenOff { .. } | Error::CutOff { .. } => io::ErrorKind::ConnectionReset,
             Error::Stream { .. } | Error::Http { .. } => io::ErrorKind::Other,
