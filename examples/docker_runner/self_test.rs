@@ -184,7 +184,8 @@ fn archive(name: &str, content: &[u8]) -> anyhow::Result<Vec<u8>> {
 }
 
 async fn followed(docker: &Docker) -> anyhow::Result<String> {
-    let script = "i=0; while [ ! -e /tmp/stop ]; do i=$((i+1)); echo $i; sleep 0.01; done";
+    let script = "i=0; while [ ! -e /tmp/stop ]; do for n in 1 2 3 4 5 6 7 8 9 10; do \
+                  i=$((i+1)); echo $i; done; sleep 0.01; done";
     let id = start(docker, script).await?;
     let log = tokio::spawn(collect(engine::logs(docker, &id, true)));
     let slowest = lists(docker, &id, 100, 10).await?;
