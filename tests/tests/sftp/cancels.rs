@@ -140,6 +140,8 @@ async fn a_server_that_stands_still_holds_nobody_up_and_keeps_nothing() {
     };
     // Its connections are there from now on.
     neighbours().await;
+    let alone = || place.host.status().isolated_busy == 1;
+    assert!(eventually_async(SOON, alone).await);
     let metrics = Handle::current().metrics();
     let tasks = metrics.num_alive_tasks();
     let (tell, mut told) = mpsc::unbounded_channel();
