@@ -45,6 +45,7 @@
 //! # Features
 //!
 //! `ring` (default) or `aws-lc-rs`: the cryptography underneath. With both, aws-lc-rs is used.
+//! `sftp`: the module `sftp`, files over the pool (on Unix).
 //!
 //! # Tracing
 //!
@@ -63,7 +64,7 @@ pub use ssh_pool_core::{
 pub mod docker;
 #[cfg(all(unix, feature = "git"))]
 pub mod git;
-#[cfg(feature = "sftp")]
+#[cfg(all(unix, feature = "sftp"))]
 pub mod sftp;
 #[cfg(all(unix, feature = "shim"))]
 mod shim;

@@ -1,1 +1,204 @@
 //! Files over the pool: SFTP on a pooled channel.
+//!
+//! ```no_run
+//! use ssh_pool::sftp::SftpExt;
+//!
+//! # async fn deploy(host: ssh_pool::Host) -> Result<(), ssh_pool::sftp::Error> {
+//! let sftp = host.sftp().await?;
+//! sftp.upload("app.tar", "/srv/app.tar").verify(true).await?;
+//! let summary = sftp.upload_dir("site", "/srv/www").await?;
+//! println!("{} files, {} bytes", summary.files, summary.bytes);
+//! sftp.download("/var/log/app.log", "app.log").await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A file is never seen half written: it is written under another name in the same folder
+//! (`.ssh-pool.…`), put on the disk (`fsync@openssh.com`), and moved over the final name in one step
+//! (`posix-rename@openssh.com`). Many requests are under way at once, each as large as the server
+//! allows (`limits@openssh.com`). A lost connection is replaced, and the transfer goes on where it
+//! was.
+//!
+//! It speaks version 3 of the protocol (draft-ietf-secsh-filexfer-02), as OpenSSH does. Remote paths
+//! are UTF-8; a relative one is below the folder that the server starts in, which is the login
+//! folder, and `~` is not expanded.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::Mutex;
+
+use crate::Host;
+
+mod download;
+mod error;
+mod handle;
+mod line;
+mod local;
+mod metadata;
+mod ops;
+mod options;
+mod path;
+mod reads;
+mod session;
+mod summary;
+mod temp;
+mod tree_down;
+mod tree_up;
+mod upload;
+mod verify;
+
+pub use download::Download;
+pub use error::{Error, Reason};
+pub use metadata::{DirEntry, FileType, Metadata};
+pub use summary::{Progress, SkipReason, Skipped, Summary};
+pub use upload::Upload;
+
+use session::{Fault, Session};
+
+/// Opens SFTP sessions on a [`Host`].
+pub trait SftpExt {
+    /// Opens an SFTP session, on a connection of its own (see
+    /// [`Host::subsystem`](crate::Host::subsystem)), so that a slow transfer slows nobody else.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Session`], with [`SubsystemRefused`](crate::Error::SubsystemRefused) below it where
+    /// the server has no SFTP, and [`Error::Protocol`] where something else answers. The server
+    /// has 30 s to say its version.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, nothing stays open.
+    fn sftp(&self) -> impl Future<Output = Result<Sftp, Error>> + Send;
+}
+
+impl SftpExt for Host {
+    async fn sftp(&self) -> Result<Sftp, Error> {
+        let sftp = Sftp::new(self.clone());
+        sftp.session(".").await?;
+        Ok(sftp)
+    }
+}
+
+/// An SFTP session of a host. Cheap to clone: the clones share one channel, and with it one
+/// connection, which is kept as long as one of them lives. For transfers that are not to share
+/// bandwidth call [`SftpExt::sftp`] once for each.
+///
+/// A session that has ended is replaced by the next call. One that is open counts as something that
+/// runs: `Pool::close` waits for it, up to `Timeouts::drain`. No request has a deadline of its own: a
+/// dead connection is found by the pool's keepalives (`Timeouts::keepalive_interval`), and a server
+/// that is alive may be as slow as it likes. Put `tokio::time::timeout` around a call to limit it;
+/// everything here can be dropped at any time.
+#[derive(Clone)]
+pub struct Sftp {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    host: Host,
+    target: Arc<str>,
+    slot: Mutex<Slot>,
+}
+
+#[derive(Default)]
+struct Slot {
+    session: Option<Arc<Session>>,
+    /// The last one that could not be had, for all who asked before that was known.
+    failed: Option<(Instant, Fault)>,
+}
+
+impl fmt::Debug for Sftp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sftp").field(&self.inner.target).finish()
+    }
+}
+
+impl Sftp {
+    fn new(host: Host) -> Self {
+        let target = host.status().target.into();
+        let slot = Mutex::default();
+        Self {
+            inner: Arc::new(Inner { host, target, slot }),
+        }
+    }
+
+    fn target(&self) -> &Arc<str> {
+        &self.inner.target
+    }
+
+    fn host(&self) -> &Host {
+        &self.inner.host
+    }
+
+    /// The session there is, or a new one.
+    async fn session(&self, path: &str) -> Result<Arc<Session>, Error> {
+        self.live()
+            .await
+            .map_err(|fault| self.at(fault, "open", path))
+    }
+
+    async fn live(&self) -> Result<Arc<Session>, Fault> {
+        let asked = Instant::now();
+        let mut slot = self.inner.slot.lock().await;
+        if let Some(session) = &slot.session {
+            if session.is_alive() {
+                return Ok(session.clone());
+            }
+            slot.session = None;
+        }
+        if let Some((at, fault)) = &slot.failed
+            && *at > asked
+        {
+            return Err(fault.clone());
+        }
+        match Session::open(&self.inner.host).await {
+            Ok(session) => {
+                let session = Arc::new(session);
+                slot.session = Some(session.clone());
+                Ok(session)
+            }
+            Err(fault) => {
+                slot.failed = Some((Instant::now(), fault.clone()));
+                Err(fault)
+            }
+        }
+    }
+
+    fn at(&self, fault: Fault, operation: &'static str, path: &str) -> Error {
+        fault.at(self.target(), operation, path)
+    }
+
+    /// Copies a file from this machine to the server. `.await` it, or see [`Upload`].
+    ///
+    /// `remote` is the full name of the new file, not the folder it goes to. A symbolic link there
+    /// is replaced, not followed.
+    pub fn upload(&self, local: impl AsRef<Path>, remote: impl AsRef<Path>) -> Upload {
+        Upload::new(self.clone(), local.as_ref(), remote.as_ref(), false)
+    }
+
+    /// Copies a folder, with everything in it, to the server. `.await` it, or see [`Upload`].
+    ///
+    /// `remote` is what the folder is called there; it is made if it is not there, in a folder that
+    /// is, and else completed: what is there under other names stays, and folders keep their modes.
+    pub fn upload_dir(&self, local: impl AsRef<Path>, remote: impl AsRef<Path>) -> Upload {
+        Upload::new(self.clone(), local.as_ref(), remote.as_ref(), true)
+    }
+
+    /// Copies a file from the server to this machine. `.await` it, or see [`Download`].
+    ///
+    /// `local` is the full name of the new file. A symbolic link there is replaced, not followed.
+    pub fn download(&self, remote: impl AsRef<Path>, local: impl AsRef<Path>) -> Download {
+        Download::new(self.clone(), remote.as_ref(), local.as_ref(), false)
+    }
+
+    /// Copies a folder, with everything in it, from the server. `.await` it, or see [`Download`].
+    ///
+    /// `local` is what the folder is called here; it is made if it is not there, in a folder that is,
+    /// and else completed. Nothing is written outside it, whatever the server says.
+    pub fn download_dir(&self, remote: impl AsRef<Path>, local: impl AsRef<Path>) -> Download {
+        Download::new(self.clone(), remote.as_ref(), local.as_ref(), true)
+    }
+}

@@ -1,0 +1,211 @@
+//! What can go wrong with files.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::metadata::FileType;
+
+/// Why a server refused something: the codes of SFTP version 3
+/// (draft-ietf-secsh-filexfer-02, section 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// `SSH_FX_NO_SUCH_FILE`: the file, or a folder on the way to it, is not there.
+    NotFound,
+    /// `SSH_FX_PERMISSION_DENIED`.
+    PermissionDenied,
+    /// The disk is full. The protocol has no code for that: it is a failure to write on a file
+    /// system that has no blocks left (`statvfs@openssh.com`).
+    NoSpace,
+    /// `SSH_FX_OP_UNSUPPORTED`.
+    Unsupported,
+    /// `SSH_FX_FAILURE`, which is everything else: there already, not empty, over quota.
+    Failure,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NotFound => "it is not there",
+            Self::PermissionDenied => "permission denied; check the owner and the mode",
+            Self::NoSpace => "the disk is full; make room there",
+            Self::Unsupported => "this server cannot do that",
+            Self::Failure => "the server gives no reason; is it there already, or over a quota?",
+        })
+    }
+}
+
+/// Everything that can go wrong with files.
+///
+/// Paths are shown escaped. Contents of files are in no error.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no SFTP session: the connection, the login or the subsystem is refused. For the
+    /// subsystem the source is [`SubsystemRefused`](crate::Error::SubsystemRefused).
+    #[error("{target}: no SFTP session for {path:?}")]
+    Session {
+        /// The target as `user@host:port`.
+        target: Arc<str>,
+        /// What it was wanted for.
+        path: String,
+        /// Why there is none.
+        source: Box<crate::Error>,
+    },
+
+    /// The session ended on the way: the connection was lost, or the server's SFTP process ended,
+    /// in which case there is no source. Whether the operation was carried out is not known.
+    /// Transfers go on by themselves, within their attempts; see
+    /// [`Upload::attempts`](super::Upload::attempts).
+    #[error("{target}: the SFTP session ended ({operation} {path:?}); try again")]
+    Lost {
+        /// The target as `user@host:port`.
+        target: Arc<str>,
+        /// What was under way.
+        operation: &'static str,
+        /// The remote path.
+        path: String,
+        /// How the connection was lost, if it was.
+        source: Option<Box<crate::Error>>,
+    },
+
+    /// The server said no.
+    #[error("{target}: cannot {operation} {path:?}: {reason} (\"{message}\")")]
+    Refused {
+        /// The target as `user@host:port`.
+        target: Arc<str>,
+        /// What was asked for.
+        operation: &'static str,
+        /// The remote path.
+        path: String,
+        /// Why not.
+        reason: Reason,
+        /// The server's words, escaped.
+        message: String,
+    },
+
+    /// The server does not keep to the protocol, or does not speak it.
+    #[error("{target}: the server {what} ({operation} {path:?}); this is no SFTP server to trust")]
+    Protocol {
+        /// The target as `user@host:port`.
+        target: Arc<str>,
+        /// What was under way.
+        operation: &'static str,
+        /// The remote path.
+        path: String,
+        /// What it did.
+        what: &'static str,
+    },
+
+    /// The server lists a name that no file can have, or the same one twice.
+    #[error("{target}: the server lists \"{name}\" in {folder:?}: {what}")]
+    BadName {
+        /// The target as `user@host:port`.
+        target: Arc<str>,
+        /// The remote folder.
+        folder: String,
+        /// The name, escaped.
+        name: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+
+    /// Something on this machine.
+    #[error("cannot {operation} {path:?} on this machine")]
+    Local {
+        /// What was tried.
+        operation: &'static str,
+        /// The local path.
+        path: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
+
+    /// A path or a name that cannot be used.
+    #[error("invalid path {path:?}: {what}")]
+    InvalidPath {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it, and what would be right.
+        what: &'static str,
+    },
+
+    /// There is something else than was expected. A symbolic link in the place of a folder is not
+    /// followed, on either side: it may lead out of the tree.
+    #[error("{path:?} ({place}) is a {found}, and a {wanted} is needed")]
+    WrongType {
+        /// The target as `user@host:port`, or `this machine`.
+        place: Arc<str>,
+        /// The path.
+        path: PathBuf,
+        /// What is there.
+        found: FileType,
+        /// What should be.
+        wanted: FileType,
+    },
+
+    /// The file changed while it was copied, or the server lied about its size.
+    #[error("{path:?} ({place}) changed while it was copied; copy it when nobody writes to it")]
+    Changed {
+        /// The target as `user@host:port`, or `this machine`.
+        place: Arc<str>,
+        /// The path.
+        path: PathBuf,
+    },
+
+    /// The two sides have different SHA-256 sums.
+    #[error("{target}: the copy of {path:?} is not like the original, and was thrown away")]
+    Mismatch {
+        /// The target as `user@host:port`.
+        target: Arc<str>,
+        /// The remote path.
+        path: String,
+    },
+
+    /// The file is there, and this server cannot replace a file in one step: it has no
+    /// `posix-rename@openssh.com`.
+    #[error("{target}: this server cannot replace {path:?} in one step; remove it first")]
+    NotAtomic {
+        /// The target as `user@host:port`.
+        target: Arc<str>,
+        /// The remote path.
+        path: String,
+    },
+
+    /// Larger than may be. Nobody has trees of this depth or that many files; a hostile server
+    /// does.
+    #[error("{target}: {path:?} has more than {limit} {what}")]
+    TooMuch {
+        /// The target as `user@host:port`.
+        target: Arc<str>,
+        /// The remote path.
+        path: String,
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        limit: u64,
+    },
+}
+
+impl Error {
+    /// Whether the same call may succeed later without anybody changing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Session { source, .. } => source.is_transient(),
+            // Not after the pool was closed.
+            Self::Lost { source, .. } => source.as_ref().is_none_or(|source| source.is_transient()),
+            _ => false,
+        }
+    }
+
+    /// What the server said, if it refused something.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Refused { reason, .. } => Some(*reason),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! This machine's side. What blocks runs on tokio's threads for that.
+
+use std::fs::{self, File, FileTimes, Permissions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::error::Error;
+use super::metadata::FileType;
+use super::session::Settings;
+
+/// Chunks that wait between the disk and the network.
+const AHEAD: usize = 4;
+
+/// The name of this side in errors.
+pub(super) fn here() -> Arc<str> {
+    "this machine".into()
+}
+
+/// Runs what blocks.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        // The runtime is shutting down.
+        Err(error) => Err(failed(
+            "work on",
+            Path::new("files"),
+            io::Error::other(error),
+        )),
+    }
+}
+
+pub(super) fn failed(operation: &'static str, path: &Path, source: io::Error) -> Error {
+    Error::Local {
+        operation,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+pub(super) fn wrong_type(path: &Path, found: FileType, wanted: FileType) -> Error {
+    Error::WrongType {
+        place: here(),
+        path: path.to_owned(),
+        found,
+        wanted,
+    }
+}
+
+pub(super) fn changed(path: &Path) -> Error {
+    Error::Changed {
+        place: here(),
+        path: path.to_owned(),
+    }
+}
+
+/// What is uploaded.
+pub(super) struct Source {
+    /// For errors and progress.
+    pub(super) path: PathBuf,
+    pub(super) content: Content,
+    pub(super) size: u64,
+    pub(super) settings: Settings,
+}
+
+#[derive(Clone)]
+pub(super) enum Content {
+    Memory(Arc<[u8]>),
+    File(Arc<File>),
+}
+
+impl Source {
+    /// Opens a regular file; what is small is read at once, for that saves a thread for each file.
+    pub(super) async fn open(path: &Path, small: u64) -> Result<Self, Error> {
+        let path = path.to_owned();
+        blocking(move || {
+            // Opening a FIFO would wait for its other end.
+            let found = fs::metadata(&path).map_err(|e| failed("open", &path, e))?;
+            if !found.is_file() {
+                return Err(wrong_type(&path, found.file_type().into(), FileType::File));
+            }
+            let file = File::open(&path).map_err(|e| failed("open", &path, e))?;
+            let found = file.metadata().map_err(|e| failed("stat", &path, e))?;
+            let size = found.len();
+            let content = if size <= small {
+                // Up to 255 KiB.
+                let mut bytes = vec![0; usize::try_from(size).unwrap_or_default()];
+                file.read_exact_at(&mut bytes, 0)
+                    .map_err(|e| short(&path, e))?;
+                Content::Memory(bytes.into())
+            } else {
+                Content::File(Arc::new(file))
+            };
+            Ok(Self {
+                content,
+                size,
+                settings: Settings {
+                    mode: Some(found.mode() & 0o777),
+                    modified: u32::try_from(found.mtime()).ok(),
+                },
+                path,
+            })
+        })
+        .await
+    }
+
+    /// The content from an offset, in chunks.
+    pub(super) fn chunks(&self, from: u64, chunk: usize) -> Chunks {
+        match &self.content {
+            Content::Memory(bytes) => Chunks::Memory {
+                bytes: bytes.clone(),
+                at: usize::try_from(from).unwrap_or(usize::MAX),
+                chunk,
+            },
+            Content::File(file) => {
+                let (sender, receiver) = mpsc::channel(AHEAD);
+                let (file, path, size) = (file.clone(), self.path.clone(), self.size);
+                tokio::task::spawn_blocking(move || {
+                    let mut at = from;
+                    while at < size {
+                        let left = usize::try_from(size - at).unwrap_or(usize::MAX);
+                        let mut bytes = vec![0; chunk.min(left)];
+                        let read = file.read_exact_at(&mut bytes, at);
+                        at += bytes.len() as u64;
+                        let failed = read.is_err();
+                        let bytes = read.map(|()| bytes).map_err(|e| short(&path, e));
+                        // Nobody takes it: the transfer was dropped, or has failed.
+                        if sender.blocking_send(bytes).is_err() || failed {
+                            return;
+                        }
+                    }
+                });
+                Chunks::File(receiver)
+            }
+        }
+    }
+}
+
+/// A file that ends too soon has changed.
+fn short(path: &Path, error: io::Error) -> Error {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        changed(path)
+    } else {
+        failed("read", path, error)
+    }
+}
+
+pub(super) enum Chunks {
+    Memory {
+        bytes: Arc<[u8]>,
+        at: usize,
+        chunk: usize,
+    },
+    File(mpsc::Receiver<Result<Vec<u8>, Error>>),
+}
+
+impl Chunks {
+    /// Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<Result<Vec<u8>, Error>> {
+        match self {
+            Self::File(receiver) => receiver.recv().await,
+            Self::Memory { bytes, at, chunk } => {
+                let rest = bytes.get(*at..).unwrap_or_default();
+                let next = rest.get(..*chunk).unwrap_or(rest);
+                *at += next.len();
+                (!next.is_empty()).then(|| Ok(next.to_vec()))
+            }
+        }
+    }
+}
+
+/// A file that is not ready yet. Dropped, it is removed, unless it is to be kept.
+pub(super) struct Temp {
+    path: PathBuf,
+    pub(super) file: Arc<File>,
+    keep: bool,
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::debug!(%error, "an unfinished file stays behind");
+        }
+    }
+}
+
+impl Temp {
+    /// A new file for this process alone to read.
+    pub(super) fn create(path: PathBuf) -> Result<Self, Error> {
+        Self::open(path, fs::OpenOptions::new().create_new(true), false)
+    }
+
+    /// A file that may be there already; and its size.
+    pub(super) fn continued(path: PathBuf) -> Result<(Self, u64), Error> {
+        // What is no regular file is not ours: a link must not be followed.
+        if let Ok(found) = fs::symlink_metadata(&path)
+            && !found.is_file()
+        {
+            return Err(wrong_type(&path, found.file_type().into(), FileType::File));
+        }
+        let temp = Self::open(path, fs::OpenOptions::new().create(true), true)?;
+        let found = temp.file.metadata();
+        let size = found.map_err(|e| failed("stat", &temp.path, e))?.len();
+        Ok((temp, size))
+    }
+
+    fn open(path: PathBuf, options: &mut fs::OpenOptions, keep: bool) -> Result<Self, Error> {
+        let opened = options.read(true).write(true).mode(0o600).open(&path);
+        let file = opened.map_err(|e| failed("make", &path, e))?;
+        Ok(Self {
+            path,
+            file: Arc::new(file),
+            keep,
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn write(&self, bytes: &[u8], at: u64) -> Result<(), Error> {
+        self.file
+            .write_all_at(bytes, at)
+            .map_err(|e| failed("write", &self.path, e))
+    }
+
+    pub(super) fn truncate(&self) -> Result<(), Error> {
+        let cut = self.file.set_len(0);
+        cut.map_err(|e| failed("write", &self.path, e))
+    }
+
+    /// Removes it when dropped, whatever was said before.
+    pub(super) fn discard(&mut self) {
+        self.keep = false;
+    }
+
+    /// All is written: mode, time and disk.
+    pub(super) fn finish(&self, settings: Settings, sync: bool) -> Result<(), Error> {
+        let finish = || -> io::Result<()> {
+            if let Some(mode) = settings.mode {
+                self.file.set_permissions(Permissions::from_mode(mode))?;
+            }
+            if let Some(seconds) = settings.modified {
+                let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.into());
+                self.file
+                    .set_times(FileTimes::new().set_modified(time).set_accessed(time))?;
+            }
+            if sync {
+                self.file.sync_all()?;
+            }
+            Ok(())
+        };
+        finish().map_err(|e| failed("write", &self.path, e))
+    }
+
+    /// Gives it its name.
+    pub(super) fn commit(mut self, path: &Path) -> Result<(), Error> {
+        if let Err(error) = fs::rename(&self.path, path) {
+            return Err(failed("replace", path, error));
+        }
+        self.keep = true;
+        Ok(())
+    }
+}
+
+/// Writes to a file in order, on a thread of its own.
+pub(super) struct Writer {
+    chunks: mpsc::Sender<(u64, Vec<u8>)>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Writer {
+    pub(super) fn new(file: Arc<File>) -> Self {
+        let (chunks, mut receiver) = mpsc::channel::<(u64, Vec<u8>)>(AHEAD);
+        let thread = tokio::task::spawn_blocking(move || {
+            while let Some((at, bytes)) = receiver.blocking_recv() {
+                file.write_all_at(&bytes, at)?;
+            }
+            Ok(())
+        });
+        Self { chunks, thread }
+    }
+
+    /// False when the thread has failed: [`finish`](Self::finish) says why.
+    pub(super) async fn write(&self, at: u64, bytes: Vec<u8>) -> bool {
+        self.chunks.send((at, bytes)).await.is_ok()
+    }
+
+    /// Waits until everything is written.
+    pub(super) async fn finish(self, path: &Path) -> Result<(), Error> {
+        drop(self.chunks);
+        let written = match self.thread.await {
+            Ok(result) => result,
+            Err(error) => Err(io::Error::other(error)),
+        };
+        written.map_err(|e| failed("write", path, e))
+    }
+}
+
+/// Makes a folder, or finds one. A link in its place is not followed. True if it was made.
+pub(super) fn make_dir(path: &Path) -> Result<bool, Error> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => Ok(false),
+        Ok(found) => Err(wrong_type(path, found.file_type().into(), FileType::Dir)),
+        Err(_) => {
+            let made = fs::create_dir(path);
+            made.map_err(|e| failed("make the folder", path, e))?;
+            Ok(true)
+        }
+    }
+}
+
+pub(super) fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
+    let set = fs::set_permissions(path, Permissions::from_mode(mode));
+    set.map_err(|e| failed("change", path, e))
+}
+
+/// Makes a symbolic link in one step, in the place of whatever was there.
+pub(super) fn make_link(target: &str, path: &Path, aside: &Path) -> Result<(), Error> {
+    let made = std::os::unix::fs::symlink(target, aside);
+    made.map_err(|e| failed("make the link", path, e))?;
+    fs::rename(aside, path).map_err(|error| {
+        // It was made a moment ago; whoever has removed it has done this.
+        fs::remove_file(aside).ok();
+        failed("make the link", path, error)
+    })
+}

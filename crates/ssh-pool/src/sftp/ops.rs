@@ -1,0 +1,257 @@
+//! Single operations, named like those of `tokio::fs`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::error::{Error, Reason};
+use super::metadata::{DirEntry, Metadata};
+use super::options::Options;
+use super::session::{Fault, Mode, Session, Settings};
+use super::{Sftp, download, path, upload};
+
+/// More names than any folder has that is listed at once.
+pub(super) const ENTRIES: usize = 1_000_000;
+/// The most that `read` keeps in memory.
+pub(super) const SMALL: u64 = 64 << 20;
+
+/// What only looks is asked again, once, when the session ends meanwhile.
+macro_rules! look {
+    ($sftp:ident, $operation:literal, $path:ident, $session:ident => $request:expr) => {{
+        let mut again = true;
+        loop {
+            let $session = $sftp.session($path).await?;
+            match $request.await {
+                Err(Fault::Lost(_)) if again => again = false,
+                result => break result.map_err(|fault| $sftp.at(fault, $operation, $path)),
+            }
+        }
+    }};
+}
+
+/// Single operations. They fail with [`Error::Refused`] when the server says no, with
+/// [`Error::Lost`] when the session ends on the way (what only looks is asked once more before), and
+/// with [`Error::Session`] when there is none.
+///
+/// # Cancel safety
+///
+/// Dropped while it waits, an operation that changes something may or may not have been carried out;
+/// nothing stays open.
+impl Sftp {
+    /// What is known of a file. A symbolic link is followed.
+    ///
+    /// # Errors
+    ///
+    /// As for every operation: [`Error::Refused`], [`Error::Lost`], [`Error::Session`], and
+    /// [`Error::InvalidPath`]. What is not there is [`Reason::NotFound`].
+    pub async fn metadata(&self, path: impl AsRef<Path>) -> Result<Metadata, Error> {
+        let path = &*path::remote(path.as_ref())?;
+        look!(self, "stat", path, session => session.stat(path))
+    }
+
+    /// What is known of a file. A symbolic link is not followed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`metadata`](Self::metadata).
+    pub async fn symlink_metadata(&self, path: impl AsRef<Path>) -> Result<Metadata, Error> {
+        let path = &*path::remote(path.as_ref())?;
+        look!(self, "stat", path, session => session.lstat(path))
+    }
+
+    /// Everything in a folder, in the server's order, without `.` and `..`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadName`] for names that no file can have, and [`Error::TooMuch`] past a million
+    /// names.
+    pub async fn read_dir(&self, path: impl AsRef<Path>) -> Result<Vec<DirEntry>, Error> {
+        let path = &*path::remote(path.as_ref())?;
+        self.list(path).await
+    }
+
+    pub(super) async fn list(&self, path: &str) -> Result<Vec<DirEntry>, Error> {
+        let listed = look!(self, "list", path, session => session.list(path, ENTRIES))?;
+        let entries = listed.ok_or_else(|| Error::TooMuch {
+            target: self.target().clone(),
+            path: path.to_owned(),
+            what: "names",
+            limit: ENTRIES as u64,
+        })?;
+        let mut seen = std::collections::HashSet::new();
+        for entry in &entries {
+            let what = match path::judge(&entry.name) {
+                path::Name::Impossible(what) => what,
+                // Two names that are not UTF-8 may look the same here.
+                path::Name::Good if !seen.insert(&*entry.name) => "it lists it twice",
+                _ => continue,
+            };
+            return Err(Error::BadName {
+                target: self.target().clone(),
+                folder: path.to_owned(),
+                name: entry.name.escape_debug().to_string(),
+                what,
+            });
+        }
+        Ok(entries)
+    }
+
+    /// Makes a folder, with the mode that the server gives it.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::Failure`] if there is something of that name.
+    pub async fn create_dir(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = &*path::remote(path.as_ref())?;
+        let session = self.session(path).await?;
+        let made = session.mkdir(path, 0o777).await;
+        made.map_err(|fault| self.at(fault, "make the folder", path))
+    }
+
+    /// Removes a file or a symbolic link.
+    ///
+    /// # Errors
+    ///
+    /// As for [`metadata`](Self::metadata).
+    pub async fn remove_file(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = &*path::remote(path.as_ref())?;
+        let session = self.session(path).await?;
+        let removed = session.remove(path).await;
+        removed.map_err(|fault| self.at(fault, "remove", path))
+    }
+
+    /// Removes an empty folder.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::Failure`] if it is not empty.
+    pub async fn remove_dir(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = &*path::remote(path.as_ref())?;
+        let session = self.session(path).await?;
+        let removed = session.rmdir(path).await;
+        removed.map_err(|fault| self.at(fault, "remove the folder", path))
+    }
+
+    /// Moves a file or folder within a file system. A file that is there is replaced in one step
+    /// where the server can do that (`posix-rename@openssh.com`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAtomic`] where it cannot, and something is there.
+    pub async fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), Error> {
+        let (from, to) = (path::remote(from.as_ref())?, path::remote(to.as_ref())?);
+        let session = self.session(&from).await?;
+        self.move_over(&session, &from, &to).await
+    }
+
+    /// Moves, and says why it cannot replace.
+    pub(super) async fn move_over(
+        &self,
+        session: &Arc<Session>,
+        from: &str,
+        to: &str,
+    ) -> Result<(), Error> {
+        match session.rename(from, to).await {
+            Err(fault) if fault.is(Reason::Failure) && !session.posix_rename => {
+                if session.lstat(to).await.is_ok() {
+                    return Err(Error::NotAtomic {
+                        target: self.target().clone(),
+                        path: to.to_owned(),
+                    });
+                }
+                Err(self.at(fault, "rename to", to))
+            }
+            moved => moved.map_err(|fault| self.at(fault, "rename to", to)),
+        }
+    }
+
+    /// Makes a symbolic link at `link` that says `target`.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::Failure`] if there is something at `link`.
+    pub async fn symlink(
+        &self,
+        target: impl AsRef<Path>,
+        link: impl AsRef<Path>,
+    ) -> Result<(), Error> {
+        let (to, link) = (path::remote(target.as_ref())?, path::remote(link.as_ref())?);
+        let session = self.session(&link).await?;
+        let made = session.symlink(&to, &link).await;
+        made.map_err(|fault| self.at(fault, "make the link", &link))
+    }
+
+    /// What a symbolic link says.
+    ///
+    /// # Errors
+    ///
+    /// As for [`metadata`](Self::metadata).
+    pub async fn read_link(&self, path: impl AsRef<Path>) -> Result<String, Error> {
+        let path = &*path::remote(path.as_ref())?;
+        look!(self, "read the link", path, session => session.read_link(path))
+    }
+
+    /// Sets the permission bits, such as `0o644`. A symbolic link is followed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`metadata`](Self::metadata).
+    pub async fn set_permissions(&self, path: impl AsRef<Path>, mode: u32) -> Result<(), Error> {
+        let path = &*path::remote(path.as_ref())?;
+        let session = self.session(path).await?;
+        let settings = Settings {
+            mode: Some(mode & 0o7777),
+            ..Settings::default()
+        };
+        let set = session.set(path, settings).await;
+        set.map_err(|fault| self.at(fault, "change", path))
+    }
+
+    /// The absolute path, without links and dots. `"."` is the folder that relative paths start
+    /// from.
+    ///
+    /// # Errors
+    ///
+    /// As for [`metadata`](Self::metadata).
+    pub async fn canonicalize(&self, path: impl AsRef<Path>) -> Result<String, Error> {
+        let path = &*path::remote(path.as_ref())?;
+        look!(self, "find", path, session => session.real_path(path))
+    }
+
+    /// All of a small file, up to 64 MiB. For larger ones there is [`download`](Self::download).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooMuch`] for a larger file.
+    pub async fn read(&self, path: impl AsRef<Path>) -> Result<Vec<u8>, Error> {
+        let path = &*path::remote(path.as_ref())?;
+        let mut again = true;
+        loop {
+            let session = self.session(path).await?;
+            let opened = session.open_file(path, Mode::Read).await;
+            let read = match opened.map_err(|fault| self.at(fault, "open", path)) {
+                Ok(handle) => download::collect(self, &handle, path).await,
+                Err(error) => Err(error),
+            };
+            match read {
+                Err(Error::Lost { .. }) if again => again = false,
+                read => return read,
+            }
+        }
+    }
+
+    /// Writes all of a file, and replaces one that is there in one step, as
+    /// [`upload`](Self::upload) does. The mode is 0644.
+    ///
+    /// # Errors
+    ///
+    /// Those of an upload.
+    pub async fn write(
+        &self,
+        path: impl AsRef<Path>,
+        contents: impl Into<Vec<u8>>,
+    ) -> Result<(), Error> {
+        let path = path::remote_file(path.as_ref())?;
+        let contents = contents.into();
+        upload::bytes(self, contents, &path, &Options::default()).await
+    }
+}

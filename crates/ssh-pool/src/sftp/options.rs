@@ -1,0 +1,216 @@
+//! How a transfer is made.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::Sftp;
+use super::error::Error;
+use super::summary::{Callback, Meter};
+
+/// Bytes of one call that are under way at once, over all its files: requests and what answers
+/// them. On a line of 100 ms that is 80 MB/s.
+pub(super) const WINDOW: usize = 8 << 20;
+/// Requests of one file that are under way at once, as OpenSSH's `sftp` has it.
+pub(super) const REQUESTS: usize = 64;
+/// Handles are text to the crate below, and OpenSSH numbers them: beyond 127 they are none.
+const MOST_FILES: usize = 64;
+
+#[derive(Clone)]
+pub(super) struct Options {
+    pub(super) progress: Option<Callback>,
+    pub(super) verify: bool,
+    pub(super) resume: bool,
+    pub(super) times: bool,
+    pub(super) sync: bool,
+    pub(super) concurrency: usize,
+    pub(super) attempts: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            progress: None,
+            verify: false,
+            resume: false,
+            times: false,
+            sync: true,
+            concurrency: 32,
+            attempts: 5,
+        }
+    }
+}
+
+impl Options {
+    pub(super) fn concurrency(&self) -> usize {
+        self.concurrency.clamp(1, MOST_FILES)
+    }
+}
+
+/// The options that both builders have.
+macro_rules! options {
+    ($builder:ident) => {
+        impl $builder {
+            /// Calls `progress` whenever bytes have arrived. It is called inside the transfer, so it
+            /// must not block.
+            pub fn progress(
+                mut self,
+                progress: impl Fn(&$crate::sftp::Progress<'_>) + Send + Sync + 'static,
+            ) -> Self {
+                self.options.progress = Some(std::sync::Arc::new(progress));
+                self
+            }
+
+            /// Compares the SHA-256 sums of both sides before the file gets its name. Default: no.
+            ///
+            /// On the server that is `sha256sum`, run as a command of the pool. Where it cannot be
+            /// run, or says something else than expected, the file is read back over SFTP.
+            pub fn verify(mut self, verify: bool) -> Self {
+                self.options.verify = verify;
+                self
+            }
+
+            /// Continues where an earlier call with this option was interrupted, and leaves what is
+            /// there if this one is. Default: no, each call begins anew and leaves nothing.
+            ///
+            /// What an earlier call has left is always verified, and thrown away if it does not
+            /// fit: the file may have changed since. Two calls with this option must not copy to
+            /// the same place at once.
+            pub fn resume(mut self, resume: bool) -> Self {
+                self.options.resume = resume;
+                self
+            }
+
+            /// Keeps the times of the last change, in whole seconds. Default: no. Permissions are
+            /// always kept, without setuid, setgid and sticky.
+            pub fn times(mut self, times: bool) -> Self {
+                self.options.times = times;
+                self
+            }
+
+            /// Waits until a file is on the disk (fsync) before it gets its name, so that a power
+            /// cut leaves the old file or the new one. Default: yes. Where an upload goes to, that
+            /// takes `fsync@openssh.com`.
+            pub fn sync(mut self, sync: bool) -> Self {
+                self.options.sync = sync;
+                self
+            }
+
+            /// Files of a tree that are copied at once: 1 to 64. Default: 32.
+            pub fn concurrency(mut self, files: usize) -> Self {
+                self.options.concurrency = files;
+                self
+            }
+
+            /// How many times in a row a lost session is replaced without a byte of the file having
+            /// arrived in between, before the transfer fails. Default: 5, with pauses from 100 ms up
+            /// to 5 s. 0: never.
+            pub fn attempts(mut self, attempts: u32) -> Self {
+                self.options.attempts = attempts;
+                self
+            }
+        }
+
+        impl std::fmt::Debug for $builder {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($builder))
+                    .field("local", &self.local)
+                    .field("remote", &self.remote)
+                    .field("tree", &self.tree)
+                    .finish_non_exhaustive()
+            }
+        }
+    };
+}
+pub(super) use options;
+
+/// One call of a transfer.
+pub(super) struct Call {
+    pub(super) sftp: Sftp,
+    pub(super) options: Options,
+    pub(super) meter: Meter,
+    /// In KiB.
+    pub(super) window: Arc<Semaphore>,
+}
+
+impl Call {
+    pub(super) fn new(sftp: Sftp, options: Options) -> Self {
+        Self {
+            sftp,
+            meter: Meter::new(options.progress.clone()),
+            options,
+            window: Arc::new(Semaphore::new(WINDOW >> 10)),
+        }
+    }
+}
+
+/// What so many bytes take of the window.
+pub(super) fn permits(bytes: usize) -> u32 {
+    u32::try_from((bytes >> 10) + 1).unwrap_or(u32::MAX)
+}
+
+/// Whether a lost session is replaced once more.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    allowed: u32,
+    /// In a row, without progress.
+    failed: u32,
+    reached: u64,
+    pub(super) retries: u64,
+}
+
+impl Attempts {
+    pub(super) fn new(allowed: u32) -> Self {
+        Self {
+            allowed,
+            failed: 0,
+            reached: 0,
+            retries: 0,
+        }
+    }
+
+    /// Gives the error back if this was enough, and otherwise waits a moment. `reached` is how far
+    /// the file has come.
+    pub(super) async fn again(&mut self, error: Error, reached: u64) -> Result<(), Error> {
+        if reached > self.reached {
+            self.reached = reached;
+            self.failed = 0;
+        }
+        if !error.is_transient() || self.failed >= self.allowed {
+            return Err(error);
+        }
+        tracing::debug!(%error, reached, "a transfer goes on with a new session");
+        let pause = Duration::from_millis(100) * 2_u32.pow(self.failed.min(6));
+        self.failed += 1;
+        self.retries += 1;
+        tokio::time::sleep(pause.min(Duration::from_secs(5))).await;
+        Ok(())
+    }
+}
+
+/// A request of a tree, asked again with a new session when the session ends. What is asked for may
+/// have been done already.
+macro_rules! persistent {
+    ($call:expr, $operation:literal, $path:expr, $session:ident => $request:expr) => {{
+        let (call, path): (&$crate::sftp::options::Call, &str) = ($call, $path);
+        let mut attempts = $crate::sftp::options::Attempts::new(call.options.attempts);
+        loop {
+            let result = match call.sftp.live().await {
+                Ok($session) => $request.await,
+                Err(fault) => Err(fault),
+            };
+            match result {
+                Err(fault @ (Fault::Lost(_) | Fault::Session(_))) => {
+                    let error = call.sftp.at(fault, $operation, path);
+                    if let Err(error) = attempts.again(error, 0).await {
+                        break Err(error);
+                    }
+                }
+                Err(fault) => break Ok(Err(fault)),
+                Ok(done) => break Ok(Ok(done)),
+            }
+        }
+    }};
+}
+pub(super) use persistent;

@@ -1,0 +1,232 @@
+//! Folders from the server. What the server says is not trusted: nothing is written outside the
+//! folder that was named.
+
+use std::path::{Path, PathBuf};
+
+use super::download;
+use super::error::Error;
+use super::local::{self, blocking};
+use super::metadata::{DirEntry, FileType, Metadata};
+use super::options::{Attempts, Call, persistent};
+use super::path::{self, Name};
+use super::session::Fault;
+use super::summary::{SkipReason, Skipped, Summary};
+use super::tree_up::at_once;
+
+/// Folders in each other. A path of more than 4,096 bytes is none, and a server can list a folder
+/// inside itself for ever.
+const DEEPEST: u64 = 100;
+/// Names in all.
+const MOST: u64 = 1_000_000;
+
+/// Something of the tree.
+struct Item {
+    remote: String,
+    local: PathBuf,
+    found: Metadata,
+    /// Folders between it and the root.
+    depth: usize,
+}
+
+#[derive(Default)]
+struct Plan {
+    /// Parents before their children, without the root.
+    dirs: Vec<Item>,
+    files: Vec<Item>,
+    links: Vec<Item>,
+    skipped: Vec<Skipped>,
+    names: u64,
+    bytes: u64,
+}
+
+/// Copies a tree.
+pub(super) async fn copy(call: &Call, remote: &str, local: &Path) -> Result<Summary, Error> {
+    let root = persistent!(call, "stat", remote, session => session.stat(remote))?;
+    let root = root.map_err(|fault| call.sftp.at(fault, "stat", remote))?;
+    if !root.is_dir() {
+        return Err(Error::WrongType {
+            place: call.sftp.target().clone(),
+            path: remote.into(),
+            found: root.file_type(),
+            wanted: FileType::Dir,
+        });
+    }
+    let plan = plan(call, remote, local, root.clone()).await?;
+    call.meter.expect(plan.bytes);
+    let mut summary = Summary {
+        skipped: plan.skipped,
+        ..Summary::default()
+    };
+    let made = make_dirs(local.to_owned(), root, plan.dirs).await?;
+    summary.dirs = made.len() as u64;
+    let copy = |item: Item| async move {
+        download::file(call, &item.remote, &item.local, item.found.len()).await
+    };
+    for done in at_once(call, plan.files, copy).await? {
+        done.count(&mut summary);
+    }
+    // After all files: nothing is written through a link of the server's.
+    for skipped in at_once(call, plan.links, |item| make_link(call, item, local)).await? {
+        match skipped {
+            None => summary.symlinks += 1,
+            Some(skipped) => summary.skipped.push(skipped),
+        }
+    }
+    blocking(move || {
+        made.iter()
+            .rev()
+            .try_for_each(|(path, mode)| local::set_mode(path, *mode))
+    })
+    .await?;
+    Ok(summary)
+}
+
+/// Lists everything, a level of depth after the other.
+async fn plan(call: &Call, remote: &str, local: &Path, root: Metadata) -> Result<Plan, Error> {
+    let mut plan = Plan::default();
+    let mut folders = vec![Item {
+        remote: remote.to_owned(),
+        local: local.to_owned(),
+        found: root,
+        depth: 0,
+    }];
+    let mut level = 0;
+    while !folders.is_empty() {
+        let too_much = |what, limit| Error::TooMuch {
+            target: call.sftp.target().clone(),
+            path: remote.to_owned(),
+            what,
+            limit,
+        };
+        if level > DEEPEST {
+            return Err(too_much("folders in each other", DEEPEST));
+        }
+        let list = |folder: Item| async move {
+            let entries = list(call, &folder.remote).await?;
+            Ok((folder, entries))
+        };
+        let mut below = Vec::new();
+        for (folder, entries) in at_once(call, folders, list).await? {
+            plan.names += entries.len() as u64;
+            if plan.names > MOST {
+                return Err(too_much("names", MOST));
+            }
+            for entry in entries {
+                sort(call, &mut plan, &folder, entry, &mut below, local).await?;
+            }
+            if folder.depth > 0 {
+                plan.dirs.push(folder);
+            }
+        }
+        folders = below;
+        level += 1;
+    }
+    Ok(plan)
+}
+
+async fn list(call: &Call, remote: &str) -> Result<Vec<DirEntry>, Error> {
+    let mut attempts = Attempts::new(call.options.attempts);
+    loop {
+        match call.sftp.list(remote).await {
+            Ok(entries) => return Ok(entries),
+            Err(error) => attempts.again(error, 0).await?,
+        }
+    }
+}
+
+/// Puts a name where it belongs. Impossible ones have been refused with the whole listing.
+async fn sort(
+    call: &Call,
+    plan: &mut Plan,
+    folder: &Item,
+    entry: DirEntry,
+    below: &mut Vec<Item>,
+    root: &Path,
+) -> Result<(), Error> {
+    let local = folder.local.join(&entry.name);
+    if path::judge(&entry.name) != Name::Good {
+        plan.skipped.push(skipped(root, &local, SkipReason::Name));
+        return Ok(());
+    }
+    let remote = path::join(&folder.remote, &entry.name);
+    let mut found = entry.metadata;
+    if found.mode.is_none() {
+        // Some servers list names alone.
+        let asked = persistent!(call, "stat", &*remote, session => session.lstat(&remote))?;
+        found = asked.map_err(|fault| call.sftp.at(fault, "stat", &remote))?;
+    }
+    let found_type = found.file_type();
+    let item = Item {
+        remote,
+        local,
+        found,
+        depth: folder.depth + 1,
+    };
+    match found_type {
+        FileType::Dir => below.push(item),
+        FileType::File => {
+            plan.bytes = plan.bytes.saturating_add(item.found.len());
+            plan.files.push(item);
+        }
+        FileType::Symlink => plan.links.push(item),
+        FileType::Other => {
+            let skipped = skipped(root, &item.local, SkipReason::Special);
+            plan.skipped.push(skipped);
+        }
+    }
+    Ok(())
+}
+
+fn skipped(root: &Path, local: &Path, reason: SkipReason) -> Skipped {
+    Skipped {
+        path: local.strip_prefix(root).unwrap_or(local).to_owned(),
+        reason,
+    }
+}
+
+/// Makes the folders; those that were made, with the modes that they are to have in the end.
+async fn make_dirs(
+    local: PathBuf,
+    root: Metadata,
+    dirs: Vec<Item>,
+) -> Result<Vec<(PathBuf, u32)>, Error> {
+    let mode = |found: &Metadata| found.mode.unwrap_or(0o755) & 0o777;
+    blocking(move || {
+        let mut made = Vec::new();
+        // The caller has named the root: there a link is as good as a folder.
+        if !local.is_dir() && local::make_dir(&local)? {
+            local::set_mode(&local, 0o700)?;
+            made.push((local, mode(&root)));
+        }
+        for dir in dirs {
+            if local::make_dir(&dir.local)? {
+                made.push((dir.local, mode(&dir.found)));
+            }
+        }
+        Ok(made)
+    })
+    .await
+}
+
+/// Makes a link, unless it may lead out of the tree.
+async fn make_link(call: &Call, item: Item, root: &Path) -> Result<Option<Skipped>, Error> {
+    let remote = &*item.remote;
+    let target = persistent!(call, "read the link", remote, session => {
+        session.read_link(remote)
+    })?;
+    let target = target.map_err(|fault| call.sftp.at(fault, "read the link", remote))?;
+    if target.chars().any(|c| c.is_control() || c == '\u{fffd}') {
+        return Ok(Some(skipped(root, &item.local, SkipReason::Name)));
+    }
+    // The link lies in a folder that is one level up.
+    if !path::stays_inside(&target, item.depth - 1) {
+        return Ok(Some(skipped(root, &item.local, SkipReason::LeadsOut)));
+    }
+    let path = item.local;
+    blocking(move || {
+        let aside = path.with_file_name(path::fresh_name());
+        local::make_link(&target, &path, &aside)
+    })
+    .await?;
+    Ok(None)
+}

@@ -1,0 +1,100 @@
+//! SHA-256 sums of both sides.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::Sftp;
+use super::download;
+use super::error::Error;
+use super::local::{self, Content, blocking};
+use super::options::Call;
+use super::session::Mode;
+
+pub(super) type Sum = [u8; 32];
+
+/// The sum of the first `size` bytes.
+pub(super) async fn local(content: Content, size: u64, path: &Path) -> Result<Sum, Error> {
+    let path = path.to_owned();
+    blocking(move || match content {
+        Content::Memory(bytes) => Ok(Sha256::digest(&bytes).into()),
+        Content::File(file) => of_file(&file, size, &path),
+    })
+    .await
+}
+
+fn of_file(file: &Arc<File>, size: u64, path: &Path) -> Result<Sum, Error> {
+    let mut sum = Sha256::new();
+    let mut buffer = vec![0; 256 << 10];
+    let mut at = 0;
+    while at < size {
+        let read = file.read_at(&mut buffer, at);
+        let count = read.map_err(|e| local::failed("read", path, e))?;
+        let left = usize::try_from(size - at).unwrap_or(usize::MAX);
+        let bytes = buffer.get(..count.min(left)).unwrap_or_default();
+        if bytes.is_empty() {
+            return Err(local::changed(path));
+        }
+        sum.update(bytes);
+        at += bytes.len() as u64;
+    }
+    Ok(sum.finalize().into())
+}
+
+/// Whether the remote file has this sum. The server's own `sha256sum` is quick, but it may be
+/// missing, or see other files than the SFTP server does: only what it confirms is believed.
+pub(super) async fn remote_is(call: &Call, path: &str, wanted: &Sum) -> Result<bool, Error> {
+    if by_command(&call.sftp, path).await == Some(*wanted) {
+        return Ok(true);
+    }
+    let session = call.sftp.session(path).await?;
+    let opened = session.open_file(path, Mode::Read).await;
+    let handle = opened.map_err(|fault| call.sftp.at(fault, "open", path))?;
+    Ok(download::sum(call, &handle, path).await? == *wanted)
+}
+
+async fn by_command(sftp: &Sftp, path: &str) -> Option<Sum> {
+    // A command starts in the login folder, the SFTP server perhaps elsewhere.
+    let path = sftp.live().await.ok()?.real_path(path).await.ok()?;
+    let run = sftp
+        .host()
+        .command("sha256sum")
+        .arg("--")
+        .arg(path)
+        .output();
+    let output = run.await.ok().filter(|output| output.status.success())?;
+    parse(&output.stdout)
+}
+
+/// The sum in a line of `sha256sum`. It begins with a backslash if the name had to be escaped.
+fn parse(line: &[u8]) -> Option<Sum> {
+    let line = line.strip_prefix(b"\\").unwrap_or(line);
+    let digits = std::str::from_utf8(line.get(..64)?).ok()?;
+    if !line.get(64)?.is_ascii_whitespace() {
+        return None;
+    }
+    let mut sum = Sum::default();
+    for (at, byte) in sum.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(digits.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_are_read_from_what_sha256sum_says() {
+        let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let sum: Sum = Sha256::digest([]).into();
+        assert_eq!(parse(format!("{hex}  /a\n").as_bytes()), Some(sum));
+        assert_eq!(parse(format!("\\{hex}  /a\\nb\n").as_bytes()), Some(sum));
+        for line in ["", "no such file", hex, &format!("{hex}0 /a")] {
+            assert_eq!(parse(line.as_bytes()), None, "{line}");
+        }
+    }
+}
