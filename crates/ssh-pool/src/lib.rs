@@ -45,7 +45,12 @@
 //! # Features
 //!
 //! `ring` (default) or `aws-lc-rs`: the cryptography underneath. With both, aws-lc-rs is used.
-//! `sftp`: the module `sftp`, files over the pool (on Unix).
+//!
+//! - `git`: the stock git over the pool, in the module `git` (on Unix);
+//! - `docker`: the Docker API over the pool, and the stock `docker`, in the module `docker`;
+//! - `sftp`: files over the pool, in the module `sftp` (on Unix).
+//!
+//! Without them this crate needs nothing that `ssh-pool-core` does not.
 //!
 //! # Tracing
 //!
@@ -66,5 +71,5 @@ pub mod docker;
 pub mod git;
 #[cfg(all(unix, feature = "sftp"))]
 pub mod sftp;
-#[cfg(all(unix, feature = "shim"))]
+#[cfg(all(unix, any(feature = "docker", feature = "git")))]
 mod shim;

@@ -34,4 +34,6 @@ pub use client::run_shim_if_asked;
 pub use command::{Child, Command, Output};
 pub(crate) use command::{Disguise, Persuade, file};
 pub use error::Error;
-pub(crate) use hosts::{Detour, Duplex, Hosts};
+pub(crate) use hosts::Hosts;
+#[cfg(feature = "docker")]
+pub(crate) use hosts::{Detour, Duplex};

@@ -22,8 +22,7 @@ const OWN_FAILURE: u8 = 255;
 /// Otherwise it does nothing.
 ///
 /// It belongs at the top of `main`, before anything is read from standard input or written, and
-/// before a runtime is started, which would only take time. There is an example at
-/// [`git`](crate::git).
+/// before a runtime is started, which would only take time. The module `git` has an example.
 ///
 /// A program that cannot do that names another one: see `shim` of the builders. That one needs
 /// nothing but this call. The exit code is that of the remote command, or 255, with a reason on

@@ -38,7 +38,7 @@ pub(crate) fn file(named: Option<&PathBuf>) -> Result<PathBuf, Error> {
 }
 
 /// A program on this machine, built like `tokio::process::Command`, that reaches its hosts through
-/// the pool. From [`git::Git::command`](crate::git::Git::command).
+/// the pool. From `Git::command` and `docker::Cli::command`.
 ///
 /// It can be run several times; a [`Stdio`] that was set is used up by the first.
 pub struct Command {

@@ -62,7 +62,7 @@ pub enum Error {
     },
 
     /// docker's stream to its daemon was not opened, or was cut off. The source is a
-    /// [`docker::Error`](crate::docker::Error), or an I/O error with one inside.
+    /// `docker::Error`, or an I/O error with one inside.
     #[error("the stream to the daemon failed")]
     Stream {
         /// Why.

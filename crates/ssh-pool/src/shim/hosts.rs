@@ -74,6 +74,7 @@ impl Hosts {
     }
 
     /// Takes this way where that command is asked for.
+    #[cfg(feature = "docker")]
     pub(crate) fn take_detour(&mut self, detour: Detour) {
         self.detour = Some(detour);
     }
