@@ -204,11 +204,36 @@ impl Dockerd {
             let _ = Command::new("umount").args(["--lazy", path]).output();
         }
     }
+
+    /// Takes away the control groups of containers whose shim had no time to: they are empty, and
+    /// would be there until the machine is started again.
+    fn forget_groups(&self) {
+        let names = |folder: &Path| -> Vec<PathBuf> {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).collect()
+        };
+        let containers = names(&self.dir.path().join("data/containers"));
+        for kind in names(Path::new("/sys/fs/cgroup")) {
+            for id in containers.iter().filter_map(|path| path.file_name()) {
+                let group = kind.join("docker").join(id);
+                // A killed process may take a moment to leave it.
+                let gone = eventually(PATIENCE, || {
+                    !group.exists() || fs::remove_dir(&group).is_ok()
+                });
+                assert!(
+                    gone || std::thread::panicking(),
+                    "{} is in use",
+                    group.display()
+                );
+            }
+        }
+    }
 }
 
 impl Drop for Dockerd {
     fn drop(&mut self) {
         self.stop();
+        self.forget_groups();
     }
 }
 
