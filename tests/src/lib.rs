@@ -12,6 +12,7 @@
 //! | [`Embedded`] | an SSH server inside this process, which needs nothing installed |
 //! | [`Proxy`] | a TCP proxy that delays, freezes, resets and worse |
 //! | [`Agent`], [`generate`], [`sign_user_certificate`] | what a client logs in with |
+//! | [`Repos`] | bare git repositories |
 //! | [`TestUser`] | who it logs in as |
 //! | [`procs`] | what runs below a server, and what this process holds |
 //! | [`eventually`] | waiting with a deadline, in the place of sleeping |
@@ -43,6 +44,7 @@ mod ports;
 pub mod procs;
 mod proxy;
 mod relay;
+mod repos;
 mod run;
 mod sshd;
 mod temp;
@@ -61,6 +63,7 @@ pub use keys::{
 pub use ports::free as free_address;
 pub use proxy::{Greeting, Proxy};
 pub use relay::Cut;
+pub use repos::{OBJECTS_PER_COMMIT, Repos, git_env, stock_git};
 pub use sshd::{Release, Sshd, SshdBuilder};
 pub use temp::TempDir;
 pub use user::TestUser;

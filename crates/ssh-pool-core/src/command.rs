@@ -90,6 +90,7 @@ pub struct Command {
     exit_grace: Option<Duration>,
     shared: bool,
     detached: bool,
+    verbatim: bool,
     /// The first thing that was wrong with the input.
     problem: Option<Error>,
 }
@@ -144,6 +145,7 @@ impl Command {
             exit_grace: None,
             shared: false,
             detached: false,
+            verbatim: false,
             problem: None,
         }
     }
@@ -267,6 +269,20 @@ impl Command {
     /// until it ends, and its output is thrown away.
     pub fn detach(&mut self) -> &mut Self {
         self.detached = true;
+        self
+    }
+
+    /// Sends the command line as it is, with nothing before it: for accounts that do not run it in a
+    /// shell but look at it, such as those of git servers (`git-shell`, a forced command that reads
+    /// `SSH_ORIGINAL_COMMAND`).
+    ///
+    /// Environment variables go by a request of the protocol alone, as ssh's `SendEnv`: a server
+    /// that does not take one (sshd's `AcceptEnv`) leaves it out, and nobody is told. Where a
+    /// command is [ended](Command#cancelling) by a mark on its line, this one has none: its channel
+    /// is closed after the grace. A [`current_dir`](Command::current_dir) is
+    /// [`Error::InvalidInput`], and so is a value that is not UTF-8.
+    pub fn verbatim(&mut self) -> &mut Self {
+        self.verbatim = true;
         self
     }
 
@@ -433,7 +449,30 @@ impl Command {
             stdout,
             stderr,
             detached: self.detached,
+            verbatim: self.verbatim,
         }
+    }
+
+    /// What would have to be told to a shell is refused where there may be none.
+    fn check_verbatim(&self) -> Result<(), Error> {
+        let text = |(_, value): &(String, Vec<u8>)| std::str::from_utf8(value).is_ok();
+        let (what, reason) = match self {
+            Self {
+                verbatim: false, ..
+            } => return Ok(()),
+            Self {
+                current_dir: Some(_),
+                ..
+            } => ("folder", "a verbatim command line cannot change it"),
+            Self { env, .. } if !env.iter().all(text) => {
+                ("environment", "a verbatim command takes UTF-8 values only")
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::InvalidInput {
+            what,
+            reason: reason.into(),
+        })
     }
 
     /// The command line, without its environment, and what is fed to it.
@@ -448,8 +487,9 @@ impl Command {
         for (name, value) in &self.env {
             quote::push_env(&mut line, name, value)?;
         }
-        let exports = line.len();
+        let exports = if self.verbatim { 0 } else { line.len() };
         line.clear();
+        self.check_verbatim()?;
         if let Some(dir) = &self.current_dir {
             quote::push_current_dir(&mut line, dir)?;
         }

@@ -272,6 +272,7 @@ impl Inner {
             patience: timeouts.patience,
             idle: timeouts.idle,
             recovery: timeouts.limit_recovery,
+            ready_each: false,
         };
         let patience = Patience {
             acquire: timeouts.acquire,
@@ -290,6 +291,7 @@ impl Inner {
                     endpoint.isolated = true;
                     rules.connections = isolated;
                     rules.sessions = 1;
+                    rules.ready_each = true;
                     // A busy connection is not worth waiting for: what runs there may never end.
                     rules.patience = Duration::ZERO;
                 }

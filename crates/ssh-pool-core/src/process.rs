@@ -25,6 +25,8 @@ pub(crate) struct Job {
     pub(crate) stderr: Sink,
     /// Whether the process lives on when nobody waits for it any more.
     pub(crate) detached: bool,
+    /// Whether the command line goes out with nothing before it.
+    pub(crate) verbatim: bool,
 }
 
 /// How far our side of the channel has come.
@@ -107,6 +109,7 @@ impl Process {
         let as_text = |value: &[u8]| String::from_utf8(value.to_vec()).ok();
         // What the server takes is asked once a connection; that costs a round trip.
         let asked: Vec<_> = (job.env.iter())
+            .filter(|_| !job.verbatim)
             .filter(|(name, _)| names.taken(name).is_none())
             .filter_map(|(name, value)| Some((name, as_text(value)?)))
             .take(MOST_VARIABLES)
@@ -142,7 +145,8 @@ impl Process {
         }
         let mut exports = Vec::new();
         for (name, value) in &job.env {
-            match as_text(value).filter(|_| names.taken(name) == Some(true)) {
+            let taken = job.verbatim || names.taken(name) == Some(true);
+            match as_text(value).filter(|_| taken) {
                 // Sent when it was asked for.
                 Some(_) if asked.iter().any(|(other, _)| *other == name) => {}
                 Some(text) if room > 0 => {
@@ -152,6 +156,7 @@ impl Process {
                         return Ok(None);
                     }
                 }
+                _ if job.verbatim => tracing::debug!(name, "too many variables for one session"),
                 _ => quote::push_env(&mut exports, name, value)?,
             }
         }

@@ -214,6 +214,7 @@ impl Connect {
                     stderr: Sink::Discard,
                     // sshd signals no subsystem. It ends with its input, or with its channel.
                     detached: true,
+                    verbatim: false,
                 };
                 let process = start(&self.lanes, &hub, &job, deadline).await?;
                 let channel = process.channel().clone();

@@ -65,3 +65,5 @@ pub mod docker;
 pub mod git;
 #[cfg(feature = "sftp")]
 pub mod sftp;
+#[cfg(all(unix, feature = "shim"))]
+mod shim;

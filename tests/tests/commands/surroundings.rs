@@ -6,9 +6,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use ssh_pool::Error;
 use ssh_pool_tests::{Sshd, TempDir, TestUser};
 
-use crate::{Ledger, on, server};
+use crate::{Ledger, dials, on, server};
 
 /// What looks harmless to nobody.
 fn weird() -> Vec<OsString> {
@@ -176,4 +177,37 @@ async fn where_the_folder_cannot_be_entered_the_command_does_not_run() {
         output.stdout == login.stdout || !output.status.success(),
         "{output:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verbatim_line_reaches_a_forced_command_as_it_is() {
+    // For root a line of another kind would begin with a mark, and with an export.
+    let look = "printf %s \"$SSH_ORIGINAL_COMMAND|$TAKEN|$LEFT_OUT\"";
+    let sshd = Sshd::builder()
+        .option(format!("ForceCommand {look}"))
+        .option("AcceptEnv TAKEN")
+        .user(TestUser::root_or_current())
+        .start();
+    let (_sshd, _pool, host) = on(sshd);
+    let mut command = host.shell("git-upload-pack  '/srv/it'\\''s.git'");
+    command.env("TAKEN", "version=2").env("LEFT_OUT", "x");
+    for _ in 0..2 {
+        let output = command.verbatim().output().await.unwrap();
+        let seen = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(seen, "git-upload-pack  '/srv/it'\\''s.git'|version=2|");
+    }
+}
+
+#[tokio::test]
+async fn what_a_verbatim_line_cannot_carry_is_refused() {
+    let (_sshd, pool, host) = server();
+    let mut elsewhere = host.shell("pwd");
+    elsewhere.verbatim().current_dir("/");
+    let mut bytes = host.shell("env");
+    bytes.verbatim().env("NAME", OsStr::from_bytes(&[0xff]));
+    for mut command in [elsewhere, bytes] {
+        let error = command.output().await.unwrap_err();
+        assert!(matches!(error, Error::InvalidInput { .. }), "{error:?}");
+    }
+    assert_eq!(dials(&pool), 0);
 }

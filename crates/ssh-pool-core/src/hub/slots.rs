@@ -49,6 +49,10 @@ pub(crate) struct Rules {
     pub(crate) idle: Duration,
     /// After this long without a refusal the learned limit creeps up by one.
     pub(crate) recovery: Duration,
+    /// Every connection that is free has a channel ready, not only one of a busy host: where a
+    /// connection is one channel, the next one would else cost a round trip to see the last one's
+    /// slot free, and another to open it.
+    pub(crate) ready_each: bool,
 }
 
 /// What the caller of a transition has to do next, outside the lock.

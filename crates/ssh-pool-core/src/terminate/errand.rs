@@ -45,7 +45,8 @@ impl Mark {
             Signals::Ignored => true,
             Signals::Shell => false,
         };
-        let command = matches!(job.request, Request::Exec(_)) && !job.detached;
+        let line = matches!(job.request, Request::Exec(_)) && !job.verbatim;
+        let command = line && !job.detached;
         command.then(|| Self {
             id: format!("{:032x}", fastrand::u128(..)).into(),
             group,
@@ -150,6 +151,7 @@ pub(super) fn by_mark(lanes: &Arc<Lanes>, mark: &Mark, signal: &str) -> BoxFutur
             stderr: Sink::Discard,
             // No errand for an errand.
             detached: true,
+            verbatim: false,
         },
         stdin: Bytes::new(),
         timeout: None,

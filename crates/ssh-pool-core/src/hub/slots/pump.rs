@@ -59,6 +59,8 @@ impl<W> Slots<W> {
             self.cool_down();
             self.dial_more(unserved, now);
             self.set_alarm(now);
+        } else if self.rules.ready_each {
+            self.make_ready(now);
         } else if self.wants_spare() {
             self.open_one(now);
         }
@@ -86,6 +88,22 @@ impl<W> Slots<W> {
             && self.dislike < NO_SPARES
             && live().any(|c| c.leased > 0)
             && live().all(|c| c.ready == 0 && c.opening == 0)
+    }
+
+    /// A channel on every connection that is free; where its slot cools, a round trip first.
+    fn make_ready(&mut self, now: Instant) {
+        if self.dislike >= NO_SPARES {
+            return;
+        }
+        let learned = self.learned;
+        for (id, connection) in &mut self.connections {
+            if let Some(mark) = connection.begin_ping() {
+                self.actions.push(Action::Ping { on: *id, mark });
+            } else if connection.occupied() == 0 && connection.room(learned, now) > 0 {
+                let mark = connection.begin_open();
+                self.actions.push(Action::Open { on: *id, mark });
+            }
+        }
     }
 
     /// Opens a channel on the connection with the fewest sessions that has room.

@@ -27,9 +27,9 @@ struct World {
 }
 
 impl World {
-    fn new(connections: u32, sessions: u32, server_limit: u32, late_release: bool) -> Self {
+    fn new(rules: Rules, server_limit: u32, late_release: bool) -> Self {
         Self {
-            slots: Slots::new(rules(connections, sessions)),
+            slots: Slots::new(rules),
             now: Instant::now(),
             server_limit,
             late_release,
@@ -328,9 +328,14 @@ proptest! {
         sessions in 1u32..12,
         server_limit in 1u32..12,
         late_release: bool,
+        ready_each: bool,
         story in prop::collection::vec((0u8..22, 0usize..1000), 1..250),
     ) {
-        let mut world = World::new(connections, sessions, server_limit, late_release);
+        let rules = Rules {
+            ready_each,
+            ..rules(connections, if ready_each { 1 } else { sessions })
+        };
+        let mut world = World::new(rules, server_limit, late_release);
         for (what, pick) in story {
             world.step(what, pick);
         }

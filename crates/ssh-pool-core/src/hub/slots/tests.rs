@@ -14,6 +14,7 @@ pub(super) fn rules(connections: u32, sessions: u32) -> Rules {
         patience: Duration::from_millis(250),
         idle: Duration::from_secs(300),
         recovery: Duration::from_secs(300),
+        ready_each: false,
     }
 }
 
@@ -290,6 +291,37 @@ fn a_server_without_sessions_is_a_hard_error_for_everybody() {
     }
     assert_eq!(told, [0, 1, 2]);
     assert!(slots.take_actions().contains(&Action::Disconnect(A)));
+}
+
+#[test]
+fn where_a_connection_is_one_channel_each_gets_the_next_one_ready() {
+    let now = Instant::now();
+    let rules = Rules {
+        ready_each: true,
+        ..rules(4, 1)
+    };
+    let mut slots = connected(rules, 1, now);
+    let (served, _) = answer_opens(&mut slots, 1, now);
+    assert_eq!(served, [0]);
+    slots.closed(A, true, now);
+    // First it has to be seen that the server has let go of the last one.
+    let actions = slots.take_actions();
+    let [Action::Ping { on: A, mark }] = actions[..] else {
+        panic!("{actions:?}");
+    };
+    slots.pinged(A, mark, now);
+    let opens = opens(&slots.take_actions());
+    let [(A, mark)] = opens[..] else {
+        panic!("{opens:?}");
+    };
+    assert_eq!(slots.opened(A, mark, now), Hand::Spare);
+    assert!(slots.take_actions().is_empty(), "one is enough");
+    assert!(slots.claim(A, now));
+    // It does not keep its connection from growing idle.
+    slots.returned(A, true, now);
+    slots.tick(now + Duration::from_secs(301));
+    let actions = slots.take_actions();
+    assert!(actions.contains(&Action::Disconnect(A)), "{actions:?}");
 }
 
 #[test]
