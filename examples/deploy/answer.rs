@@ -36,7 +36,7 @@ impl Answer {
         let request = http::Request::post(daemon.path(&format!("/build?{query}")))
             .header(http::header::CONTENT_TYPE, "application/x-tar")
             .body(context);
-        Self::new(daemon, "build", request).await
+        Self::new(daemon, "the answer", request).await
     }
 
     /// Follows the log of a container without a terminal, from its beginning.

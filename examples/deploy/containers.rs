@@ -108,8 +108,7 @@ impl<'a> Containers<'a> {
             if live.is_none() && !one.candidate {
                 live = Some(one);
             } else {
-                self.remove(&one.id).await?;
-                changes += 1;
+                changes += usize::from(remove(self.daemon, &one.id).await?);
             }
         }
         if let Some(live) = &mut live
@@ -182,7 +181,8 @@ impl<'a> Containers<'a> {
                 ..StopContainerOptions::default()
             });
             let stop = async |d: Docker| d.stop_container(&old.id, options.clone()).await;
-            gone(self.daemon.again("stop the old container", stop).await)?;
+            let stopped = self.daemon.again("stop the old container", stop).await;
+            gone(stopped, true)?;
         }
         self.tidy().await
     }
@@ -192,14 +192,16 @@ impl<'a> Containers<'a> {
         let start = async |d: Docker| d.start_container(id, None).await;
         self.daemon.once("start the container", start).await
     }
+}
 
-    async fn remove(&self, id: &str) -> Result<(), Failure> {
-        let options = Some(RemoveContainerOptions {
-            force: true,
-            v: true,
-            ..RemoveContainerOptions::default()
-        });
-        let remove = async |d: Docker| d.remove_container(id, options.clone()).await;
-        gone(self.daemon.again("remove a container", remove).await)
-    }
+/// Removes a container, and says whether it was there.
+pub(crate) async fn remove(daemon: &Daemon, id: &str) -> Result<bool, Failure> {
+    let options = Some(RemoveContainerOptions {
+        force: true,
+        v: true,
+        ..RemoveContainerOptions::default()
+    });
+    let remove = async |d: Docker| d.remove_container(id, options.clone()).await;
+    let removed = daemon.again("remove a container", remove).await;
+    gone(removed, true)
 }

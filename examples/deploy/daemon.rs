@@ -97,10 +97,12 @@ impl Daemon {
     }
 }
 
-/// A removal that found nothing to remove, or was under way, is one.
-pub(crate) fn gone<T>(result: Result<T, Failure>) -> Result<(), Failure> {
+/// Of a removal: whether there was something to remove. `conflict` is the answer where the daemon
+/// says that it is in use, or that it is under way.
+pub(crate) fn gone<T>(result: Result<T, Failure>, conflict: bool) -> Result<bool, Failure> {
     match result {
-        Err(failure) if matches!(failure.status(), Some(404 | 409)) => Ok(()),
-        result => result.map(drop),
+        Err(failure) if failure.status() == Some(404) => Ok(false),
+        Err(failure) if failure.status() == Some(409) => Ok(conflict),
+        result => result.map(|_| true),
     }
 }

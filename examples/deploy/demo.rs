@@ -10,6 +10,9 @@ use crate::app::App;
 use crate::deploy::Place;
 use crate::{limits, timeouts};
 
+/// How much there is in a large repository, in bytes.
+pub(crate) const BALLAST: usize = 64_000_000;
+
 pub(crate) const NAME: &str = "shop";
 
 /// A version of the app.
@@ -17,6 +20,8 @@ pub(crate) const NAME: &str = "shop";
 pub(crate) enum Version {
     /// Becomes healthy.
     Good,
+    /// The same, with much in its repository.
+    Large,
     /// Its program ends at once.
     Exits,
     /// Runs, and its check fails.
@@ -94,7 +99,7 @@ impl Demo {
         self.versions += 1;
         let number = self.versions;
         let (extra, retries, app) = match version {
-            Version::Good => ("", 20, WELL),
+            Version::Good | Version::Large => ("", 20, WELL),
             Version::Exits => ("", 20, EXITS),
             Version::Unhealthy => ("", 2, WAITS),
             Version::Late => ("", 10_000, WAITS),
@@ -109,8 +114,8 @@ impl Demo {
              CMD [\"sh\", \"/srv/app\"]\n",
             Dockerd::IMAGE
         );
-        // More than fits into one chunk, so that it is a stream.
-        let ballast = format!("{number}\n").repeat(100_000);
+        let large = version == Version::Large;
+        let ballast = "x".repeat(if large { BALLAST } else { 0 });
         let files = [
             ("Dockerfile", dockerfile.as_str()),
             ("app", app),

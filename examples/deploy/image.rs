@@ -11,6 +11,7 @@ use ssh_pool::Host;
 
 use crate::answer::Answer;
 use crate::app::App;
+use crate::containers;
 use crate::context;
 use crate::daemon::{Daemon, gone};
 use crate::failure::{Failure, Said};
@@ -28,6 +29,8 @@ struct State {
     before: HashSet<String>,
     /// The beginnings of the ids that the build has spoken of.
     seen: HashSet<String>,
+    /// The container of the step that runs.
+    step: Option<String>,
 }
 
 impl Build {
@@ -59,7 +62,7 @@ impl Build {
         let built = match tokio::time::timeout(BUILD, build).await {
             Ok(built) => built,
             Err(_) => Err(Failure::TooLong {
-                doing: "build",
+                doing: "the build",
                 after: BUILD,
             }),
         };
@@ -101,9 +104,7 @@ impl Build {
             let text = answer.stream.unwrap_or_default();
             let text = text.replace("\u{1b}[91m", "").replace("\u{1b}[0m", "");
             for line in said.add(text.as_bytes()).await {
-                if let Some(layer) = line.strip_prefix(" ---> ") {
-                    self.state().seen.insert(layer.trim().to_owned());
-                }
+                self.state().hear(&line);
                 progress.say(&line);
             }
         }
@@ -114,12 +115,18 @@ impl Build {
         }
     }
 
-    /// Takes away the images without a name that a build has left which came to no good end, and
-    /// says how many.
+    /// Takes away what a build has left which came to no good end: the container of a step, and
+    /// images without a name. Says how much there was.
     ///
-    /// The daemon does not tell whose they are: ours are new, and the build has spoken of them, or
+    /// The daemon does not tell whose such images are: ours are new, and the build has spoken of them, or
     /// of what they are made from.
     pub(crate) async fn clear(&self, daemon: &Daemon) -> Result<usize, Failure> {
+        // The daemon takes it away too, when it gives up the build, but in its own time.
+        let step = self.state().step.clone();
+        let mut changes = 0;
+        if let Some(step) = step {
+            changes += usize::from(containers::remove(daemon, &step).await?);
+        }
         let now = nameless(daemon).await?;
         let ours: Vec<String> = {
             let state = self.state();
@@ -134,13 +141,27 @@ impl Build {
                 .collect()
         };
         for id in &ours {
-            remove(daemon, id).await?;
+            changes += usize::from(remove(daemon, id).await?);
         }
-        Ok(ours.len())
+        Ok(changes)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The classic builder says what it makes, as ` ---> Running in 7b4648ec7fe5` and
+    /// ` ---> 130441db0057`.
+    fn hear(&mut self, line: &str) {
+        let Some(what) = line.strip_prefix(" ---> ") else {
+            return;
+        };
+        self.step = what.strip_prefix("Running in ").map(str::to_owned);
+        if self.step.is_none() {
+            self.seen.insert(what.trim().to_owned());
+        }
     }
 }
 
@@ -160,10 +181,11 @@ pub(crate) async fn keep_only(
 ) -> Result<usize, Failure> {
     let mut others = list(daemon, app.filter()).await?;
     others.retain(|other| Some(other.id.as_str()) != image);
+    let mut changes = 0;
     for other in &others {
-        remove(daemon, &other.id).await?;
+        changes += usize::from(remove(daemon, &other.id).await?);
     }
-    Ok(others.len())
+    Ok(changes)
 }
 
 async fn list(
@@ -178,9 +200,10 @@ async fn list(
     daemon.again("list images", list).await
 }
 
-/// Without force: one that somebody uses stays.
-async fn remove(daemon: &Daemon, id: &str) -> Result<(), Failure> {
+/// Removes an image, and says whether it did. Without force: one that somebody uses stays.
+async fn remove(daemon: &Daemon, id: &str) -> Result<bool, Failure> {
     let options = None::<RemoveImageOptions>;
     let remove = async |d: Docker| d.remove_image(id, options.clone(), None).await;
-    gone(daemon.again("remove an image", remove).await)
+    let removed = daemon.again("remove an image", remove).await;
+    gone(removed, false)
 }

@@ -55,6 +55,7 @@ mod deploy;
 mod failure;
 mod health;
 mod image;
+mod losses;
 mod progress;
 mod self_test;
 mod source;

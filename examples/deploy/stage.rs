@@ -13,7 +13,7 @@ use tokio::task::block_in_place;
 use crate::app::App;
 use crate::demo::{Demo, Version};
 use crate::run;
-use crate::summary::Summary;
+use crate::summary::{Outcome, Summary};
 
 /// For whatever takes longer than this something is wrong.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -23,14 +23,14 @@ pub(crate) struct Stage<'a> {
     pub(crate) demo: Demo,
     pub(crate) deploys: usize,
     interrupts: &'a mut Interrupts,
-    lines: Lines,
+    lines: Shown,
 }
 
 /// Lines that were shown since the last deploy began.
 #[derive(Clone, Default)]
-pub(crate) struct Lines(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Shown(Arc<Mutex<Vec<String>>>);
 
-impl Lines {
+impl Shown {
     fn clear(&self) {
         self.0
             .lock()
@@ -48,7 +48,7 @@ impl Lines {
         lines.clone()
     }
 
-    fn count(&self, end: &str) -> usize {
+    pub(crate) fn count(&self, end: &str) -> usize {
         self.all().iter().filter(|line| line.ends_with(end)).count()
     }
 
@@ -71,7 +71,7 @@ impl<'a> Stage<'a> {
             demo: block_in_place(Demo::start)?,
             deploys: 0,
             interrupts,
-            lines: Lines::default(),
+            lines: Shown::default(),
         })
     }
 
@@ -80,7 +80,7 @@ impl<'a> Stage<'a> {
         &mut self,
         app: App,
         hosts: usize,
-        story: impl AsyncFnOnce(&Demo, &Lines) -> anyhow::Result<()>,
+        story: impl AsyncFnOnce(&Demo, &Shown) -> anyhow::Result<()>,
     ) -> anyhow::Result<Summary> {
         self.deploys += 1;
         self.lines.clear();
@@ -157,6 +157,21 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// The containers that are live until further notice, and their version.
+pub(crate) struct Live {
+    pub(crate) ids: [String; 2],
+    pub(crate) number: u32,
+}
+
+impl Live {
+    /// The same containers run, and nothing else.
+    pub(crate) fn is_untouched(&self, stage: &Stage<'_>) -> anyhow::Result<()> {
+        let now = stage.only_on_both(self.number)?;
+        ensure!(now == self.ids, "other containers: {now:?}");
+        Ok(())
+    }
+}
+
 /// All containers of a daemon: id, name and state.
 pub(crate) fn containers(dockerd: &Dockerd) -> anyhow::Result<Vec<String>> {
     let format = "{{.ID}} {{.Names}} {{.State}}";
@@ -174,4 +189,31 @@ pub(crate) fn docker(dockerd: &Dockerd, arguments: &[&str]) -> anyhow::Result<St
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The exit code, what became of each host, and that it is said.
+pub(crate) fn check(
+    summary: &Summary,
+    code: u8,
+    outcomes: &[Outcome],
+    said: &[&str],
+) -> anyhow::Result<String> {
+    let text = summary.to_string();
+    ensure!(
+        summary.code() == code,
+        "exit code {}\n{text}",
+        summary.code()
+    );
+    let found: Vec<Outcome> = summary.rows.iter().map(|row| row.outcome).collect();
+    ensure!(found == outcomes, "{found:?}\n{text}");
+    for words in said {
+        ensure!(text.contains(words), "\"{words}\" is not in\n{text}");
+    }
+    Ok(text)
+}
+
+/// The line of a summary that has these words.
+pub(crate) fn line<'a>(text: &'a str, words: &str) -> &'a str {
+    let found = text.lines().find(|line| line.contains(words));
+    found.unwrap_or_default().trim()
 }
