@@ -75,17 +75,25 @@ impl Repos {
         self.import(name, &stream);
     }
 
-    /// Makes a repository with one commit of these files: names and contents.
+    /// Makes a repository with one commit of these files.
     pub fn create_with(&self, name: &str, files: &[(&str, &str)]) -> PathBuf {
         let repo = self.init(name);
+        self.commit(name, files);
+        repo
+    }
+
+    /// Adds a commit to `main` that has these files, by path and text, and no others.
+    pub fn commit(&self, name: &str, files: &[(&str, &str)]) {
+        let begun = self.git(name, &["rev-list", "--all", "--count"]);
+        let begun: usize = begun.trim().parse().expect("a number of commits");
         let mut stream = String::new();
-        commit(&mut stream, false, 0);
-        for (file, content) in files {
-            let length = content.len();
-            writeln!(stream, "M 100644 inline {file}\ndata {length}\n{content}").unwrap();
+        commit(&mut stream, begun > 0, begun);
+        writeln!(stream, "deleteall").unwrap();
+        for (path, text) in files {
+            let length = text.len();
+            writeln!(stream, "M 100644 inline {path}\ndata {length}\n{text}").unwrap();
         }
         self.import(name, &stream);
-        repo
     }
 
     /// Makes a repository whose submodules are repositories of this folder, at relative URLs.

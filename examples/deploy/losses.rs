@@ -1,0 +1,147 @@
+//! Interrupts, lost connections, hosts and daemons that go: which state a host ends in, and that it
+//! is said.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, ensure};
+use ssh_pool_tests::{Dockerd, eventually_async};
+use tokio::task::block_in_place;
+
+use crate::demo::{Demo, Version};
+use crate::stage::{Live, SOON, Shown, Stage, check, containers, docker, line};
+use crate::summary::Outcome;
+
+pub(crate) async fn lost_in_build(stage: &mut Stage<'_>, live: &Live) -> anyhow::Result<()> {
+    stage.demo.commit(Version::LongBuild);
+    let app = stage.demo.app()?;
+    let cut = async |demo: &Demo, shown: &Shown| {
+        shown.wait("compiling", 1).await?;
+        let server = demo.fleet.servers.first().context("no server")?;
+        block_in_place(|| server.kill_connections());
+        Ok(())
+    };
+    let summary = stage.deploy_while(app, 1, cut).await?;
+    let words = "[phase: running; command: may have run]";
+    let text = check(&summary, 1, &[Outcome::Unchanged], &[words, "2/6"])?;
+    live.is_untouched(stage)?;
+    println!("ok  unchanged, exit code 1: {}", line(&text, words));
+    Ok(())
+}
+
+/// Of both hosts, when both have shown that line.
+pub(crate) async fn interrupted(
+    stage: &mut Stage<'_>,
+    version: Version,
+    at: &str,
+    outcome: Outcome,
+    live: &Live,
+) -> anyhow::Result<()> {
+    stage.demo.commit(version);
+    let app = stage.demo.app()?;
+    let press = async |_: &Demo, shown: &Shown| {
+        shown.wait(at, 2).await?;
+        // What Ctrl-C sends.
+        let id = std::process::id().to_string();
+        let status = Command::new("kill").args(["-INT", &id]).status()?;
+        ensure!(status.success(), "kill: {status}");
+        Ok(())
+    };
+    let began = Instant::now();
+    let summary = stage.deploy_while(app, 2, press).await?;
+    let text = check(&summary, 130, &[outcome; 2], &[": interrupted"])?;
+    live.is_untouched(stage)?;
+    println!(
+        "ok  {}, exit code 130: {}; after {:.1?}",
+        outcome.word(),
+        line(&text, ": interrupted"),
+        began.elapsed()
+    );
+    Ok(())
+}
+
+/// The log is followed again, and the deploy goes on.
+pub(crate) async fn lost_log(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let number = stage.demo.commit(Version::Late);
+    let app = stage.demo.app()?;
+    let cut = async |demo: &Demo, shown: &Shown| {
+        shown.wait("| waiting", 1).await?;
+        let server = demo.fleet.servers.first().context("no server")?;
+        block_in_place(|| server.kill_connections());
+        shown.wait("; it is followed again", 1).await?;
+        let dockerd = demo.daemons.first().context("no daemon")?;
+        let found = containers(dockerd)?;
+        let new = found.iter().find(|one| one.contains("-candidate "));
+        let new = new.and_then(|one| one.split(' ').next());
+        let new = new.context("no candidate")?;
+        docker(dockerd, &["exec", new, "sh", "-c", "echo yes > /tmp/well"])?;
+        Ok(())
+    };
+    let summary = stage.deploy_while(app, 1, cut).await?;
+    let words = "; it is followed again";
+    let text = check(&summary, 0, &[Outcome::Deployed], &[words, "6/6"])?;
+    stage.only(0, number)?;
+    println!("ok  deployed all the same: {}", line(&text, words));
+    Ok(())
+}
+
+/// Nobody knows what is there, and so it is said. The next deploy clears up.
+pub(crate) async fn host_gone(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.demo.commit(Version::Late);
+    let app = stage.demo.app()?;
+    let stop = async |demo: &Demo, shown: &Shown| {
+        shown.wait("| waiting", 1).await?;
+        let server = demo.fleet.servers.first().context("no server")?;
+        // Its connections would live on.
+        block_in_place(|| {
+            server.stop();
+            server.kill_connections();
+        });
+        Ok(())
+    };
+    let summary = stage.deploy_while(app, 1, stop).await?;
+    let said = ["not cleared up: ", "[request: not sent]", "unknown: "];
+    let text = check(&summary, 4, &[Outcome::Unknown], &said)?;
+    let left = containers(stage.daemon(0)?)?;
+    ensure!(left.len() == 2, "left: {left:?}");
+    println!("ok  unknown, exit code 4: {}", line(&text, said[0]));
+
+    let server = stage.server(0)?;
+    block_in_place(|| server.restart());
+    // The next deploy is another process, which remembers no failure.
+    let member = stage.demo.fleet.members.first().context("no host")?;
+    member.host.evict();
+    let old = left.iter().find(|one| !one.contains("-candidate "));
+    let (number, summary) = stage.deploy(Version::Good, 1).await?;
+    let words = "an earlier deploy had left 2 things to put right";
+    check(&summary, 0, &[Outcome::Deployed], &[words])?;
+    let new = stage.only(0, number)?;
+    ensure!(
+        old.is_some_and(|old| !old.starts_with(&new)),
+        "the old container"
+    );
+    println!("ok  the next deploy: {words}");
+    Ok(())
+}
+
+/// One host fails alone, and says what is wrong with it.
+pub(crate) async fn daemon_down(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let before = stage.only(1, 2)?;
+    block_in_place(|| stage.daemon(1).map(Dockerd::stop))?;
+    let (number, summary) = stage.deploy(Version::Good, 2).await?;
+    let words = "no Docker daemon at ";
+    let outcomes = [Outcome::Deployed, Outcome::Unchanged];
+    let text = check(&summary, 1, &outcomes, &[words, "[request: not sent]"])?;
+    stage.only(0, number)?;
+    println!("ok  the other host, exit code 1: {}", line(&text, words));
+
+    block_in_place(|| stage.daemon(1).map(Dockerd::restart))?;
+    let back = eventually_async(SOON, || stage.only(1, 2).is_ok_and(|now| now == before)).await;
+    ensure!(
+        back,
+        "what was live does not come back: {:?}",
+        stage.only(1, 2)
+    );
+    println!("ok  what is live comes back with its daemon");
+    Ok(())
+}
