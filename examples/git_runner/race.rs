@@ -95,11 +95,15 @@ impl Race {
         println!("ratio of medians {ratio:.2}; the goal of {GOAL} is {reached}");
 
         println!("git ls-remote, {RUNS} times, {AT_ONCE} at once");
-        println!("              failures  seconds");
+        println!("              failures  new logins  seconds");
         let mut failures = Vec::new();
         for (name, way) in [("ssh-pool", Way::Pool), ("ControlMaster", Way::Master)] {
+            let before = self.demo.server.accepted();
             let (failed, took) = self.clone().storm(way).await?;
-            println!("{name:13} {failed:9} {:8.2}", took.as_secs_f64());
+            // ssh logs in by itself when its master is refused a session.
+            let logins = self.demo.server.accepted() - before;
+            let seconds = took.as_secs_f64();
+            println!("{name:13} {failed:9} {logins:11} {seconds:8.2}");
             failures.push(failed);
         }
         ensure!(failures.first() == Some(&0), "some of ours failed");
