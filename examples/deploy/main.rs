@@ -103,6 +103,9 @@ struct Options {
     /// Check itself, on hosts of its own.
     #[arg(long, conflicts_with = "targets")]
     self_test: bool,
+    /// How often the self-test cuts connections at a random moment.
+    #[arg(long, default_value_t = 2, requires = "self_test")]
+    rounds: usize,
 }
 
 #[tokio::main]
@@ -111,7 +114,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     // Before anything is started that would have to be ended.
     let mut interrupts = Interrupts::new()?;
     if options.self_test {
-        self_test::run_all(&mut interrupts).await?;
+        self_test::run_all(&mut interrupts, options.rounds).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
