@@ -20,7 +20,8 @@
 //! When a step fails, or somebody presses Ctrl-C, the host is looked at and brought back: whatever
 //! has happened, it has one live container, the old or the new one, and no leftovers. Containers
 //! and images know by their label and name what they are (see `containers.rs`), so this also holds
-//! for what a deploy has left that could not clear up, when the next one begins.
+//! for what a deploy has left that could not clear up, when the next one begins. A second Ctrl-C
+//! leaves it to that one.
 //!
 //! What is asked twice is what changes nothing, or is the same done twice: lists, removing by id.
 //! A build, a new container, its start and the switch are asked for once. The pool repeats none of
