@@ -118,8 +118,8 @@ impl Build {
     /// Takes away what a build has left which came to no good end: the container of a step, and
     /// images without a name. Says how much there was.
     ///
-    /// The daemon does not tell whose such images are: ours are new, and the build has spoken of them, or
-    /// of what they are made from.
+    /// The daemon does not tell whose such images are: ours are new, and the build has spoken of
+    /// them, or of what they are made from.
     pub(crate) async fn clear(&self, daemon: &Daemon) -> Result<usize, Failure> {
         // The daemon takes it away too, when it gives up the build, but in its own time.
         let step = self.state().step.clone();

@@ -1,16 +1,21 @@
 //! Interrupts, lost connections, hosts and daemons that go: which state a host ends in, and that it
 //! is said.
 
+use std::collections::BTreeMap;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use ssh_pool_tests::{Dockerd, eventually_async};
 use tokio::task::block_in_place;
+use tokio::time::sleep;
 
 use crate::demo::{Demo, Version};
 use crate::stage::{Live, SOON, Shown, Stage, check, containers, docker, line};
 use crate::summary::Outcome;
+
+/// About half of what is left of a deploy, and there are two hosts.
+const SPAN: Duration = Duration::from_millis(1500);
 
 pub(crate) async fn lost_in_build(stage: &mut Stage<'_>, live: &Live) -> anyhow::Result<()> {
     stage.demo.commit(Version::LongBuild);
@@ -124,9 +129,47 @@ pub(crate) async fn host_gone(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whenever the connections are lost, in the middle of a request that makes or changes something
+/// too: each host ends with the container that it says it has.
+pub(crate) async fn any_moment(stage: &mut Stage<'_>, rounds: usize) -> anyhow::Result<()> {
+    let mut ends = BTreeMap::new();
+    for round in 0..rounds {
+        let before = [stage.version(0)?, stage.version(1)?];
+        let number = stage.demo.commit(Version::Good);
+        let app = stage.demo.app()?;
+        let cut = async |demo: &Demo, shown: &Shown| {
+            // Most of the time it builds. What comes then has its own rounds.
+            if round % 2 == 0 {
+                shown
+                    .wait("Step 5/5 : LABEL ssh-pool.deploy=shop", 2)
+                    .await?;
+            }
+            for server in &demo.fleet.servers {
+                sleep(SPAN.mul_f64(fastrand::f64())).await;
+                block_in_place(|| server.kill_connections());
+            }
+            Ok(())
+        };
+        let summary = stage.deploy_while(app, 2, cut).await?;
+        for (host, (row, before)) in summary.rows.iter().zip(before).enumerate() {
+            let version = match row.outcome {
+                Outcome::Deployed => number,
+                Outcome::Unchanged | Outcome::RolledBack => before,
+                Outcome::Unknown => bail!("the server is up\n{summary}"),
+            };
+            let only = stage.only(host, version);
+            only.with_context(|| format!("{}\n{summary}", row.host))?;
+            *ends.entry(row.outcome.word()).or_insert(0) += 1;
+        }
+    }
+    println!("ok  connections lost at any moment, and each host is what it says: {ends:?}");
+    Ok(())
+}
+
 /// One host fails alone, and says what is wrong with it.
 pub(crate) async fn daemon_down(stage: &mut Stage<'_>) -> anyhow::Result<()> {
-    let before = stage.only(1, 2)?;
+    let version = stage.version(1)?;
+    let before = stage.only(1, version)?;
     block_in_place(|| stage.daemon(1).map(Dockerd::stop))?;
     let (number, summary) = stage.deploy(Version::Good, 2).await?;
     let words = "no Docker daemon at ";
@@ -136,11 +179,14 @@ pub(crate) async fn daemon_down(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     println!("ok  the other host, exit code 1: {}", line(&text, words));
 
     block_in_place(|| stage.daemon(1).map(Dockerd::restart))?;
-    let back = eventually_async(SOON, || stage.only(1, 2).is_ok_and(|now| now == before)).await;
+    let back = eventually_async(SOON, || {
+        stage.only(1, version).is_ok_and(|now| now == before)
+    })
+    .await;
     ensure!(
         back,
         "what was live does not come back: {:?}",
-        stage.only(1, 2)
+        stage.only(1, version)
     );
     println!("ok  what is live comes back with its daemon");
     Ok(())

@@ -20,7 +20,8 @@
 //! When a step fails, or somebody presses Ctrl-C, the host is looked at and brought back: whatever
 //! has happened, it has one live container, the old or the new one, and no leftovers. Containers
 //! and images know by their label and name what they are (see `containers.rs`), so this also holds
-//! for what a deploy has left that could not clear up, when the next one begins.
+//! for what a deploy has left that could not clear up, when the next one begins. A second Ctrl-C
+//! leaves it to that one.
 //!
 //! What is asked twice is what changes nothing, or is the same done twice: lists, removing by id.
 //! A build, a new container, its start and the switch are asked for once. The pool repeats none of
@@ -103,6 +104,9 @@ struct Options {
     /// Check itself, on hosts of its own.
     #[arg(long, conflicts_with = "targets")]
     self_test: bool,
+    /// How often the self-test cuts connections at a random moment.
+    #[arg(long, default_value_t = 2, requires = "self_test")]
+    rounds: usize,
 }
 
 #[tokio::main]
@@ -111,7 +115,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     // Before anything is started that would have to be ended.
     let mut interrupts = Interrupts::new()?;
     if options.self_test {
-        self_test::run_all(&mut interrupts).await?;
+        self_test::run_all(&mut interrupts, options.rounds).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());

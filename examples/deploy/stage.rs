@@ -135,6 +135,14 @@ impl<'a> Stage<'a> {
         Ok((*id).to_owned())
     }
 
+    /// The version that is live on a host.
+    pub(crate) fn version(&self, host: usize) -> anyhow::Result<u32> {
+        let dockerd = self.daemon(host)?;
+        let live = docker(dockerd, &["ps", "--quiet"])?;
+        let version = docker(dockerd, &["exec", live.trim(), "cat", "/srv/version"])?;
+        Ok(version.trim().parse()?)
+    }
+
     /// [`only`](Self::only) for both hosts.
     pub(crate) fn only_on_both(&self, version: u32) -> anyhow::Result<[String; 2]> {
         Ok([
