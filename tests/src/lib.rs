@@ -40,6 +40,7 @@ mod exec;
 mod keys;
 mod log;
 mod mark;
+mod noise;
 mod ports;
 pub mod procs;
 mod proxy;
@@ -60,6 +61,7 @@ pub use embedded::{Embedded, EmbeddedBuilder};
 pub use keys::{
     KeyFormat, KeyPair, fingerprint, generate, sign_host_certificate, sign_user_certificate,
 };
+pub use noise::noise;
 pub use ports::free as free_address;
 pub use proxy::{Greeting, Proxy};
 pub use relay::Cut;

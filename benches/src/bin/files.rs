@@ -21,7 +21,7 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use ssh_pool::sftp::SftpExt;
 use ssh_pool::{Host, HostKeyPolicy, Identity, Pool};
-use ssh_pool_tests::{Proxy, Sshd, TestUser};
+use ssh_pool_tests::{Proxy, Sshd, TestUser, noise};
 
 const CIPHER: &str = "aes256-gcm@openssh.com";
 /// In each direction: 20 ms for a round trip.
@@ -243,20 +243,6 @@ fn run(mut command: Command) -> anyhow::Result<()> {
     let status = command.stdin(Stdio::null()).status()?;
     ensure!(status.success(), "{command:?}: {status}");
     Ok(())
-}
-
-/// Bytes that no compression and no sparse file helps with.
-fn noise(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(2).wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
 }
 
 fn shuffled<T>(mut items: Vec<T>) -> Vec<T> {

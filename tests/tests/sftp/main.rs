@@ -28,6 +28,7 @@ mod servers;
 mod support;
 mod trees;
 
+pub(crate) use ssh_pool_tests::noise;
 pub(crate) use support::{SOON, builder, known};
 
 /// A server, a session there, a folder of its user, and one of this side.
@@ -104,20 +105,6 @@ pub(crate) async fn through(proxy: &Proxy, sshd: &Sshd, folder: &TempDir) -> (Po
     let host = pool.host(format!("{}@{}", sshd.user(), proxy.addr()));
     let sftp = host.unwrap().sftp().await.unwrap();
     (pool, sftp)
-}
-
-/// Bytes without a pattern that a shifted or repeated chunk would hide in.
-pub(crate) fn noise(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(2).wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
 }
 
 /// The names in a folder.

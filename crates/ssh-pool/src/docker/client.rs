@@ -44,6 +44,9 @@ const TRIES: usize = 3;
 ///
 /// A short answer that is not read is cut off beyond `Limits::stream_bytes`, as every shared stream
 /// is.
+///
+/// `Pool::close` waits for HTTP connections that are kept, as for all streams: until their time is
+/// over, or the last clone of this has been dropped.
 #[derive(Clone)]
 pub struct Docker(Arc<Inner>);
 
