@@ -21,6 +21,8 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use ssh_pool::sftp::SftpExt;
 use ssh_pool::{Host, HostKeyPolicy, Identity, Pool};
+use ssh_pool_benches::order::shuffled;
+use ssh_pool_benches::stats;
 use ssh_pool_tests::{Proxy, Sshd, TestUser, noise};
 
 const CIPHER: &str = "aes256-gcm@openssh.com";
@@ -245,20 +247,9 @@ fn run(mut command: Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn shuffled<T>(mut items: Vec<T>) -> Vec<T> {
-    let random = RandomState::new();
-    let mut drawn: Vec<T> = Vec::new();
-    while !items.is_empty() {
-        let draw = random.hash_one(items.len()) % items.len() as u64;
-        drawn.push(items.swap_remove(usize::try_from(draw).unwrap_or_default()));
-    }
-    drawn
-}
-
-fn median(times: &[Duration]) -> Duration {
-    let mut times = times.to_vec();
-    times.sort();
-    times.get(times.len() / 2).copied().unwrap_or_default()
+fn median(times: &[Duration]) -> f64 {
+    let seconds: Vec<f64> = times.iter().map(Duration::as_secs_f64).collect();
+    stats::median(&seconds).unwrap_or_default()
 }
 
 #[tokio::main]
@@ -372,9 +363,9 @@ fn report(options: &Options, rows: &[Row]) -> anyhow::Result<()> {
     let mut table = String::from("| | | seconds | MB/s | × ssh-pool |\n|---|---|---:|---:|---:|\n");
     let mut json = Vec::new();
     for row in rows {
-        let seconds = median(&row.times).as_secs_f64();
+        let seconds = median(&row.times);
         let own = rows.iter().find(|other| other.what == row.what);
-        let own = own.map_or(seconds, |own| median(&own.times).as_secs_f64());
+        let own = own.map_or(seconds, |own| median(&own.times));
         let rate = row.bytes as f64 / 1e6 / seconds;
         table += &format!(
             "| {} | {} | {seconds:.3} | {rate:.0} | {:.2} |\n",

@@ -1,0 +1,6 @@
+//! What the measurements share: fair order, medians, and a report that can be printed, drawn and
+//! read by programs.
+
+pub mod order;
+pub mod report;
+pub mod stats;
