@@ -19,8 +19,13 @@ use super::progress::Progress;
 use crate::error::Phase;
 use crate::valve::Valve;
 
+/// russh reads each packet in two pieces, its length and the rest. Most packets of a short command
+/// are smaller than 60 bytes, and a handful of them comes at once: one system call reads them all.
+const AHEAD: usize = 2048;
+
 pub(super) struct Socket {
     tcp: TcpStream,
+    ahead: Ahead,
     cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
     progress: Arc<Progress>,
     /// Whether the dial still looks at what is said.
@@ -45,6 +50,7 @@ impl Socket {
         let now = Instant::now();
         Self {
             tcp,
+            ahead: Ahead::default(),
             cancelled: Box::pin(kill.cancelled_owned()),
             progress,
             listening: true,
@@ -103,6 +109,41 @@ impl Socket {
     }
 }
 
+/// What has been read from the socket and was not asked for yet.
+#[derive(Default)]
+struct Ahead {
+    bytes: Vec<u8>,
+    given: usize,
+}
+
+impl Ahead {
+    fn unread(&self) -> &[u8] {
+        self.bytes.get(self.given..).unwrap_or_default()
+    }
+
+    /// Gives what there is and fits; `false` when there is nothing.
+    fn give(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        let unread = self.unread();
+        let some = unread.get(..buf.remaining()).unwrap_or(unread);
+        buf.put_slice(some);
+        let given = some.len();
+        self.given += given;
+        given > 0
+    }
+
+    /// Reads anew; everything has been given.
+    fn poll_fill(&mut self, tcp: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.bytes.resize(AHEAD, 0);
+        self.given = AHEAD;
+        let mut buf = ReadBuf::new(&mut self.bytes);
+        ready!(Pin::new(tcp).poll_read(cx, &mut buf))?;
+        let read = buf.filled().len();
+        self.bytes.truncate(read);
+        self.given = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -111,18 +152,37 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         self.poll_cancelled(cx)?;
         ready!(self.poll_valve(cx));
+        if self.ahead.give(buf) {
+            return Poll::Ready(Ok(()));
+        }
+        let Self { tcp, ahead, .. } = &mut *self;
+        let little = buf.remaining() < AHEAD;
         let before = buf.filled().len();
-        let Poll::Ready(result) = Pin::new(&mut self.tcp).poll_read(cx, buf) else {
+        let read = match little {
+            true => ahead.poll_fill(tcp, cx),
+            false => Pin::new(tcp).poll_read(cx, buf),
+        };
+        let Poll::Ready(result) = read else {
             self.poll_silence(cx)?;
             return Poll::Pending;
         };
         result?;
-        self.last_heard = Instant::now();
-        if self.listening {
-            self.progress
-                .heard(buf.filled().get(before..).unwrap_or_default());
-            self.listening = self.progress.phase() <= Phase::Banner;
+        let Self {
+            ahead,
+            progress,
+            listening,
+            last_heard,
+            ..
+        } = &mut *self;
+        *last_heard = Instant::now();
+        if *listening {
+            progress.heard(match little {
+                true => ahead.unread(),
+                false => buf.filled().get(before..).unwrap_or_default(),
+            });
+            *listening = progress.phase() <= Phase::Banner;
         }
+        ahead.give(buf);
         Poll::Ready(Ok(()))
     }
 }
