@@ -33,6 +33,8 @@ pub(super) struct Channels {
     server: OnceLock<quirks::Server>,
     /// A signal of ours has ended a command.
     signals_arrive: AtomicBool,
+    /// Something was executed, since when the server sends small packets at once.
+    pub(super) prompt: Arc<AtomicBool>,
     pub(super) env_names: EnvNames,
     pub(super) lifeline: Lifeline,
     /// Of a connection that is shared with nobody.

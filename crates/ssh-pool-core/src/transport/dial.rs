@@ -102,6 +102,7 @@ impl Dial<'_> {
             tcp,
             kill.clone(),
             self.progress.clone(),
+            channels.prompt.clone(),
             self.longest_silence(),
             valve,
         );

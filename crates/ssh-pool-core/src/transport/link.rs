@@ -1,6 +1,7 @@
 //! One authenticated russh session, and the session channels on it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -278,6 +279,7 @@ impl Wire for SshWire {
                 });
                 handle.data(nowhere, scout).await.map_err(|_| Gone)?;
             }
+            self.channels.prompt.store(true, Ordering::Relaxed);
             match request {
                 Request::Exec(line) => self.writer.exec(true, line).await,
                 Request::Subsystem(name) => self.writer.request_subsystem(true, name).await,

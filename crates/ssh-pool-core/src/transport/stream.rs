@@ -7,6 +7,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub(super) struct Socket {
     ahead: Ahead,
     cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
     progress: Arc<Progress>,
+    /// Whether the peer sends small packets at once.
+    prompt: Arc<AtomicBool>,
     /// Whether the dial still looks at what is said.
     listening: bool,
     /// Nothing is read while it is shut.
@@ -44,6 +47,7 @@ impl Socket {
         tcp: TcpStream,
         kill: CancellationToken,
         progress: Arc<Progress>,
+        prompt: Arc<AtomicBool>,
         longest_silence: Duration,
         valve: Option<Arc<Valve>>,
     ) -> Self {
@@ -53,6 +57,7 @@ impl Socket {
             ahead: Ahead::default(),
             cancelled: Box::pin(kill.cancelled_owned()),
             progress,
+            prompt,
             listening: true,
             valve,
             held_back: false,
@@ -144,6 +149,18 @@ impl Ahead {
     }
 }
 
+/// Acknowledges what was read now and not up to 40 ms later, in the hope of something to send with
+/// it. sshd sets TCP_NODELAY with the first command; until then its small packets wait for this
+/// (Nagle's algorithm, RFC 896), and the answer to the first open of a channel is one of them.
+fn acknowledge(tcp: &TcpStream) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Err(error) = tcp.set_quickack(true) {
+        tracing::trace!(%error, "cannot acknowledge at once");
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _: &TcpStream = tcp;
+}
+
 impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -167,6 +184,9 @@ impl AsyncRead for Socket {
             return Poll::Pending;
         };
         result?;
+        if !self.prompt.load(Ordering::Relaxed) {
+            acknowledge(&self.tcp);
+        }
         let Self {
             ahead,
             progress,
@@ -213,5 +233,60 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair(prompt: bool) -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (peer, _) = listener.accept().await.unwrap();
+        let socket = Socket::new(
+            tcp.unwrap(),
+            CancellationToken::new(),
+            Arc::default(),
+            Arc::new(AtomicBool::new(prompt)),
+            Duration::from_secs(60),
+            None,
+        );
+        (socket, peer)
+    }
+
+    #[tokio::test]
+    async fn every_byte_comes_once_and_in_order_whatever_is_asked_for_at_a_time() {
+        let sent: Vec<u8> = (0..200_000_u32).map(|n| (n % 251) as u8).collect();
+        for piece in [1, 4, 60, AHEAD - 1, AHEAD, AHEAD + 1, 40_000] {
+            let (mut socket, mut peer) = pair(true).await;
+            let data = sent.clone();
+            let writer = tokio::spawn(async move { peer.write_all(&data).await });
+            let mut received = Vec::new();
+            for size in [4, piece].into_iter().cycle() {
+                let mut buffer = vec![0; size];
+                match socket.read(&mut buffer).await.unwrap() {
+                    0 => break,
+                    read => received.extend_from_slice(&buffer[..read]),
+                }
+            }
+            writer.await.unwrap().unwrap();
+            assert!(received == sent, "pieces of {piece}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn until_something_was_executed_all_that_is_read_is_acknowledged_at_once() {
+        for prompt in [false, true] {
+            let (mut socket, mut peer) = pair(prompt).await;
+            socket.tcp.set_quickack(false).unwrap();
+            peer.write_all(b"12345").await.unwrap();
+            socket.read_exact(&mut [0; 5]).await.unwrap();
+            assert_eq!(socket.tcp.quickack().unwrap(), !prompt);
+        }
     }
 }
