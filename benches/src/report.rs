@@ -79,10 +79,12 @@ impl Series {
         self.values().into_iter().max_by(f64::total_cmp)
     }
 
-    /// Whether it counts something: the rounds of a count are not averaged.
+    /// Whether it counts something. Of the rounds of a count the largest is shown, for one failure
+    /// in ten rounds has happened.
     #[must_use]
     pub fn is_count(&self) -> bool {
-        self.unit == names::unit::NONE
+        // Round trips are worked out of times.
+        self.unit == names::unit::NONE && self.metric != names::metric::ROUND_TRIPS
     }
 
     fn values(&self) -> Vec<f64> {

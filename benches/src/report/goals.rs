@@ -3,7 +3,7 @@
 mod targets;
 
 use super::names::contender;
-use super::table::{Table, escaped, number};
+use super::table::{Table, count, escaped};
 use super::{Ratio, Report, Series};
 use targets::{Against, Of, TARGETS, Target};
 
@@ -56,22 +56,21 @@ impl Report {
             let mut series = self.series.iter();
             series.any(|series| series.scenario == target.of.scenario)
         };
-        let header = ["", "goal", "limit", "measured", ""];
+        let header = ["goal", "limit", "measured", ""];
         let mut table = Table::new(header.map(ToOwned::to_owned));
         for goal in TARGETS.iter().filter(ran).map(|target| target.check(self)) {
             let limit = match goal.limit {
-                Limit::AtMost(limit) => format!("≤ {}", number(limit)),
-                Limit::AtLeast(limit) => format!("≥ {}", number(limit)),
+                Limit::AtMost(limit) => format!("≤ {}", count(limit)),
+                Limit::AtLeast(limit) => format!("≥ {}", count(limit)),
             };
-            let measured = goal.measured.map_or_else(|| "–".to_owned(), number);
+            let measured = goal.measured.map_or_else(|| "–".to_owned(), count);
             let outcome = match goal.outcome {
                 Outcome::Held => "held",
                 Outcome::NotHeld => "**not held**",
                 Outcome::NotMeasured => "not measured",
             };
             table.row([
-                goal.number.to_string(),
-                escaped(&goal.text),
+                format!("{}: {}", goal.number, escaped(&goal.text)),
                 limit,
                 measured,
                 outcome.to_owned(),
@@ -163,10 +162,18 @@ mod tests {
             held.measured
                 .is_some_and(|ratio| (ratio - 1.1 / 4.6).abs() < 1e-9)
         );
-        let missed = found(&report(), "cold, 0 ms: time ÷ ssh");
+        let missed = found(&report(), "cold, 40 ms: time ÷ ssh");
         assert_eq!((missed.number, missed.outcome), (5, Outcome::Held));
-        let missed = found(&report(), "bulk, down, default cipher: rate ÷ ssh");
-        assert_eq!(missed.outcome, Outcome::Held);
+        let held = found(&report(), "bulk, down, default cipher: rate ÷ ssh");
+        assert_eq!(
+            (held.limit, held.outcome),
+            (Limit::AtLeast(1.5), Outcome::Held)
+        );
+        let missed = found(&report(), "warm, 0 ms: p50 ÷ bare russh");
+        assert_eq!(
+            (missed.limit, missed.outcome),
+            (Limit::AtMost(0.85), Outcome::Held)
+        );
     }
 
     #[test]
@@ -210,6 +217,6 @@ mod tests {
         assert_eq!(found(&report, "warm, 0 ms").outcome, Outcome::NotMeasured);
         let table = report.goals_table();
         assert_eq!(table.lines().count(), 4, "{table}");
-        assert!(table.contains("| 7 | scale, 1,000 hosts: memory, MiB | ≤ 130 | 101 | held |"));
+        assert!(table.contains("| 7: scale, 1,000 hosts: memory, MiB | ≤ 130 | 101 | held |"));
     }
 }

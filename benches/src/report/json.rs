@@ -157,6 +157,11 @@ mod tests {
             (&json!(0.25), &Value::Null)
         );
         assert_eq!(goal["held"], true);
+        let last = value["goals"].as_array().unwrap().last().unwrap();
+        assert_eq!(
+            (&last["measured"], &last["held"]),
+            (&json!(1.4), &json!(false))
+        );
         assert_eq!(value["notes"][0]["times"], 12);
     }
 }

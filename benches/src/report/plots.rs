@@ -108,13 +108,14 @@ fn panel(all: &[&Series], metric: &str, setting: &str, named: bool) -> Option<Pa
         .iter()
         .rev()
         .filter_map(|who| {
-            let (name, series) = match find(who, metric) {
-                Some(series) => ((*who).to_owned(), series),
-                // What an idle connection costs ssh is the master that holds it.
-                None if metric == metric::IDLE_CONNECTION => {
-                    (format!("{who}: master"), find(who, metric::MASTER)?)
-                }
-                None => return None,
+            // What an idle connection costs ssh is the master that holds it.
+            let master = match metric {
+                metric::IDLE_CONNECTION => find(who, metric::MASTER),
+                _ => None,
+            };
+            let (name, series) = match master {
+                Some(master) => (format!("{who}: master"), master),
+                None => ((*who).to_owned(), find(who, metric)?),
             };
             let count = series.is_count();
             let value = if count {

@@ -18,7 +18,7 @@ mod working;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 use ssh_pool_benches::order::shuffled;
 use ssh_pool_benches::report::Report;
@@ -126,7 +126,7 @@ fn compare(options: &Options) -> anyhow::Result<()> {
     let report = Report {
         command: command(),
         machine: machine(keepalive),
-        ..findings.report()
+        ..findings.report(&parts.each_ref().map(|(setting, _)| *setting))
     };
     println!("{}\n{}", report.markdown(), report.goals_table());
     if let Some(path) = &options.json {
@@ -137,6 +137,7 @@ fn compare(options: &Options) -> anyhow::Result<()> {
         std::fs::write(path, report.markdown())
             .with_context(|| format!("write {}", path.display()))?;
     }
+    ensure!(report.notes.is_empty(), "commands have failed, see above");
     Ok(())
 }
 

@@ -118,7 +118,10 @@ impl Findings {
         }
     }
 
-    pub(crate) fn report(self) -> Report {
+    /// All of it, with the settings in this order and not in the drawn one.
+    pub(crate) fn report(mut self, settings: &[&str]) -> Report {
+        let place = |series: &Series| settings.iter().position(|one| *one == series.setting);
+        self.0.series.sort_by_key(place);
         self.0
     }
 }
