@@ -125,3 +125,34 @@ impl Findings {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_come_together_and_settings_keep_their_order() {
+        let mut findings = Findings::default();
+        for (setting, value) in [("second", 1.0), ("first", 2.0), ("second", 3.0)] {
+            let mut found = Found::default();
+            found.add("memory", "MiB", value);
+            found.failures = vec!["queue: closed".to_owned()];
+            findings.add(setting, found);
+        }
+        let report = findings.report(&["first", "second"]);
+        let series: Vec<_> = report
+            .series
+            .iter()
+            .map(|series| (series.setting.as_str(), series.rounds.as_slice()))
+            .collect();
+        assert_eq!(
+            series,
+            [
+                ("first", [Some(2.0)].as_slice()),
+                ("second", &[Some(1.0), Some(3.0)])
+            ]
+        );
+        let times: Vec<usize> = report.notes.iter().map(|note| note.times).collect();
+        assert_eq!(times, [2, 1]);
+    }
+}
