@@ -7,15 +7,15 @@ use tokio::runtime::{Builder, Runtime};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// One thread with a runtime. A fixture on it works whatever the runtime of the test does (one
+/// A thread or more with a runtime. A fixture on it works whatever the runtime of the test does (one
 /// thread, blocked, its clock paused), and none of its tasks outlives it.
 #[derive(Debug)]
 pub(crate) struct Background(Option<Runtime>);
 
 impl Background {
-    pub(crate) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str, threads: usize) -> Self {
         let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
+            .worker_threads(threads)
             .thread_name(name)
             .enable_all()
             .build()

@@ -26,11 +26,14 @@ use crate::wait::eventually;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// sshd's MaxSessions.
 const MAX_SESSIONS: usize = 10;
+const THREADS_OF_ONE: usize = 1;
+/// Many handshakes at once are work.
+const THREADS_OF_MANY: usize = 2;
 
 /// An SSH server on loopback that needs nothing installed: it takes one public key, for any user,
 /// and runs commands with `/bin/sh -c` as whoever runs the tests.
 ///
-/// It runs on a thread of its own. Commands end (SIGKILL) with their connection. It is an honest
+/// It runs on a thread of its own, or [many](EmbeddedBuilder::start_many) on two. Commands end (SIGKILL) with their connection. It is an honest
 /// sshd in what the wire shows of sessions: a refused open says `ConnectFailed`, a closed channel
 /// keeps its slot until the command has ended, requests for an environment, a pty, a shell or a
 /// subsystem are refused. Two things differ: stdin is taken in without bound, and russh keeps
@@ -38,10 +41,11 @@ const MAX_SESSIONS: usize = 10;
 #[derive(Debug)]
 pub struct Embedded {
     // Before the folder: no task may be left when that is removed.
-    _background: Background,
+    _background: Arc<Background>,
     closing: watch::Sender<bool>,
     shared: Arc<Shared>,
-    dir: TempDir,
+    dir: Arc<TempDir>,
+    folder: PathBuf,
     addr: SocketAddr,
     host_key: String,
     client_key_pem: String,
@@ -63,10 +67,22 @@ impl EmbeddedBuilder {
     }
 
     /// Starts the server; it listens when this returns.
+    pub async fn start(self) -> Embedded {
+        let mut servers = self.start_several(1, THREADS_OF_ONE).await;
+        servers.pop().expect("one was started")
+    }
+
+    /// Starts this many, cheaply: they share two threads, a host key and the key that may log in,
+    /// and their known_hosts file has a line for each of them. One that is dropped before the others
+    /// may hold its port for a moment longer.
+    pub async fn start_many(self, count: usize) -> Vec<Embedded> {
+        self.start_several(count, THREADS_OF_MANY).await
+    }
+
     // Async so that waiting can be added without breaking callers.
     #[allow(clippy::unused_async)]
-    pub async fn start(self) -> Embedded {
-        let dir = TempDir::new();
+    async fn start_several(self, count: usize, threads: usize) -> Vec<Embedded> {
+        let dir = Arc::new(TempDir::new());
         let (host_key, client_key) = (random_key(), random_key());
         let client_key_pem = client_key
             .to_openssh(LineEnding::LF)
@@ -77,37 +93,53 @@ impl EmbeddedBuilder {
             .public_key()
             .to_openssh()
             .expect("write a public key");
-        let shared = Arc::new(Shared::new(
-            client_key.public_key().clone(),
-            self.max_sessions,
-            Mark::new(dir.path()),
-        ));
-        let background = Background::new("embedded-sshd");
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
-        listener
-            .set_nonblocking(true)
-            .expect("make a socket non-blocking");
-        let addr = listener.local_addr().expect("the address of a listener");
-        let listener =
-            background.enter(|| TcpListener::from_std(listener).expect("take a listener"));
-        let known_hosts = client::known_hosts_line(addr, &host_public);
+        let background = Arc::new(Background::new("embedded-sshd", threads));
+        let config = config(host_key);
+        let servers: Vec<Embedded> = (0..count)
+            .map(|_| {
+                let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+                let listener = listener.expect("listen");
+                listener
+                    .set_nonblocking(true)
+                    .expect("make a socket non-blocking");
+                let addr = listener.local_addr().expect("the address of a listener");
+                let listener =
+                    background.enter(|| TcpListener::from_std(listener).expect("take a listener"));
+                // One for each, as its mark: what others have started is not for it to end.
+                let folder = match count {
+                    1 => dir.path().to_owned(),
+                    _ => temp::folder(&dir.path().join(addr.port().to_string())),
+                };
+                let shared = Arc::new(Shared::new(
+                    client_key.public_key().clone(),
+                    self.max_sessions,
+                    Mark::new(&folder),
+                ));
+                let (closing, closed) = watch::channel(false);
+                background.spawn(listen(
+                    listener,
+                    Arc::clone(&config),
+                    Arc::clone(&shared),
+                    closed,
+                ));
+                Embedded {
+                    _background: Arc::clone(&background),
+                    closing,
+                    shared,
+                    dir: Arc::clone(&dir),
+                    folder,
+                    addr,
+                    host_key: host_public.clone(),
+                    client_key_pem: client_key_pem.clone(),
+                }
+            })
+            .collect();
+        let known_hosts: String = servers
+            .iter()
+            .map(|server| client::known_hosts_line(server.addr, &host_public))
+            .collect();
         temp::write(&dir.path().join("known_hosts"), &known_hosts, 0o644);
-        let (closing, closed) = watch::channel(false);
-        background.spawn(listen(
-            listener,
-            config(host_key),
-            Arc::clone(&shared),
-            closed,
-        ));
-        Embedded {
-            _background: background,
-            closing,
-            shared,
-            dir,
-            addr,
-            host_key: host_public,
-            client_key_pem,
-        }
+        servers
     }
 }
 
@@ -176,7 +208,7 @@ impl Embedded {
     /// Its folder.
     #[must_use]
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        &self.folder
     }
 
     /// The stock client, about to log in here: add a command.

@@ -71,7 +71,7 @@ impl Proxy {
     /// Starts one in front of `server`; it listens when this returns.
     #[must_use]
     pub fn to(server: SocketAddr) -> Self {
-        let background = Background::new("fault-proxy");
+        let background = Background::new("fault-proxy", 1);
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
         listener
             .set_nonblocking(true)

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A temporary folder; it goes away, with everything in it, when dropped.
 #[derive(Debug)]
@@ -32,6 +32,12 @@ impl Default for TempDir {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Makes a folder and gives its path back.
+pub(crate) fn folder(path: &Path) -> PathBuf {
+    fs::create_dir(path).unwrap_or_else(|e| panic!("make {}: {e}", path.display()));
+    path.to_owned()
 }
 
 /// Writes `content` to a file in one go and sets its mode.

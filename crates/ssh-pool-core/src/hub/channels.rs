@@ -4,7 +4,7 @@
 //! and ready for exec. It leaves the pool when the peer's CLOSE has been seen, so the pool's size
 //! is the truth about the server's slots. Idle objects are spare channels.
 
-use std::sync::Weak;
+use std::sync::{OnceLock, Weak};
 use std::time::Duration;
 
 use deadpool::managed::{self, Manager, Metrics, PoolError, RecycleError, RecycleResult};
@@ -54,25 +54,38 @@ impl Manager for Opener {
 }
 
 pub(super) struct Channels {
-    pool: managed::Pool<Opener>,
+    /// Made when it is needed first: deadpool makes room for all objects at once. With the stock
+    /// limits that is 7 kB, more than all else that a host costs which is known and not used.
+    pool: OnceLock<managed::Pool<Opener>>,
+    most: usize,
     hub: Weak<Hub>,
 }
 
 impl Channels {
     /// At most `most` channels at once, idle ones included.
     pub(super) fn new(hub: Weak<Hub>, most: usize) -> Self {
-        // Without time-outs of its own the builder has nothing to refuse; the caller's deadline
-        // is kept around the whole of `get`.
-        let pool = managed::Pool::builder(Opener { hub: hub.clone() })
-            .max_size(most)
-            .build();
-        let pool = pool.unwrap_or_else(|_| unreachable!("no time-outs are configured"));
-        Self { pool, hub }
+        Self {
+            pool: OnceLock::new(),
+            most,
+            hub,
+        }
+    }
+
+    fn pool(&self) -> &managed::Pool<Opener> {
+        self.pool.get_or_init(|| {
+            // Without time-outs of its own the builder has nothing to refuse; the caller's
+            // deadline is kept around the whole of `get`.
+            let hub = self.hub.clone();
+            let pool = managed::Pool::builder(Opener { hub })
+                .max_size(self.most)
+                .build();
+            pool.unwrap_or_else(|_| unreachable!("no time-outs are configured"))
+        })
     }
 
     /// The next channel: fair among all who ask. Cancel safe.
     pub(super) async fn get(&self) -> Result<Pooled, Error> {
-        match self.pool.get().await {
+        match self.pool().get().await {
             Ok(channel) => Ok(channel),
             Err(PoolError::Backend(Some(error))) => Err(error),
             Err(_) => Err(self.closed()),
@@ -94,24 +107,27 @@ impl Channels {
             create: None,
             recycle: None,
         };
-        if let Ok(channel) = PARKING.scope((), self.pool.timeout_get(&at_once)).await {
+        if let Ok(channel) = PARKING.scope((), self.pool().timeout_get(&at_once)).await {
             drop(channel);
         }
     }
 
     /// Takes those idle channels out that `which` points at.
     pub(super) fn take_idle(&self, which: impl Fn(&Ready) -> bool) -> Vec<Ready> {
-        self.pool.retain(|ready, _| !which(ready)).removed
+        match self.pool.get() {
+            Some(pool) => pool.retain(|ready, _| !which(ready)).removed,
+            None => Vec::new(),
+        }
     }
 
     /// Those who ask for a channel and have none.
     pub(super) fn waiting(&self) -> usize {
-        self.pool.status().waiting
+        self.pool.get().map_or(0, |pool| pool.status().waiting)
     }
 
     /// Answers everybody in the queue with `Closed`, and drops the idle channels.
     pub(super) fn close(&self) {
-        self.pool.close();
+        self.pool().close();
     }
 }
 
