@@ -22,7 +22,7 @@ mod channels;
 mod dial;
 mod lease;
 mod sessions;
-mod slots;
+pub(crate) mod slots;
 mod streams;
 
 pub(crate) use budget::{Budget, Budgets};
