@@ -234,10 +234,11 @@ impl Bench {
             |n| self.spares(&many, 1, n),
             |n| self.objects(&pools, 1, n),
         );
-        goal(
+        // No goal: it shows whose the cache misses are.
+        show(
             "10,000 hosts in turn / 10,000 deadpools in turn",
             &found,
-            3.0,
+            "",
         );
     }
 }

@@ -278,9 +278,10 @@ impl<W> Slots<W> {
         }
     }
 
-    /// A spare is taken for a command. `false`: its connection takes no new commands.
+    /// A spare is taken for a command. `false`: its connection takes no new commands. The time is
+    /// asked for when something may follow from it.
     #[must_use]
-    pub(crate) fn claim(&mut self, id: ConnectionId, now: Instant) -> bool {
+    pub(crate) fn claim(&mut self, id: ConnectionId, now: impl FnOnce() -> Instant) -> bool {
         let claimed = self.connections.get_mut(&id).is_some_and(|connection| {
             connection.ready = connection.ready.saturating_sub(1);
             if !connection.retiring {
@@ -293,7 +294,9 @@ impl<W> Slots<W> {
             self.dislike = self
                 .dislike
                 .saturating_sub(u32::from(self.dislike < NO_SPARES));
-            self.pump(now);
+            if !self.is_calm() {
+                self.pump(now());
+            }
         }
         claimed
     }

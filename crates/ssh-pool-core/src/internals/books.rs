@@ -82,7 +82,7 @@ impl Books {
     /// A spare is taken, and comes back unused.
     pub fn claim_and_return(&mut self) {
         let on = self.next();
-        if self.slots.claim(on, self.now) {
+        if self.slots.claim(on, || self.now) {
             self.settle();
             self.give_back();
         }
@@ -91,7 +91,7 @@ impl Books {
     /// A spare is taken and used up; the slot cools, and the next spare is opened.
     pub fn claim_and_close(&mut self) {
         let on = self.next();
-        if self.slots.claim(on, self.now) {
+        if self.slots.claim(on, || self.now) {
             self.settle();
             self.slots.closed(on, true, self.now);
             self.settle();

@@ -66,6 +66,13 @@ impl<W> Slots<W> {
         }
     }
 
+    /// The [`pump`](Slots::pump) would find nothing to do, whatever the time is.
+    pub(super) fn is_calm(&self) -> bool {
+        let nothing_to_learn = self.learned_at.is_none();
+        let nothing_to_open = !self.rules.ready_each && !self.wants_spare();
+        self.closed || self.waiters.is_empty() && nothing_to_learn && nothing_to_open
+    }
+
     /// Waiters that no open in flight will serve.
     fn unserved(&self) -> u32 {
         let opening: u32 = self

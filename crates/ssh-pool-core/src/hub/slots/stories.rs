@@ -69,7 +69,7 @@ impl World {
 
     fn arrive(&mut self) {
         while let Some(id) = self.spares.pop() {
-            if self.slots.claim(id, self.now) {
+            if self.slots.claim(id, || self.now) {
                 self.leased.push(id);
                 return;
             }

@@ -113,7 +113,7 @@ fn an_open_whose_waiter_has_gone_is_a_spare() {
     let (id, mark) = opens(&slots.take_actions())[0];
     slots.abandon(ticket);
     assert_eq!(slots.opened(id, mark, now), Hand::Spare);
-    assert!(slots.claim(A, now));
+    assert!(slots.claim(A, || now));
 }
 
 #[test]
@@ -316,7 +316,7 @@ fn where_a_connection_is_one_channel_each_gets_the_next_one_ready() {
     };
     assert_eq!(slots.opened(A, mark, now), Hand::Spare);
     assert!(slots.take_actions().is_empty(), "one is enough");
-    assert!(slots.claim(A, now));
+    assert!(slots.claim(A, || now));
     // It does not keep its connection from growing idle.
     slots.returned(A, true, now);
     slots.tick(now + Duration::from_secs(301));
