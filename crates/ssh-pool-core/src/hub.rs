@@ -321,11 +321,8 @@ impl Hub {
     /// Puts a spare among the idle channels.
     fn park(self: &Arc<Self>, ready: Ready) {
         self.books().unclaimed.push(ready);
-        let hub = self.clone();
-        self.runtime.spawn(async move {
-            hub.channels.park().await;
-            hub.match_idle();
-        });
+        self.channels.park();
+        self.match_idle();
     }
 
     /// Somebody may have begun to wait while a channel was on its way to the idle ones.
