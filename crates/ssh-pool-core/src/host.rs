@@ -38,7 +38,7 @@ impl Host {
         Self { lanes, pool }
     }
 
-    #[cfg(feature = "internals")]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn lanes(&self) -> &Arc<Lanes> {
         &self.lanes
     }

@@ -8,7 +8,6 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use deadpool::managed::{self, Manager, Metrics, PoolError, RecycleError, RecycleResult};
-
 use futures_util::FutureExt;
 
 use super::{Hub, Ready};
@@ -104,6 +103,11 @@ impl Channels {
     /// Takes those idle channels out that `which` points at.
     pub(super) fn take_idle(&self, which: impl Fn(&Ready) -> bool) -> Vec<Ready> {
         self.pool.retain(|ready, _| !which(ready)).removed
+    }
+
+    #[cfg(test)]
+    pub(super) fn idle(&self) -> usize {
+        self.pool.status().available
     }
 
     /// Those who ask for a channel and have none.

@@ -65,6 +65,10 @@ impl World {
         }
         self.settle();
         self.check();
+        if self.slots.is_calm() {
+            self.slots.wake_waiters(self.now);
+            assert_eq!(self.slots.take_actions(), [], "calm, and something to do");
+        }
     }
 
     fn arrive(&mut self) {

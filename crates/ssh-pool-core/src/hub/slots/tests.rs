@@ -117,6 +117,20 @@ fn an_open_whose_waiter_has_gone_is_a_spare() {
 }
 
 #[test]
+fn a_spare_that_is_taken_is_followed_by_the_next_and_two_by_none() {
+    let now = Instant::now();
+    let mut slots = connected(rules(1, 10), 1, now);
+    answer_opens(&mut slots, 10, now);
+    assert!(slots.claim(A, || now));
+    let (id, mark) = opens(&slots.take_actions())[0];
+    assert_eq!(slots.opened(id, mark, now), Hand::Spare);
+    assert_eq!(slots.returned(A, true, now), Hand::Spare);
+    let no_time = || unreachable!("another spare is there: nothing follows");
+    assert!(slots.claim(A, no_time));
+    assert_eq!(slots.take_actions(), []);
+}
+
+#[test]
 fn a_waiter_beside_an_idle_spare_gets_it() {
     let now = Instant::now();
     let mut slots = connected(rules(1, 2), 1, now);
