@@ -131,6 +131,20 @@ impl Bench {
         self.runtime.block_on(hosts(&self.pool, count))
     }
 
+    /// How long the first handle to a host takes, in a new pool that meets so many.
+    fn meet(&self, count: u32) -> Duration {
+        let _inside = self.runtime.enter();
+        let pool = internals::pool(Limits::default()).expect("valid limits");
+        let targets: Vec<_> = (0..count).map(|n| format!("deploy@host-{n}:22")).collect();
+        let started = Instant::now();
+        let hosts: Vec<_> = (targets.iter())
+            .map(|target| pool.host(target.as_str()).expect("valid"))
+            .collect();
+        let took = started.elapsed();
+        drop(hosts);
+        took / count
+    }
+
     fn spares(&self, hosts: &Arc<[Host]>, tasks: u32, cycles: u32) -> Duration {
         self.runtime.block_on(timed(hosts, tasks, cycles, spares))
     }
@@ -240,6 +254,15 @@ impl Bench {
             &found,
             "",
         );
+        let found = paired::measure(
+            21,
+            20_000,
+            |n| self.objects(&pools, 1, n),
+            |n| self.objects(&pool, 1, n),
+        );
+        show("10,000 deadpools in turn / the only one", &found, "");
+        let found = paired::measure(5, 1, |_| self.meet(10_000), |_| self.meet(100));
+        show("to meet a host: each of 10,000 / of 100", &found, "");
     }
 }
 
