@@ -2,5 +2,6 @@
 //! read by programs.
 
 pub mod order;
+pub mod paired;
 pub mod report;
 pub mod stats;

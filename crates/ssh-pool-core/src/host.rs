@@ -38,6 +38,11 @@ impl Host {
         Self { lanes, pool }
     }
 
+    #[cfg(any(test, feature = "internals"))]
+    pub(crate) fn lanes(&self) -> &Arc<Lanes> {
+        &self.lanes
+    }
+
     fn place(&self) -> Place {
         let limits = self.pool.limits();
         Place {

@@ -22,7 +22,7 @@ mod channels;
 mod dial;
 mod lease;
 mod sessions;
-mod slots;
+pub(crate) mod slots;
 mod streams;
 
 pub(crate) use budget::{Budget, Budgets};
@@ -177,9 +177,14 @@ impl Hub {
 
     /// One transition: tells the books what happened, then does what follows from it.
     fn transition<T>(self: &Arc<Self>, happened: impl FnOnce(&mut Books, Instant) -> T) -> T {
+        self.timeless(|books| happened(books, now()))
+    }
+
+    /// A transition that mostly has no use for the time, which costs as much as both locks here.
+    fn timeless<T>(self: &Arc<Self>, happened: impl FnOnce(&mut Books) -> T) -> T {
         let (result, actions) = {
             let mut books = self.books();
-            let result = happened(&mut books, now());
+            let result = happened(&mut books);
             (result, books.slots.take_actions())
         };
         for action in actions {
@@ -234,7 +239,7 @@ impl Hub {
                 return Err(Err(self.closed_error()));
             }
             while let Some(ready) = books.unclaimed.pop() {
-                if Self::claim(books, &ready, now) {
+                if Self::claim(books, &ready) {
                     return Err(Ok(ready));
                 }
             }
@@ -254,7 +259,7 @@ impl Hub {
     }
 
     /// Takes an unused channel for a command, if it is still good.
-    fn claim(books: &mut Books, ready: &Ready, now: Instant) -> bool {
+    fn claim(books: &mut Books, ready: &Ready) -> bool {
         let good = !ready.channel.inbox.has_ended() && books.slots.claim(ready.connection, now);
         if good {
             ready.leased.store(true, Ordering::Relaxed);
@@ -264,7 +269,7 @@ impl Hub {
 
     /// The idle channel is wanted for a command.
     fn recycle(self: &Arc<Self>, ready: &Ready) -> bool {
-        self.transition(|books, now| Self::claim(books, ready, now))
+        self.timeless(|books| Self::claim(books, ready))
     }
 
     /// A channel that nobody waited for and that is on its way into the idle ones.
@@ -274,13 +279,14 @@ impl Hub {
 
     /// A channel that was leased, or idle, is in nobody's hands: says where it goes now.
     fn hand_on(self: &Arc<Self>, ready: &Ready) -> Hand<Waiter> {
-        self.transition(|books, now| {
-            // An ended channel has been, or is about to be, counted by its end.
-            if ready.channel.inbox.has_ended() {
+        self.timeless(|books| {
+            // An ended channel has been, or is about to be, counted by its end; one that was used
+            // will be.
+            if ready.channel.inbox.is_spent() {
                 return Hand::Discard;
             }
             let leased = ready.leased.load(Ordering::Relaxed);
-            let hand = books.slots.returned(ready.connection, leased, now);
+            let hand = books.slots.returned(ready.connection, leased, now());
             ready
                 .leased
                 .store(matches!(hand, Hand::To(_)), Ordering::Relaxed);
@@ -315,16 +321,17 @@ impl Hub {
     /// Puts a spare among the idle channels.
     fn park(self: &Arc<Self>, ready: Ready) {
         self.books().unclaimed.push(ready);
-        let hub = self.clone();
-        self.runtime.spawn(async move {
-            hub.channels.park().await;
-            hub.match_idle();
-        });
+        self.channels.park();
+        self.match_idle();
     }
 
     /// Somebody may have begun to wait while a channel was on its way to the idle ones.
     fn match_idle(self: &Arc<Self>) {
-        self.transition(|books, now| books.slots.wake_waiters(now));
+        self.timeless(|books| {
+            if books.slots.waiting() > 0 {
+                books.slots.wake_waiters(now());
+            }
+        });
     }
 
     fn abandon(self: &Arc<Self>, ticket: slots::Ticket) {

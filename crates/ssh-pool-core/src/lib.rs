@@ -13,6 +13,9 @@ mod host_key;
 mod hub;
 mod identity;
 mod inbox;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
 mod lanes;
 mod limits;
 mod maintenance;

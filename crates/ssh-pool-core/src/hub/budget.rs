@@ -10,8 +10,30 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(crate) struct Budgets {
     all: Arc<Semaphore>,
     per_address: usize,
-    addresses: Mutex<HashMap<(String, u16), Weak<Semaphore>>>,
+    addresses: Mutex<Addresses>,
 }
+
+#[derive(Default)]
+struct Addresses {
+    known: HashMap<(String, u16), Weak<Semaphore>>,
+    /// With so many of them it is time to look for those that nobody uses any more: at each new
+    /// host, ten thousand hosts would look at each other fifty million times.
+    sweep_at: usize,
+}
+
+impl Addresses {
+    fn sweep_when_due(&mut self) {
+        if self.known.len() < self.sweep_at {
+            return;
+        }
+        self.known
+            .retain(|_, semaphore| semaphore.strong_count() > 0);
+        self.sweep_at = self.known.len().saturating_mul(2).max(SMALL);
+    }
+}
+
+/// So few addresses are not worth a look.
+const SMALL: usize = 64;
 
 /// What one host may use of them.
 #[derive(Clone)]
@@ -41,14 +63,14 @@ impl Budgets {
             .addresses
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        addresses.retain(|_, semaphore| semaphore.strong_count() > 0);
+        addresses.sweep_when_due();
         let key = (host.to_owned(), port);
-        let address = addresses
+        let address = (addresses.known)
             .get(&key)
             .and_then(Weak::upgrade)
             .unwrap_or_else(|| {
                 let semaphore = Arc::new(Semaphore::new(self.per_address));
-                addresses.insert(key, Arc::downgrade(&semaphore));
+                addresses.known.insert(key, Arc::downgrade(&semaphore));
                 semaphore
             });
         Budget {
@@ -68,5 +90,30 @@ impl Budget {
             _address: address,
             _all: all,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(budgets: &Budgets) -> usize {
+        budgets.addresses.lock().expect("not poisoned").known.len()
+    }
+
+    #[test]
+    fn addresses_that_nobody_uses_are_forgotten_and_the_others_are_not() {
+        let budgets = Budgets::new(64, 4);
+        let kept = budgets.of("kept", 22);
+        for n in 0..10_000 {
+            budgets.of(&format!("host-{n}"), 22);
+        }
+        assert!(known(&budgets) <= SMALL + 1, "{}", known(&budgets));
+        let again = budgets.of("kept", 22);
+        assert!(Arc::ptr_eq(&kept.address, &again.address));
+        let used: Vec<_> = (0..10_000)
+            .map(|n| budgets.of(&format!("host-{n}"), 22))
+            .collect();
+        assert!(known(&budgets) > used.len());
     }
 }

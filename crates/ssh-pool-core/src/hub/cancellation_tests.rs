@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use super::{Deadline, Hand};
 use crate::transport::scripted::{Script, Server, connection_refused};
 use crate::{Error, Host, HostKeyPolicy, Identity, Limits, Phase, Pool, Timeouts};
 
@@ -433,4 +435,36 @@ async fn idle_connections_are_closed_and_old_ones_replaced_without_anybody_notic
     );
     sleep(Duration::from_secs(60 * 6)).await;
     assert_eq!(server.seen().connections, 0, "idle");
+}
+
+#[tokio::test(start_paused = true)]
+async fn spares_lie_in_the_pool_of_channels_and_not_beside_it() {
+    let server = Server::new(Script::default());
+    let (_pool, host) = pool(&server, Limits::default(), Timeouts::default());
+    for commands in 1..=5 {
+        host.command("true").output().await.expect("served");
+        settle().await;
+        let hub = host.lanes().shared();
+        let (idle, beside) = (hub.channels.idle(), hub.books().unclaimed.len());
+        assert_eq!((idle, beside), (1, 0), "after {commands} commands");
+        assert_eq!(host.status().spare, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_misses_a_spare_on_its_way_back_is_served_by_it() {
+    let server = Server::new(Script::default());
+    let limits = small().sessions_per_connection(1);
+    let (_pool, host) = pool(&server, limits, Timeouts::default());
+    let hub = host.lanes().shared();
+    let channel = hub.channels.get().await.expect("served");
+    // As a lease does when it is dropped, with somebody else in between.
+    assert!(matches!(hub.hand_on(&channel), Hand::Spare));
+    let deadline = Deadline::after(Duration::from_secs(30));
+    let mut other = Box::pin(hub.checkout(deadline));
+    assert!((&mut other).now_or_never().is_none(), "nothing lies there");
+    drop(channel);
+    hub.match_idle();
+    let served = other.now_or_never().expect("at once");
+    served.expect("the spare");
 }

@@ -8,6 +8,7 @@ use std::sync::{OnceLock, Weak};
 use std::time::Duration;
 
 use deadpool::managed::{self, Manager, Metrics, PoolError, RecycleError, RecycleResult};
+use futures_util::FutureExt;
 
 use super::{Hub, Ready};
 use crate::error::Error;
@@ -101,15 +102,15 @@ impl Channels {
 
     /// Puts an unclaimed channel among the idle ones, if there is one and the queue is free. If
     /// not, the next in the queue finds it unclaimed.
-    pub(super) async fn park(&self) {
+    pub(super) fn park(&self) {
         let at_once = managed::Timeouts {
             wait: Some(Duration::ZERO),
             create: None,
             recycle: None,
         };
-        if let Ok(channel) = PARKING.scope((), self.pool().timeout_get(&at_once)).await {
-            drop(channel);
-        }
+        let parking = PARKING.scope((), self.pool().timeout_get(&at_once));
+        // Nothing in there waits, so it needs no task.
+        drop(parking.now_or_never());
     }
 
     /// Takes those idle channels out that `which` points at.
@@ -118,6 +119,11 @@ impl Channels {
             Some(pool) => pool.retain(|ready, _| !which(ready)).removed,
             None => Vec::new(),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn idle(&self) -> usize {
+        self.pool().status().available
     }
 
     /// Those who ask for a channel and have none.

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::channels::{self, Pooled};
 use super::slots::{Hand, Ticket};
-use super::{Answer, Hub, Ready};
+use super::{Answer, Hub};
 use crate::inbox::Sink;
 use crate::transport::Channel;
 
@@ -53,24 +53,17 @@ impl Drop for Waiting {
 /// the channel's inbox: it ends when the channel has ended, whatever became of the caller.
 pub(crate) struct Lease {
     hub: Arc<Hub>,
+    /// Until it is dropped.
     pooled: Option<Pooled>,
-    channel: Channel,
     connection: u64,
 }
 
 impl Lease {
     pub(super) fn new(hub: Arc<Hub>, pooled: Pooled) -> Self {
-        let Ready {
-            channel,
-            connection,
-            ..
-        } = &*pooled;
-        let (channel, connection) = (channel.clone(), connection.0);
         Self {
             hub,
+            connection: pooled.connection.0,
             pooled: Some(pooled),
-            channel,
-            connection,
         }
     }
 
@@ -81,7 +74,7 @@ impl Lease {
 
     /// The channel is used from now on. `None`: it died while it lay idle; take another.
     pub(crate) fn begin(self, stdout: Sink, stderr: Sink) -> Option<Channel> {
-        let channel = self.channel.clone();
+        let channel = self.pooled.as_ref()?.channel.clone();
         match channel.inbox.begin(stdout, stderr, self) {
             Ok(()) => Some(channel),
             Err(_dead) => None,
@@ -94,10 +87,6 @@ impl Drop for Lease {
         let Some(pooled) = self.pooled.take() else {
             return;
         };
-        if self.channel.inbox.is_spent() {
-            drop(channels::take_out(pooled));
-            return;
-        }
         match self.hub.hand_on(&pooled) {
             Hand::Spare => {
                 drop(pooled);

@@ -17,12 +17,15 @@
 //! A slot cools because sshd frees a session only after it has worked off its whole input
 //! buffer: a CLOSE and the next OPEN in one segment are refused every time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::sessions::{Lesson, Mark, Sessions, View};
 
+mod connections;
 mod pump;
+
+use connections::Connections;
 
 /// One connection, for as long as the process lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -120,7 +123,7 @@ pub(crate) struct Slots<W> {
     /// As far as the learned limit may creep back up.
     most: u32,
     learned_at: Option<Instant>,
-    connections: BTreeMap<ConnectionId, Sessions>,
+    connections: Connections,
     waiters: VecDeque<Waiter<W>>,
     tickets: u64,
     dialling: u32,
@@ -150,7 +153,7 @@ impl<W> Slots<W> {
             most: rules.sessions,
             rules,
             learned_at: None,
-            connections: BTreeMap::new(),
+            connections: Connections::default(),
             waiters: VecDeque::new(),
             tickets: 0,
             dialling: 0,
@@ -185,7 +188,11 @@ impl<W> Slots<W> {
 
     /// A waiter has gone. What was started for it goes to the next one, or becomes a spare.
     pub(crate) fn abandon(&mut self, ticket: Ticket) {
-        self.waiters.retain(|waiter| waiter.ticket != ticket);
+        // Tickets grow along the queue.
+        let place = self.waiters.binary_search_by_key(&ticket, |w| w.ticket);
+        if let Ok(place) = place {
+            self.waiters.remove(place);
+        }
     }
 
     /// Takes everybody out of the queue, to tell them that it is over.
@@ -239,7 +246,7 @@ impl<W> Slots<W> {
     /// The server granted an open.
     pub(crate) fn opened(&mut self, id: ConnectionId, mark: Mark, now: Instant) -> Hand<W> {
         self.tally.opens += 1;
-        let Some(connection) = self.connections.get_mut(&id) else {
+        let Some(connection) = self.connections.get_mut(id) else {
             return Hand::Discard;
         };
         connection.granted(mark);
@@ -251,7 +258,7 @@ impl<W> Slots<W> {
     /// The server refused an open.
     pub(crate) fn refused(&mut self, id: ConnectionId, mark: Mark, now: Instant) -> Refusal<W> {
         self.tally.refused_opens += 1;
-        let Some(connection) = self.connections.get_mut(&id) else {
+        let Some(connection) = self.connections.get_mut(id) else {
             return Refusal::Absorbed;
         };
         let mut refusal = Refusal::Absorbed;
@@ -273,15 +280,16 @@ impl<W> Slots<W> {
 
     /// An open came to nothing because its connection is going: `died` follows.
     pub(crate) fn open_lost(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(&id) {
+        if let Some(connection) = self.connections.get_mut(id) {
             connection.opening = connection.opening.saturating_sub(1);
         }
     }
 
-    /// A spare is taken for a command. `false`: its connection takes no new commands.
+    /// A spare is taken for a command. `false`: its connection takes no new commands. The time is
+    /// asked for when something may follow from it.
     #[must_use]
-    pub(crate) fn claim(&mut self, id: ConnectionId, now: Instant) -> bool {
-        let claimed = self.connections.get_mut(&id).is_some_and(|connection| {
+    pub(crate) fn claim(&mut self, id: ConnectionId, now: impl FnOnce() -> Instant) -> bool {
+        let claimed = self.connections.get_mut(id).is_some_and(|connection| {
             connection.ready = connection.ready.saturating_sub(1);
             if !connection.retiring {
                 connection.leased += 1;
@@ -293,14 +301,16 @@ impl<W> Slots<W> {
             self.dislike = self
                 .dislike
                 .saturating_sub(u32::from(self.dislike < NO_SPARES));
-            self.pump(now);
+            if !self.is_calm() {
+                self.pump(now());
+            }
         }
         claimed
     }
 
     /// A channel came back unused, from a lease or from the idle ones: it is as good as new.
     pub(crate) fn returned(&mut self, id: ConnectionId, leased: bool, now: Instant) -> Hand<W> {
-        if let Some(connection) = self.connections.get_mut(&id) {
+        if let Some(connection) = self.connections.get_mut(id) {
             connection.release(leased);
             if leased {
                 connection.idle_since = now;
@@ -315,7 +325,7 @@ impl<W> Slots<W> {
 
     /// The peer's CLOSE of a channel has been seen, and ours is on its way.
     pub(crate) fn closed(&mut self, id: ConnectionId, leased: bool, now: Instant) {
-        let Some(connection) = self.connections.get_mut(&id) else {
+        let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
         connection.release(leased);
@@ -344,7 +354,7 @@ impl<W> Slots<W> {
             self.closed(id, leased, now);
             return;
         }
-        if let Some(connection) = self.connections.get_mut(&id) {
+        if let Some(connection) = self.connections.get_mut(id) {
             connection.release(leased);
         }
         self.retire(id, now);
@@ -353,7 +363,7 @@ impl<W> Slots<W> {
     /// The transport keeps an entry for every channel that we closed first: after many of them a
     /// connection is replaced.
     fn wear(&mut self, id: ConnectionId) -> bool {
-        self.connections.get_mut(&id).is_some_and(|connection| {
+        self.connections.get_mut(id).is_some_and(|connection| {
             connection.closed_here += 1;
             connection.closed_here >= WORN
         })
@@ -369,14 +379,14 @@ impl<W> Slots<W> {
             .filter(|(_, c)| !c.retiring && c.streams < most)
             .min_by_key(|(_, c)| c.streams)?;
         connection.streams += 1;
-        Some(*id)
+        Some(id)
     }
 
     /// A stream on this connection; `false` if it takes none.
     #[must_use]
     pub(crate) fn begin_stream_on(&mut self, id: ConnectionId) -> bool {
         let most = self.rules.streams;
-        let connection = self.connections.get_mut(&id);
+        let connection = self.connections.get_mut(id);
         connection.is_some_and(|c| {
             let room = !c.retiring && c.streams < most;
             c.streams += u32::from(room);
@@ -386,7 +396,7 @@ impl<W> Slots<W> {
 
     /// A stream has ended, closed by us or by the peer.
     pub(crate) fn end_stream(&mut self, id: ConnectionId, here: bool, now: Instant) {
-        if let Some(connection) = self.connections.get_mut(&id) {
+        if let Some(connection) = self.connections.get_mut(id) {
             connection.streams = connection.streams.saturating_sub(1);
             connection.idle_since = now;
         }
@@ -398,7 +408,7 @@ impl<W> Slots<W> {
 
     /// A round trip that began at `mark` is complete.
     pub(crate) fn pinged(&mut self, id: ConnectionId, mark: Mark, now: Instant) {
-        if let Some(connection) = self.connections.get_mut(&id) {
+        if let Some(connection) = self.connections.get_mut(id) {
             connection.end_ping(mark);
         }
         self.pump(now);
@@ -410,7 +420,7 @@ impl<W> Slots<W> {
     pub(crate) fn died(&mut self, id: ConnectionId, now: Instant) {
         if self
             .connections
-            .remove(&id)
+            .remove(id)
             .is_some_and(|connection| connection.ready > 0)
         {
             self.actions.push(Action::Sweep);
@@ -420,7 +430,7 @@ impl<W> Slots<W> {
 
     /// No new commands on this connection; goodbye when the last one has finished.
     pub(crate) fn retire(&mut self, id: ConnectionId, now: Instant) {
-        if let Some(connection) = self.connections.get_mut(&id) {
+        if let Some(connection) = self.connections.get_mut(id) {
             connection.retiring = true;
             if connection.ready > 0 {
                 self.actions.push(Action::Sweep);
@@ -437,7 +447,7 @@ impl<W> Slots<W> {
         self.learned_at = None;
         self.dislike = 0;
         self.dial_not_before = None;
-        for id in self.connections.keys().copied().collect::<Vec<_>>() {
+        for id in self.connections.ids() {
             self.retire(id, now);
         }
     }
@@ -458,7 +468,7 @@ impl<W> Slots<W> {
                 let unused = c.is_unused() && c.opening == 0 && now >= c.idle_since + idle;
                 unused || now >= c.retire_at
             })
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
             .collect();
         for id in due {
             self.retire(id, now);
@@ -504,7 +514,7 @@ impl<W> Slots<W> {
         self.connections
             .iter()
             .filter(|(_, c)| !c.retiring)
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
     }
 
     /// Connections that take new commands.
@@ -518,7 +528,7 @@ impl<W> Slots<W> {
     }
 
     pub(crate) fn views(&self) -> impl Iterator<Item = View> + '_ {
-        self.connections.iter().map(|(id, c)| c.view(*id))
+        self.connections.iter().map(|(id, c)| c.view(id))
     }
 }
 

@@ -10,7 +10,7 @@ const COOLING: Duration = Duration::from_secs(1);
 impl<W> Slots<W> {
     /// Gives an open channel that is in nobody's hands to the oldest waiter.
     pub(super) fn hand(&mut self, id: ConnectionId) -> Hand<W> {
-        match self.connections.get_mut(&id) {
+        match self.connections.get_mut(id) {
             Some(connection) if !connection.retiring => match self.waiters.pop_front() {
                 Some(waiter) => {
                     connection.leased += 1;
@@ -27,7 +27,7 @@ impl<W> Slots<W> {
     }
 
     pub(super) fn leave_if_unused(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(&id)
+        if let Some(connection) = self.connections.get_mut(id)
             && connection.retiring
             && connection.is_unused()
             && !connection.leaving
@@ -66,6 +66,13 @@ impl<W> Slots<W> {
         }
     }
 
+    /// The [`pump`](Slots::pump) would find nothing to do, whatever the time is.
+    pub(super) fn is_calm(&self) -> bool {
+        let nothing_to_learn = self.learned_at.is_none();
+        let nothing_to_open = !self.rules.ready_each && !self.wants_spare();
+        self.closed || self.waiters.is_empty() && nothing_to_learn && nothing_to_open
+    }
+
     /// Waiters that no open in flight will serve.
     fn unserved(&self) -> u32 {
         let opening: u32 = self
@@ -96,12 +103,12 @@ impl<W> Slots<W> {
             return;
         }
         let learned = self.learned;
-        for (id, connection) in &mut self.connections {
+        for (id, connection) in self.connections.iter_mut() {
             if let Some(mark) = connection.begin_ping() {
-                self.actions.push(Action::Ping { on: *id, mark });
+                self.actions.push(Action::Ping { on: id, mark });
             } else if connection.occupied() == 0 && connection.room(learned, now) > 0 {
                 let mark = connection.begin_open();
-                self.actions.push(Action::Open { on: *id, mark });
+                self.actions.push(Action::Open { on: id, mark });
             }
         }
     }
@@ -116,15 +123,15 @@ impl<W> Slots<W> {
             return false;
         };
         let mark = connection.begin_open();
-        self.actions.push(Action::Open { on: *id, mark });
+        self.actions.push(Action::Open { on: id, mark });
         true
     }
 
     /// Somebody waits while slots cool: a round trip on each such connection frees them.
     fn cool_down(&mut self) {
-        for (id, connection) in &mut self.connections {
+        for (id, connection) in self.connections.iter_mut() {
             if let Some(mark) = connection.begin_ping() {
-                self.actions.push(Action::Ping { on: *id, mark });
+                self.actions.push(Action::Ping { on: id, mark });
             }
         }
     }

@@ -65,11 +65,15 @@ impl World {
         }
         self.settle();
         self.check();
+        if self.slots.is_calm() {
+            self.slots.wake_waiters(self.now);
+            assert_eq!(self.slots.take_actions(), [], "calm, and something to do");
+        }
     }
 
     fn arrive(&mut self) {
         while let Some(id) = self.spares.pop() {
-            if self.slots.claim(id, self.now) {
+            if self.slots.claim(id, || self.now) {
                 self.leased.push(id);
                 return;
             }

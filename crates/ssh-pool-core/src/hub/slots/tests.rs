@@ -113,7 +113,21 @@ fn an_open_whose_waiter_has_gone_is_a_spare() {
     let (id, mark) = opens(&slots.take_actions())[0];
     slots.abandon(ticket);
     assert_eq!(slots.opened(id, mark, now), Hand::Spare);
-    assert!(slots.claim(A, now));
+    assert!(slots.claim(A, || now));
+}
+
+#[test]
+fn a_spare_that_is_taken_is_followed_by_the_next_and_two_by_none() {
+    let now = Instant::now();
+    let mut slots = connected(rules(1, 10), 1, now);
+    answer_opens(&mut slots, 10, now);
+    assert!(slots.claim(A, || now));
+    let (id, mark) = opens(&slots.take_actions())[0];
+    assert_eq!(slots.opened(id, mark, now), Hand::Spare);
+    assert_eq!(slots.returned(A, true, now), Hand::Spare);
+    let no_time = || unreachable!("another spare is there: nothing follows");
+    assert!(slots.claim(A, no_time));
+    assert_eq!(slots.take_actions(), []);
 }
 
 #[test]
@@ -316,7 +330,7 @@ fn where_a_connection_is_one_channel_each_gets_the_next_one_ready() {
     };
     assert_eq!(slots.opened(A, mark, now), Hand::Spare);
     assert!(slots.take_actions().is_empty(), "one is enough");
-    assert!(slots.claim(A, now));
+    assert!(slots.claim(A, || now));
     // It does not keep its connection from growing idle.
     slots.returned(A, true, now);
     slots.tick(now + Duration::from_secs(301));
