@@ -20,9 +20,11 @@
 //! min), its cleaning jobs and tunnels are not replayed.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::process::Stdio;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use ssh_pool_tests::eventually_async;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -85,6 +87,15 @@ pub(crate) enum Release {
     Locked,
 }
 
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoLock => "4.1.0",
+            Self::Locked => "4.4",
+        })
+    }
+}
+
 /// A process ran into its limit, which is an exception there.
 struct TimedOut;
 
@@ -106,6 +117,12 @@ pub(crate) struct Coolify {
 
 impl Coolify {
     pub(crate) fn start(release: Release, limit: Duration) -> anyhow::Result<Self> {
+        for (program, package) in [("ssh", "openssh-client"), ("timeout", "coreutils")] {
+            (std::process::Command::new(program).stdout(Stdio::null()))
+                .stderr(Stdio::null())
+                .status()
+                .with_context(|| format!("cannot run {program}; install {package}"))?;
+        }
         Ok(Self {
             masters: Masters::new(),
             site: Site::start()?,
@@ -348,9 +365,7 @@ async fn run(
         Ok(Err(error)) => Ok(Ended {
             code: None,
             stdout: Vec::new(),
-            stderr: format!(
-                "cannot run ssh or timeout: {error}; install openssh-client, coreutils"
-            ),
+            stderr: format!("cannot start a process: {error}"),
         }),
         Err(_) => Err(TimedOut),
     }

@@ -12,13 +12,13 @@ pub(crate) enum Fault {
     Cold,
     /// Nothing but the commands, on a connection that is there.
     Overflow,
-    /// The ssh master is killed. ssh-pool has none: there the server's processes for its
-    /// connections are.
+    /// The ssh master is killed. ssh-pool has none, so it loses a connection in another way: the
+    /// server's processes for its oldest one are killed.
     MasterKilled,
-    /// The server's processes for the connections are killed, on both sides.
+    /// The server's processes for all connections are killed.
     ServerSideKilled,
-    /// The ssh master is stopped (SIGSTOP) and stays so. For ssh-pool it is the server's processes
-    /// for its connections: what holds the connection no longer answers.
+    /// The ssh master is stopped (SIGSTOP), and stays so to the end of the round. For ssh-pool it is
+    /// the server's processes for its oldest connection: what holds it no longer answers.
     Stopped,
     /// The way between the two passes nothing on for a while.
     Frozen,
@@ -58,12 +58,12 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::Cold => "cold, all start at once",
-            Self::Overflow => "more than MaxSessions",
+            Self::Cold => "cold start",
+            Self::Overflow => "above MaxSessions",
             Self::MasterKilled => "master killed",
             Self::ServerSideKilled => "server's side killed",
             Self::Stopped => "master stopped",
-            Self::Frozen => "network frozen, 4 s",
+            Self::Frozen => "network frozen",
             Self::Restart => "server restarted",
         })
     }

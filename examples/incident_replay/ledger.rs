@@ -15,7 +15,7 @@ pub(crate) struct Id {
 }
 
 impl Id {
-    /// The first half of a deploy is about its repository, the second about its containers.
+    /// Every other command is about a repository, the rest about containers.
     pub(crate) fn is_git(self) -> bool {
         self.number.is_multiple_of(2)
     }
@@ -52,21 +52,27 @@ impl Ledger {
     pub(crate) fn script(&self, id: Id) -> String {
         let path = self.path.display();
         let work = if id.is_git() {
-            "echo 'remote: Enumerating objects: 12, done.'; sleep 0.05; \
-             echo 'HEAD is now at 3f2a9c1 release'; sleep 0.03"
+            "echo 'remote: Enumerating objects: 12, done.'; sleep 0.2; \
+             echo 'HEAD is now at 3f2a9c1 release'; sleep 0.1"
         } else {
-            "echo 'CONTAINER ID   IMAGE   STATUS'; sleep 0.06; echo '0c9f41d2a7be   app   Up'"
+            "echo 'CONTAINER ID   IMAGE   STATUS'; sleep 0.3; echo '0c9f41d2a7be   app   Up'"
         };
         format!(
             "{{ echo 's {id}' >> '{path}'\n{work}\necho 'e {id}' >> '{path}'\necho 'done {id}'\n}}\n"
         )
     }
 
-    /// How many commands of that round have begun.
-    pub(crate) fn started(&self, round: usize) -> usize {
-        let beginning = format!("s {round}-");
-        let is_start = |line: &&str| line.starts_with(&beginning);
-        self.text().lines().filter(is_start).count()
+    /// How many commands of that round have begun, and how many of those have not ended.
+    pub(crate) fn progress(&self, round: usize) -> (usize, usize) {
+        let text = self.text();
+        let count = |kind: &str| {
+            let beginning = format!("{kind} {round}-");
+            (text.lines())
+                .filter(|line| line.starts_with(&beginning))
+                .count()
+        };
+        let begun = count("s");
+        (begun, begun.saturating_sub(count("e")))
     }
 
     /// How often each command has begun.

@@ -10,8 +10,10 @@ use ssh_pool_tests::{TempDir, eventually, eventually_async, procs};
 
 use crate::side::Left;
 
-/// A master that has been told to end, or has lost its connection, is gone by then.
+/// A process that has been killed is gone by then.
 const SOON: Duration = Duration::from_secs(5);
+/// A master that has been told to end, or whose connection is dead (keepalives need 3 s).
+const A_WHILE: Duration = Duration::from_secs(4);
 /// Of a listening socket in /proc/net/unix: `__SO_ACCEPTCON`.
 const LISTENS: &str = "00010000";
 
@@ -73,13 +75,13 @@ impl Masters {
 
     /// One master may be there, with its socket. What else is?
     pub(crate) async fn left(&self) -> Left {
-        // One that ends takes its time: it is not left behind.
+        // One that is about to end is not left behind.
         let behind = || {
             self.all()
                 .len()
                 .saturating_sub(self.listening().len().min(1))
         };
-        eventually_async(SOON, || behind() == 0).await;
+        eventually_async(A_WHILE, || behind() == 0).await;
         Left {
             stale: self.stale(),
             behind: behind(),

@@ -34,7 +34,8 @@ impl Pooled {
         // As much patience with a silent server as the other side has.
         let timeouts = Timeouts::default()
             .keepalive_interval(Duration::from_secs(1))
-            .keepalive_misses(2);
+            .keepalive_misses(2)
+            .drain(SOON);
         let pool = Pool::builder(HostKeyPolicy::known_hosts_file(known_hosts))
             .identity(Identity::key_file(site.sshd.client_key()))
             .timeouts(timeouts)
@@ -81,7 +82,8 @@ impl Pooled {
     }
 
     pub(crate) fn pause(&self) {
-        let paused = self.site.pause_connections();
+        let paused = self.site.oldest_connection();
+        paused.iter().copied().for_each(procs::pause);
         *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = paused;
     }
 
@@ -89,6 +91,11 @@ impl Pooled {
         let paused =
             std::mem::take(&mut *self.paused.lock().unwrap_or_else(PoisonError::into_inner));
         paused.into_iter().for_each(procs::resume);
+    }
+
+    pub(crate) fn kill_oldest(&self) {
+        let oldest = self.site.oldest_connection();
+        oldest.into_iter().for_each(procs::kill);
     }
 
     /// Connections beyond those that the pool knows of.

@@ -86,7 +86,8 @@ impl Side {
             (Fault::MasterKilled, Self::OpenSsh(side)) => side.masters.kill_all(),
             (Fault::Stopped, Self::OpenSsh(side)) => side.masters.pause(),
             (Fault::Stopped, Self::Pool(side)) => side.pause(),
-            (Fault::MasterKilled | Fault::ServerSideKilled, _) => self.site().kill_connections(),
+            (Fault::MasterKilled, Self::Pool(side)) => side.kill_oldest(),
+            (Fault::ServerSideKilled, _) => self.site().kill_connections(),
             (Fault::Frozen, _) => self.site().proxy.freeze(),
             (Fault::Restart, _) => self.site().restart(),
         }
@@ -106,6 +107,17 @@ impl Side {
         match self {
             Self::OpenSsh(side) => side.masters.left().await,
             Self::Pool(side) => side.left().await,
+        }
+    }
+
+    /// Ends everything in the middle of something.
+    pub(crate) async fn abandon(&self) {
+        self.site().proxy.thaw();
+        match self {
+            Self::OpenSsh(side) => tokio::task::block_in_place(|| side.masters.end()),
+            Self::Pool(side) => {
+                side.end().await;
+            }
         }
     }
 

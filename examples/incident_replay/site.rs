@@ -35,11 +35,17 @@ impl Site {
         tokio::task::block_in_place(|| self.sshd.kill_connections());
     }
 
-    /// Stops what serves the connections; says what that was.
-    pub(crate) fn pause_connections(&self) -> Vec<u32> {
-        let paused = self.sshd.children();
-        paused.iter().copied().for_each(procs::pause);
-        paused
+    /// What serves the oldest connection.
+    pub(crate) fn oldest_connection(&self) -> Vec<u32> {
+        let serving = self.sshd.children();
+        // Its monitor comes first, and below it the process that runs as the user.
+        let Some(monitor) = serving.first().copied() else {
+            return Vec::new();
+        };
+        let mut found = procs::descendants(monitor);
+        found.retain(|pid| serving.contains(pid));
+        found.push(monitor);
+        found
     }
 
     /// A restart that takes the connections along, as a reboot does.

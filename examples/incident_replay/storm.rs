@@ -23,8 +23,8 @@ pub(crate) struct Plan {
     pub(crate) round: usize,
     pub(crate) fault: Fault,
     pub(crate) at_once: usize,
-    /// The fault strikes when this many commands of the round have begun.
-    pub(crate) threshold: usize,
+    /// The fault strikes when this many commands are under way, or half of them have begun.
+    pub(crate) under_way: usize,
     pub(crate) limit: Duration,
 }
 
@@ -34,8 +34,9 @@ pub(crate) struct Round {
     pub(crate) asked: Vec<(Id, Asked, Duration)>,
     pub(crate) logins: usize,
     pub(crate) left: Left,
-    /// `false` when all were answered before it could.
-    pub(crate) struck: bool,
+    /// How many commands were under way when the fault struck; `None` when all were answered before
+    /// it could.
+    pub(crate) struck: Option<usize>,
     pub(crate) took: Duration,
 }
 
@@ -92,21 +93,26 @@ pub(crate) async fn run(side: &Arc<Side>, plan: Plan) -> anyhow::Result<Round> {
 }
 
 /// Waits for commands to be under way, and breaks something.
-async fn strike(side: &Side, plan: Plan, answered: &AtomicBool) -> bool {
+async fn strike(side: &Side, plan: Plan, answered: &AtomicBool) -> Option<usize> {
     if !plan.fault.strikes() {
-        return true;
+        return Some(0);
     }
     let ledger = &side.site().ledger;
     let longest = plan.limit * PATIENCE * 2;
-    let reached = || ledger.started(plan.round) >= plan.threshold;
+    let mut now = 0;
+    let mut reached = || {
+        let (begun, under_way) = ledger.progress(plan.round);
+        now = under_way;
+        under_way >= plan.under_way || begun * 2 >= plan.at_once && under_way > 0
+    };
     eventually_async(longest, || reached() || answered.load(Ordering::Relaxed)).await;
     if answered.load(Ordering::Relaxed) {
-        return false;
+        return None;
     }
     side.strike(plan.fault);
     if plan.fault == Fault::Frozen {
         sleep(FROZEN).await;
         side.site().proxy.thaw();
     }
-    true
+    Some(now)
 }

@@ -7,36 +7,33 @@ use crate::tally::{Count, Tally};
 
 pub(crate) struct Table<'a>(pub(crate) &'a [Tally]);
 
-/// A row of the whole: its name, and its number with so many decimals.
-type Row = (&'static str, fn(&Count) -> f64, usize);
+/// A row of the whole: its name, and its number.
+type Row = (&'static str, fn(&Count) -> f64);
 
 #[allow(
     clippy::cast_precision_loss,
     reason = "counts of commands are far below 2^52"
 )]
-const ROWS: [Row; 18] = [
-    ("commands asked", |c| c.asked as f64, 0),
-    ("succeeded", |c| c.succeeded as f64, 0),
-    ("failed", |c| c.failed as f64, 0),
-    ("  without having started", |c| c.never_started as f64, 0),
-    ("  known to be in doubt", |c| c.in_doubt as f64, 0),
-    ("    … had not begun", |c| c.in_doubt_not_begun as f64, 0),
-    ("  though they had begun", |c| c.answer_lost as f64, 0),
-    ("hung past the limit", |c| c.hung as f64, 0),
-    ("ran twice", |c| c.ran_twice as f64, 0),
-    (
-        "  and nobody was told",
-        |c| c.ran_twice_in_silence as f64,
-        0,
-    ),
-    ("tried again", |c| c.retries as f64, 0),
-    ("stale control sockets", |c| c.stale_sockets as f64, 0),
-    ("left behind", |c| c.left_behind as f64, 0),
-    ("extra logins", |c| c.extra_logins as f64, 0),
-    ("lines of noise", |c| c.noise as f64, 0),
-    ("median, ms", |c| c.p50_ms, 0),
-    ("p99, ms", |c| c.p99_ms, 0),
-    ("all rounds, s", |c| c.seconds, 1),
+const ROWS: [Row; 19] = [
+    ("commands asked", |c| c.asked as f64),
+    ("under way at a fault", |c| c.under_way as f64),
+    ("succeeded", |c| c.succeeded as f64),
+    ("failed", |c| c.failed as f64),
+    ("  without having started", |c| c.never_started as f64),
+    ("  in doubt, and not begun", |c| c.in_doubt_not_begun as f64),
+    ("  though they had begun", |c| c.answer_lost as f64),
+    ("  and the caller is told which", |c| c.told as f64),
+    ("hung past the limit", |c| c.hung as f64),
+    ("ran twice", |c| c.ran_twice as f64),
+    ("  and called a success", |c| c.ran_twice_in_silence as f64),
+    ("tried again", |c| c.retries as f64),
+    ("stale control sockets", |c| c.stale_sockets as f64),
+    ("left behind", |c| c.left_behind as f64),
+    ("extra logins", |c| c.extra_logins as f64),
+    ("lines of noise", |c| c.noise as f64),
+    ("median, ms", |c| c.p50_ms),
+    ("p99, ms", |c| c.p99_ms),
+    ("all rounds, s", |c| c.seconds),
 ];
 
 /// A column for each fault.
@@ -54,11 +51,11 @@ const COLUMNS: [Column; 7] = [
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:22}", "")?;
+        write!(f, "{:20}", "")?;
         for tally in self.0 {
             write!(f, " | {:47}", tally.side)?;
         }
-        write!(f, "\n{:22}", "")?;
+        write!(f, "\n{:20}", "")?;
         for _ in self.0 {
             write!(f, " | {:>5}", "asked")?;
             for (name, _) in COLUMNS {
@@ -71,7 +68,7 @@ impl fmt::Display for Table<'_> {
             if counts.is_empty() {
                 continue;
             }
-            write!(f, "{fault:22}")?;
+            write!(f, "{fault:20}")?;
             for count in counts {
                 write!(f, " | {:5}", count.asked)?;
                 for (name, number) in COLUMNS {
@@ -80,15 +77,15 @@ impl fmt::Display for Table<'_> {
             }
             writeln!(f)?;
         }
-        write!(f, "\n{:28}", "all")?;
+        write!(f, "\n{:30}", "all")?;
         for tally in self.0 {
             write!(f, " {:>10}", tally.side)?;
         }
         writeln!(f)?;
-        for (name, number, decimals) in ROWS {
-            write!(f, "{name:28}")?;
+        for (name, number) in ROWS {
+            write!(f, "{name:30}")?;
             for tally in self.0 {
-                write!(f, " {:10.decimals$}", number(&tally.total))?;
+                write!(f, " {:10.0}", number(&tally.total))?;
             }
             writeln!(f)?;
         }

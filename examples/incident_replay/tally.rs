@@ -17,6 +17,8 @@ use crate::storm::Round;
 pub(crate) struct Count {
     pub(crate) rounds: usize,
     pub(crate) asked: usize,
+    /// They ran at the moment when a fault struck.
+    pub(crate) under_way: usize,
     /// Exit code 0, its own output, and it began once.
     pub(crate) succeeded: usize,
     pub(crate) failed: usize,
@@ -27,6 +29,8 @@ pub(crate) struct Count {
     pub(crate) in_doubt: usize,
     /// … and the ledger says that it had not begun.
     pub(crate) in_doubt_not_begun: usize,
+    /// Failed, and the error says whether it may have run.
+    pub(crate) told: usize,
     /// Failed, though it had begun.
     pub(crate) answer_lost: usize,
     /// A process or a call had to be ended because its time was over.
@@ -65,7 +69,8 @@ impl Count {
             extra_logins: round.logins.saturating_sub(round.plan.fault.logins()),
             stale_sockets: round.left.stale,
             left_behind: round.left.behind,
-            not_struck: usize::from(!round.struck),
+            under_way: round.struck.unwrap_or_default(),
+            not_struck: usize::from(round.struck.is_none()),
             seconds: round.took.as_secs_f64(),
             ..Self::default()
         };
@@ -92,10 +97,12 @@ impl Count {
             Answer::Wrong => true,
             Answer::NotStarted(_) => {
                 self.never_started += 1;
+                self.told += 1;
                 begun
             }
             Answer::Unknown(_) => {
                 self.in_doubt += 1;
+                self.told += 1;
                 self.in_doubt_not_begun += usize::from(!begun);
                 false
             }
@@ -143,11 +150,13 @@ impl AddAssign for Count {
     fn add_assign(&mut self, other: Self) {
         self.rounds += other.rounds;
         self.asked += other.asked;
+        self.under_way += other.under_way;
         self.succeeded += other.succeeded;
         self.failed += other.failed;
         self.never_started += other.never_started;
         self.in_doubt += other.in_doubt;
         self.in_doubt_not_begun += other.in_doubt_not_begun;
+        self.told += other.told;
         self.answer_lost += other.answer_lost;
         self.hung += other.hung;
         self.ran_twice += other.ran_twice;
