@@ -17,7 +17,7 @@
 //! nothing else is said, a process may run for 60 s there, and a command for an hour: here both have
 //! the limit of a command. A lock that comes free goes to the next at once and not up to 250 ms
 //! later. Nobody's configuration, agent or known hosts are used. The maximal age of a master (30
-//! min), its cleaning jobs and tunnels are not replayed.
+//! min), the hourly job that looks for processes left behind, and tunnels are not replayed.
 
 use std::ffi::OsString;
 use std::fmt;

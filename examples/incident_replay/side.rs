@@ -17,10 +17,11 @@ pub(crate) enum Answer {
     NotStarted(String),
     /// An error that says that it may have run.
     Unknown(String),
-    /// Something else. With ssh nobody can say whether it ran.
+    /// An error that does not say. All that ssh has is an exit code.
+    Failed(String),
+    /// None at all.
     #[default]
     Nothing,
-    Failed(String),
 }
 
 /// One command, as its caller saw it.
@@ -47,6 +48,16 @@ pub(crate) struct Left {
 pub(crate) enum Side {
     OpenSsh(Coolify),
     Pool(Pooled),
+}
+
+impl Left {
+    /// What has come since then.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            stale: self.stale.saturating_sub(before.stale),
+            behind: self.behind.saturating_sub(before.behind),
+        }
+    }
 }
 
 impl Side {

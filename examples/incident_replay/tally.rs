@@ -42,9 +42,9 @@ pub(crate) struct Count {
     pub(crate) contradictions: usize,
     /// Tries after the first one.
     pub(crate) retries: usize,
-    /// Control sockets, at the ends of rounds.
+    /// Control sockets that nobody answers, after a round and not before it.
     pub(crate) stale_sockets: usize,
-    /// Connections and background processes that serve nobody, at the ends of rounds.
+    /// Connections and background processes that serve nobody, after a round and not before it.
     pub(crate) left_behind: usize,
     /// On the server.
     pub(crate) logins: usize,
@@ -67,8 +67,6 @@ impl Count {
             rounds: 1,
             logins: round.logins,
             extra_logins: round.logins.saturating_sub(round.plan.fault.logins()),
-            stale_sockets: round.left.stale,
-            left_behind: round.left.behind,
             under_way: round.struck.unwrap_or_default(),
             not_struck: usize::from(round.struck.is_none()),
             seconds: round.took.as_secs_f64(),
@@ -191,16 +189,19 @@ impl Tally {
         left: Left,
     ) -> Self {
         let mut faults = BTreeMap::<Fault, Count>::new();
-        let mut total = Count {
-            stale_sockets: left.stale,
-            left_behind: left.behind,
-            ..Count::default()
-        };
+        let mut total = Count::default();
+        let mut before = Left::default();
         for round in rounds {
-            let count = Count::of(round, starts);
+            let mut count = Count::of(round, starts);
+            let fresh = round.left.since(before);
+            before = round.left;
+            (count.stale_sockets, count.left_behind) = (fresh.stale, fresh.behind);
             *faults.entry(round.plan.fault).or_default() += count.clone();
             total += count;
         }
+        let fresh = left.since(before);
+        total.stale_sockets += fresh.stale;
+        total.left_behind += fresh.behind;
         faults.values_mut().for_each(Count::summarise);
         total.summarise();
         Self {
