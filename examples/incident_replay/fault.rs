@@ -13,12 +13,12 @@ pub(crate) enum Fault {
     /// Nothing but the commands, on a connection that is there.
     Overflow,
     /// The ssh master is killed. ssh-pool has none, so it loses a connection in another way: the
-    /// server's processes for its oldest one are killed.
+    /// server's processes for its busiest one are killed.
     MasterKilled,
     /// The server's processes for all connections are killed.
     ServerSideKilled,
     /// The ssh master is stopped (SIGSTOP), and stays so to the end of the round. For ssh-pool it is
-    /// the server's processes for its oldest connection: what holds it no longer answers.
+    /// the server's processes for its busiest connection: what holds it no longer answers.
     Stopped,
     /// The way between the two passes nothing on for a while.
     Frozen,

@@ -51,12 +51,17 @@ impl Ledger {
     /// was cut off in the middle does nothing.
     pub(crate) fn script(&self, id: Id) -> String {
         let path = self.path.display();
-        let work = if id.is_git() {
-            "echo 'remote: Enumerating objects: 12, done.'; sleep 0.2; \
-             echo 'HEAD is now at 3f2a9c1 release'; sleep 0.1"
+        // Of different lengths, or they would all end at once.
+        let centiseconds = 10 + id.number * 7 % 40;
+        let (before, after) = if id.is_git() {
+            (
+                "remote: Enumerating objects: 12, done.",
+                "HEAD is now at 3f2a9c1 release",
+            )
         } else {
-            "echo 'CONTAINER ID   IMAGE   STATUS'; sleep 0.3; echo '0c9f41d2a7be   app   Up'"
+            ("CONTAINER ID   IMAGE   STATUS", "0c9f41d2a7be   app   Up")
         };
+        let work = format!("echo '{before}'; sleep 0.{centiseconds}; echo '{after}'");
         format!(
             "{{ echo 's {id}' >> '{path}'\n{work}\necho 'e {id}' >> '{path}'\necho 'done {id}'\n}}\n"
         )

@@ -82,7 +82,7 @@ impl Pooled {
     }
 
     pub(crate) fn pause(&self) {
-        let paused = self.site.oldest_connection();
+        let paused = self.site.busiest_connection();
         paused.iter().copied().for_each(procs::pause);
         *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = paused;
     }
@@ -93,9 +93,9 @@ impl Pooled {
         paused.into_iter().for_each(procs::resume);
     }
 
-    pub(crate) fn kill_oldest(&self) {
-        let oldest = self.site.oldest_connection();
-        oldest.into_iter().for_each(procs::kill);
+    pub(crate) fn kill_busiest(&self) {
+        let busiest = self.site.busiest_connection();
+        busiest.into_iter().for_each(procs::kill);
     }
 
     /// Connections beyond those that the pool knows of.

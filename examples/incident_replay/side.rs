@@ -24,6 +24,18 @@ pub(crate) enum Answer {
     Nothing,
 }
 
+impl Answer {
+    /// What the caller could read.
+    pub(crate) fn error(&self) -> Option<&str> {
+        match self {
+            Self::Done => None,
+            Self::Wrong => Some("another command's output"),
+            Self::NotStarted(text) | Self::Unknown(text) | Self::Failed(text) => Some(text),
+            Self::Nothing => Some("nothing"),
+        }
+    }
+}
+
 /// One command, as its caller saw it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Asked {
@@ -97,7 +109,7 @@ impl Side {
             (Fault::MasterKilled, Self::OpenSsh(side)) => side.masters.kill_all(),
             (Fault::Stopped, Self::OpenSsh(side)) => side.masters.pause(),
             (Fault::Stopped, Self::Pool(side)) => side.pause(),
-            (Fault::MasterKilled, Self::Pool(side)) => side.kill_oldest(),
+            (Fault::MasterKilled, Self::Pool(side)) => side.kill_busiest(),
             (Fault::ServerSideKilled, _) => self.site().kill_connections(),
             (Fault::Frozen, _) => self.site().proxy.freeze(),
             (Fault::Restart, _) => self.site().restart(),

@@ -35,15 +35,16 @@ impl Site {
         tokio::task::block_in_place(|| self.sshd.kill_connections());
     }
 
-    /// What serves the oldest connection.
-    pub(crate) fn oldest_connection(&self) -> Vec<u32> {
-        let serving = self.sshd.children();
-        // Its monitor comes first, and below it the process that runs as the user.
-        let Some(monitor) = serving.first().copied() else {
+    /// The server's processes for the connection with the most commands.
+    pub(crate) fn busiest_connection(&self) -> Vec<u32> {
+        // A monitor for each connection; below it the process that runs as the user, and below that
+        // the commands.
+        let below = |monitor| (procs::descendants(monitor), monitor);
+        let connections = procs::children(self.sshd.pid()).into_iter().map(below);
+        let Some((mut found, monitor)) = connections.max_by_key(|(below, _)| below.len()) else {
             return Vec::new();
         };
-        let mut found = procs::descendants(monitor);
-        found.retain(|pid| serving.contains(pid));
+        found.retain(|pid| procs::name(*pid).is_some_and(|name| name.starts_with("sshd")));
         found.push(monitor);
         found
     }

@@ -177,6 +177,8 @@ impl AddAssign for Count {
 pub(crate) struct Tally {
     pub(crate) side: &'static str,
     pub(crate) faults: BTreeMap<Fault, Count>,
+    /// What callers were told, and how often.
+    pub(crate) errors: BTreeMap<Fault, BTreeMap<String, usize>>,
     pub(crate) total: Count,
 }
 
@@ -189,9 +191,16 @@ impl Tally {
         left: Left,
     ) -> Self {
         let mut faults = BTreeMap::<Fault, Count>::new();
+        let mut errors = BTreeMap::<Fault, BTreeMap<String, usize>>::new();
         let mut total = Count::default();
         let mut before = Left::default();
         for round in rounds {
+            let errors = errors.entry(round.plan.fault).or_default();
+            for (_, asked, _) in &round.asked {
+                if let Some(text) = asked.answer.error() {
+                    *errors.entry(text.to_owned()).or_default() += 1;
+                }
+            }
             let mut count = Count::of(round, starts);
             let fresh = round.left.since(before);
             before = round.left;
@@ -207,6 +216,7 @@ impl Tally {
         Self {
             side,
             faults,
+            errors,
             total,
         }
     }
