@@ -8,7 +8,7 @@
 //! to two more tries, 2 and 4 seconds later, if the error text looks like one of a connection. Each
 //! of these is a process, and each command has a worker of its own.
 //!
-//! As there, `-O` and the health check get neither key nor port nor host-key options. So where the
+//! As there, `-O` and the health check get neither key nor host-key options. So where the
 //! master has no session left for a health check, ssh's own login in its place fails, and the
 //! master counts as ill.
 //!
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use ssh_pool_tests::eventually_async;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
@@ -41,10 +41,13 @@ const LOCK_LIMIT: Duration = Duration::from_secs(10);
 const TRIES: usize = 3;
 /// How much longer than `timeout` this side waits for it.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long an ended process's output may stay open.
+const CLOSING: Duration = Duration::from_millis(500);
 
-/// In lower case; what a pattern of theirs contains is left to the shorter one, and what looks like
-/// a regular expression never matches there.
-const RETRIED: [&str; 23] = [
+/// What its texts are searched for, in lower case. Those that hold a shorter one of the list are
+/// left out, and so are those that look like regular expressions: they are compared as they stand,
+/// and never match.
+const RETRIED: [&str; 25] = [
     "kex_exchange_identification",
     "ssh_exchange_identification",
     "connection reset by",
@@ -68,10 +71,8 @@ const RETRIED: [&str; 23] = [
     "disconnected from",
     "host key verification failed",
     "too many authentication failures",
-];
-const RETRIED_LOGINS: [&str; 2] = [
-    "permission denied, please try again",
     "authentication failed",
+    "permission denied, please try again",
 ];
 
 /// Which Coolify.
@@ -193,7 +194,7 @@ impl Coolify {
         let text = text.to_lowercase();
         let bare = self.release == Release::Locked
             && text.contains("ssh command failed with exit code: 255");
-        bare || (RETRIED.iter().chain(&RETRIED_LOGINS)).any(|known| text.contains(known))
+        bare || RETRIED.iter().any(|known| text.contains(known))
     }
 
     /// Sees to a master; `false` when the command has to log in by itself.
@@ -248,7 +249,7 @@ impl Coolify {
         command
             .args(["-o", "ControlMaster=auto"])
             .arg(self.control_path())
-            // There it is port 22 anyway.
+            // There the port is 22, which needs no option.
             .args(["-p", &self.site.proxy.port().to_string()])
             .arg(self.destination())
             .arg("echo health_check_ok");
@@ -354,13 +355,22 @@ async fn run(
             // ssh may have ended before it read anything; its exit code says so.
             let _written = stdin.write_all(input.as_bytes()).await;
         }
-        child.wait_with_output().await
+        // What is written here is little, and a pipe holds it meanwhile.
+        let status = child.wait().await?;
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        if let (Some(mut out), Some(mut err)) = (child.stdout.take(), child.stderr.take()) {
+            let (out, err) = (out.read_to_end(&mut stdout), err.read_to_end(&mut stderr));
+            // A master has these descriptors too, and a stopped one never closes them: what has
+            // come by then is what there is.
+            let _closed = timeout(CLOSING, async { tokio::join!(out, err) }).await;
+        }
+        std::io::Result::Ok((status, stdout, stderr))
     };
     match timeout(limit, work).await {
-        Ok(Ok(output)) => Ok(Ended {
-            code: output.status.code(),
-            stdout: output.stdout,
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        Ok(Ok((status, stdout, stderr))) => Ok(Ended {
+            code: status.code(),
+            stdout,
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
         }),
         Ok(Err(error)) => Ok(Ended {
             code: None,
