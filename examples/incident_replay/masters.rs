@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ssh_pool_tests::{TempDir, eventually, eventually_async, procs};
@@ -12,8 +13,8 @@ use crate::side::Left;
 
 /// A process that has been killed is gone by then.
 const SOON: Duration = Duration::from_secs(5);
-/// A master that has been told to end, or whose connection is dead (keepalives need 3 s).
-const A_WHILE: Duration = Duration::from_secs(4);
+/// A master that is about to end when the last command has been answered is gone by then.
+const A_WHILE: Duration = Duration::from_secs(2);
 /// Of a listening socket in /proc/net/unix: `__SO_ACCEPTCON`.
 const LISTENS: &str = "00010000";
 
@@ -21,12 +22,15 @@ const LISTENS: &str = "00010000";
 #[derive(Debug)]
 pub(crate) struct Masters {
     folder: TempDir,
+    /// How many have been left behind so far: these are not waited for again.
+    behind: AtomicUsize,
 }
 
 impl Masters {
     pub(crate) fn new() -> Self {
         Self {
             folder: TempDir::new(),
+            behind: AtomicUsize::default(),
         }
     }
 
@@ -81,10 +85,13 @@ impl Masters {
                 .len()
                 .saturating_sub(self.listening().len().min(1))
         };
-        eventually_async(A_WHILE, || behind() == 0).await;
+        let before = self.behind.load(Ordering::Relaxed);
+        eventually_async(A_WHILE, || behind() <= before).await;
+        let behind = behind();
+        self.behind.store(behind, Ordering::Relaxed);
         Left {
             stale: self.stale(),
-            behind: behind(),
+            behind,
         }
     }
 
