@@ -60,7 +60,7 @@ struct Options {
     /// Seconds that a command may take.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(5..=600))]
     limit: u64,
-    /// Every fault once, with 20 commands and a limit of 7 s.
+    /// Every fault once, with 16 commands and a limit of 7 s.
     #[arg(long, conflicts_with_all = ["rounds", "at_once", "limit"])]
     quick: bool,
     /// Decides when the faults strike.
@@ -97,7 +97,7 @@ struct Report<'a> {
 async fn main() -> anyhow::Result<ExitCode> {
     let mut options = Options::parse();
     if options.quick {
-        (options.rounds, options.at_once, options.limit) = (7, 20, 7);
+        (options.rounds, options.at_once, options.limit) = (7, 16, 7);
     }
     // Before anything is started that would have to be ended.
     let mut interrupts = Interrupts::new()?;
