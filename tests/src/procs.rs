@@ -70,6 +70,15 @@ pub fn with_environment(entry: &str) -> Vec<u32> {
         .collect()
 }
 
+/// The live processes whose command line holds `text`; see [`command_line`].
+#[must_use]
+pub fn with_command_line(text: &str) -> Vec<u32> {
+    live()
+        .map(|(pid, _)| pid)
+        .filter(|pid| command_line(*pid).is_some_and(|line| line.contains(text)))
+        .collect()
+}
+
 /// Whether the process runs. One that has ended and was not waited for does not.
 #[must_use]
 pub fn is_alive(pid: u32) -> bool {
