@@ -1,7 +1,7 @@
 //! One run of the comparison: what is measured, how often, and what has come of it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ssh_pool_benches::order::shuffled;
 use ssh_pool_benches::report::{Note, Report, Series};
@@ -15,6 +15,7 @@ const NOTES: usize = 4;
 
 /// What is run, and what it has found so far.
 pub(crate) struct Bench {
+    pub(crate) began: Instant,
     pub(crate) quick: bool,
     /// Instead of what each scenario thinks right.
     pub(crate) rounds: Option<usize>,
@@ -70,7 +71,7 @@ impl Bench {
         case: Case,
         add: impl FnOnce(&mut Found),
     ) {
-        progress(plan, &case);
+        self.progress(plan, &case);
         let spec = Spec {
             contender: case.contender,
             job: case.job,
@@ -82,11 +83,18 @@ impl Bench {
         self.record(plan, &case.setting, case.contender, found);
     }
 
-    /// Makes measurements side by side: for lines so long that all do nothing but wait.
-    pub(crate) async fn measure_together(&mut self, plan: &Plan, cases: Vec<Case>) {
+    /// Makes measurements one after the other. A quick run makes them side by side where the line
+    /// is so `long` that all do little but wait.
+    pub(crate) async fn measure_all(&mut self, plan: &Plan, cases: Vec<Case>, long: bool) {
+        if !self.quick || !long {
+            for case in cases {
+                self.measure(plan, case).await;
+            }
+            return;
+        }
         let mut running = Vec::new();
         for case in cases {
-            progress(plan, &case);
+            self.progress(plan, &case);
             let spec = Spec {
                 contender: case.contender,
                 job: case.job,
@@ -98,6 +106,16 @@ impl Bench {
             let found = task.await.unwrap_or_else(|error| Err(error.into()));
             self.record(plan, &setting, contender, found);
         }
+    }
+
+    fn progress(&self, plan: &Plan, case: &Case) {
+        eprintln!(
+            "{:4} s  {}, {}: {}",
+            self.began.elapsed().as_secs(),
+            plan.scenario,
+            case.setting,
+            case.contender.name()
+        );
     }
 
     fn record(
@@ -133,18 +151,6 @@ impl Bench {
         }
     }
 
-    /// What the last round has found.
-    pub(crate) fn last(
-        &self,
-        scenario: &str,
-        setting: &str,
-        contender: Contender,
-        metric: &str,
-    ) -> Option<f64> {
-        let index = self.position([scenario, setting, contender.name(), metric])?;
-        self.report.series.get(index)?.rounds.last().copied()?
-    }
-
     fn position(&self, wanted: [&str; 4]) -> Option<usize> {
         self.report.series.iter().position(|series| {
             let names = [
@@ -157,6 +163,7 @@ impl Bench {
         })
     }
 
+    /// One more round of a figure: scenario, setting, contender and metric.
     fn push(&mut self, wanted: [&str; 4], unit: &str, value: Option<f64>) {
         let found = self.position(wanted);
         let all = &mut self.report.series;
@@ -208,28 +215,16 @@ impl Bench {
     }
 }
 
-fn progress(plan: &Plan, case: &Case) {
-    eprintln!(
-        "{}: {}: {}",
-        plan.scenario,
-        case.setting,
-        case.contender.name()
-    );
-}
-
-/// A line without what is different each time: paths, and numbers of more than three digits.
-fn generic(line: &str) -> String {
+/// The first line of a message, without what is different each time: paths, and numbers of
+/// processes, ports and channels.
+fn generic(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
     let words = line.split_whitespace().map(|word| {
-        let digits = word.chars().filter(char::is_ascii_digit).count();
+        let bare = word.trim_end_matches(':');
+        let number = bare.bytes().all(|byte| byte.is_ascii_digit());
         match word {
             path if path.contains('/') && path.len() > 1 => "…",
-            number if digits > 3 => {
-                if number.contains('.') {
-                    "(address)"
-                } else {
-                    "(number)"
-                }
-            }
+            _ if number && (bare.len() > 3 || bare != word) => "#",
             other => other,
         }
     });
@@ -249,6 +244,7 @@ mod tests {
 
     fn bench() -> Bench {
         Bench {
+            began: Instant::now(),
             quick: true,
             rounds: None,
             contenders: Contender::ALL.to_vec(),

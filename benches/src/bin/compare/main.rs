@@ -11,6 +11,7 @@
 
 mod bench;
 mod contender;
+mod flights;
 mod place;
 mod scenario;
 mod stage;
@@ -20,6 +21,7 @@ mod worker;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
@@ -73,6 +75,7 @@ fn main() -> anyhow::Result<ExitCode> {
     // What a killed worker has started comes to us, and not to init.
     prctl::set_child_subreaper(true)?;
     let mut bench = Bench {
+        began: Instant::now(),
         quick: options.quick,
         rounds: options.rounds,
         contenders: or_all(&options.contenders, &Contender::ALL),

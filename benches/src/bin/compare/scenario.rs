@@ -82,6 +82,8 @@ pub(crate) enum Job {
     Bulk { place: Place, up: bool, bytes: u64 },
     /// See [`cold`].
     Cold { place: Place, times: usize },
+    /// See [`cold`].
+    Trips { place: Place },
     /// See [`fleet`].
     Fleet { places: Vec<Place>, warm: bool },
 }
@@ -109,6 +111,7 @@ impl Job {
             Self::Master { place } => cost::master(contender, &place).await,
             Self::Bulk { place, up, bytes } => bulk::work(contender, &place, up, bytes).await,
             Self::Cold { place, times } => cold::work(contender, &place, times).await,
+            Self::Trips { place } => cold::answered(contender, &place).await,
             Self::Fleet { places, warm } => fleet::work(contender, places, warm).await,
         }
     }
@@ -159,8 +162,20 @@ impl Answer {
     }
 }
 
-/// Counts what many commands came to.
-fn tally(answers: Vec<Answer>, found: &mut Found) {
+/// Ends sessions that have done what was measured. What is said then is the contender's noise: the
+/// crate openssh, for one, gives now what its master has complained about before.
+async fn close_all(sessions: impl IntoIterator<Item = Session>, found: &mut Found) {
+    for session in sessions {
+        if let Err(error) = session.close().await {
+            found.noise.push(format!("{error:#}"));
+        }
+    }
+}
+
+/// Counts what many commands came to, which took so long. Where most of them have failed there is
+/// no time: to fail is quick.
+fn tally(answers: Vec<Answer>, time: f64, found: &mut Found) {
+    let asked = answers.len();
     let (mut failures, mut noise) = (0, 0);
     for mut answer in answers {
         noise += answer.stderr.len();
@@ -172,19 +187,18 @@ fn tally(answers: Vec<Answer>, found: &mut Found) {
         }
         found.noise.extend(answer.stderr);
     }
+    if failures <= asked / 2 {
+        found.set("time", time);
+    }
     for (metric, count) in [("failures", failures), ("noise", noise)] {
         #[allow(clippy::cast_precision_loss, reason = "counts of commands")]
         found.set(metric, count as f64);
     }
 }
 
-fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
-}
-
 /// Since then, in ms.
 fn since(began: Instant) -> f64 {
-    milliseconds(began.elapsed())
+    began.elapsed().as_secs_f64() * 1000.0
 }
 
 #[cfg(test)]
@@ -204,7 +218,8 @@ mod tests {
             },
         ];
         let mut found = Found::default();
-        tally(answers, &mut found);
+        tally(answers, 7.0, &mut found);
+        assert_eq!(found.value("time"), None, "two of three have failed");
         assert_eq!(found.value("failures"), Some(2.0));
         assert_eq!(found.value("noise"), Some(2.0));
         assert_eq!(found.failures, ["no answer".to_owned(), refused]);

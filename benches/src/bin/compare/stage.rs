@@ -63,9 +63,8 @@ impl Stage {
         round_trip: Duration,
         from_scratch: bool,
     ) -> anyhow::Result<Place> {
-        let mut place = self.place()?;
         if round_trip.is_zero() {
-            return Ok(place);
+            return self.place();
         }
         let addr = self.sshd.addr();
         let line = self
@@ -79,10 +78,17 @@ impl Stage {
                 }
                 proxy
             });
+        let addr = line.addr();
+        self.at(addr)
+    }
+
+    /// The server behind something that listens there.
+    pub(crate) fn at(&mut self, addr: SocketAddr) -> anyhow::Result<Place> {
         let key = self.sshd.host_public_key("ed25519");
-        place.addr = line.addr();
+        let mut place = self.place()?;
+        place.addr = addr;
         place.known_hosts = place.folder.join("known_hosts");
-        fs::write(&place.known_hosts, line.known_hosts_line(&key))?;
+        fs::write(&place.known_hosts, known_hosts_line(addr, &key))?;
         Ok(place)
     }
 

@@ -123,7 +123,8 @@ pub(crate) async fn run(spec: Spec, limit: Duration, watched: bool) -> anyhow::R
     let status = status?;
     if !status.success() {
         let words = String::from_utf8_lossy(&words);
-        bail!("{}", words.trim().lines().last().unwrap_or("no word"));
+        let line = words.trim().lines().last().unwrap_or("no word");
+        bail!("{}", line.trim_start_matches("Error: "));
     }
     let mut found: Found = serde_json::from_slice(&found)?;
     if let Some(peak) = peak {

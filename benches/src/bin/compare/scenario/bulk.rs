@@ -19,7 +19,7 @@ const MEBIBYTE: u64 = 1 << 20;
 
 pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let mut stage = Stage::new();
-    let bytes = bench.pick(128, 1024) * MEBIBYTE;
+    let bytes = bench.pick(64, 1024) * MEBIBYTE;
     for _ in 0..bench.rounds(1, 3) {
         for (same_cipher, cipher) in [(false, "default cipher"), (true, "same cipher")] {
             for (up, direction) in [(false, "down"), (true, "up")] {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use super::{Job, ask, since, tally, warmed};
+use super::{Job, ask, close_all, since, tally, warmed};
 use crate::bench::{Bench, Case, Plan};
 use crate::contender::{Contender, Session};
 use crate::place::Place;
@@ -91,9 +91,9 @@ pub(super) async fn work(
         });
     }
     let answers = tasks.join_all().await;
+    let time = since(began);
     let mut found = Found::default();
-    found.set("time", since(began));
-    session.close().await?;
-    tally(answers.into_iter().flatten().collect(), &mut found);
+    close_all([session], &mut found).await;
+    tally(answers.into_iter().flatten().collect(), time, &mut found);
     Ok(found)
 }

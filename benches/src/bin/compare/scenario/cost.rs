@@ -29,8 +29,8 @@ const MASTER: Plan = Plan {
     metrics: &[("master", "KiB")],
     ..IDLE
 };
-/// A new ssh costs so much that a tenth of the commands tells as much.
-const FEWER: usize = 10;
+/// A new ssh costs so much that a few of the commands tell as much.
+const FEWER: usize = 20;
 /// The first connections pay for what all have in common; they are not counted.
 const FIRST: usize = 5;
 

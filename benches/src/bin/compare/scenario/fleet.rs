@@ -1,11 +1,12 @@
 //! One command on each of a hundred hosts at once.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::task::JoinSet;
 
-use super::{Answer, Job, ask, since, tally};
+use super::{Answer, Job, ask, close_all, since, tally};
 use crate::bench::{Bench, Case, Plan};
 use crate::contender::{Client, Contender, Session};
 use crate::place::Place;
@@ -24,7 +25,7 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let hosts = bench.pick(20, 100);
     eprintln!("fleet: {hosts} servers are started");
     let fleet = stage.fleet(hosts)?;
-    for _ in 0..bench.rounds(2, 5) {
+    for _ in 0..bench.rounds(1, 5) {
         for (setting, warm) in [("cold", false), ("warm", true)] {
             for contender in bench.drawn() {
                 if warm && contender == Contender::NewSsh {
@@ -51,8 +52,7 @@ pub(super) async fn work(
     places: Vec<Place>,
     warm: bool,
 ) -> anyhow::Result<Found> {
-    let client = Client::new(contender, places.first().context("a host")?)?;
-    let client = std::sync::Arc::new(client);
+    let client = Arc::new(Client::new(contender, places.first().context("a host")?)?);
     let mut waiting = Vec::new();
     for place in places {
         let mut session = None;
@@ -66,7 +66,7 @@ pub(super) async fn work(
     let began = Instant::now();
     let mut tasks = JoinSet::new();
     for (id, (place, session)) in waiting.into_iter().enumerate() {
-        let client = std::sync::Arc::clone(&client);
+        let client = Arc::clone(&client);
         tasks.spawn(async move {
             let session = match session {
                 Some(session) => session,
@@ -80,12 +80,10 @@ pub(super) async fn work(
         });
     }
     let ended: Vec<(Option<Session>, Answer)> = tasks.join_all().await;
+    let time = since(began);
     let mut found = Found::default();
-    found.set("time", since(began));
     let (sessions, answers): (Vec<_>, Vec<_>) = ended.into_iter().unzip();
-    for session in sessions.into_iter().flatten() {
-        session.close().await?;
-    }
-    tally(answers, &mut found);
+    close_all(sessions.into_iter().flatten(), &mut found).await;
+    tally(answers, time, &mut found);
     Ok(found)
 }

@@ -27,7 +27,7 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let mut stage = Stage::new();
     // Round trips in ms, and the commands: before measuring, and measured.
     let lines: [(u64, usize, usize); 4] = bench.pick(
-        [(0, 20, 100), (10, 5, 20), (40, 2, 6), (100, 2, 4)],
+        [(0, 20, 100), (10, 3, 15), (40, 2, 6), (100, 2, 4)],
         [(0, 20, 300), (10, 20, 60), (40, 10, 30), (100, 10, 20)],
     );
     for _ in 0..bench.rounds(2, 5) {
@@ -50,13 +50,7 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
                     job,
                 });
             }
-            if bench.quick && milliseconds >= LONG {
-                bench.measure_together(&PLAN, cases).await;
-                continue;
-            }
-            for case in cases {
-                bench.measure(&PLAN, case).await;
-            }
+            bench.measure_all(&PLAN, cases, milliseconds >= LONG).await;
         }
     }
     Ok(())
