@@ -60,8 +60,8 @@ impl Seen {
     }
 
     fn until(&self, time: SystemTime) -> Option<u32> {
-        let before = self.history.iter().filter(|(at, _)| *at <= time);
-        Some(before.last()?.1)
+        let mut before = self.history.iter().filter(|(at, _)| *at <= time);
+        Some(before.next_back()?.1)
     }
 }
 

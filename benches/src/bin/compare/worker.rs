@@ -180,6 +180,31 @@ pub(crate) fn main() -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_worker_that_hangs_ends_with_all_below_it() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sh -c 'sleep 60; :' & echo; wait"]);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let pid = child.id().unwrap();
+        let mut line = [0];
+        let mut stdout = child.stdout.take().unwrap();
+        tokio::io::AsyncReadExt::read_exact(&mut stdout, &mut line)
+            .await
+            .unwrap();
+        // From here on all of it ends, also when this test fails.
+        let leash = Leash(child);
+        let mut tree = Vec::new();
+        let sleeps = eventually(PATIENCE, || {
+            tree = usage::below(pid);
+            tree.len() == 2
+        });
+        assert!(sleeps, "{tree:?}");
+        drop(leash);
+        tree.push(pid);
+        let gone = eventually(PATIENCE, || !tree.iter().any(|pid| procs::is_alive(*pid)));
+        assert!(gone, "{tree:?}");
+    }
+
     #[test]
     fn a_spec_survives_the_way_to_its_worker() {
         let place = crate::place::Place {

@@ -18,9 +18,11 @@ pub(super) struct Session(Client);
 impl Session {
     pub(super) async fn open(place: &Place) -> anyhow::Result<Self> {
         let known_hosts = place.known_hosts.to_str().context("a path in UTF-8")?;
-        let mut config = Config::default();
-        // Off, it costs 40 ms on many a command.
-        config.nodelay = true;
+        let mut config = Config {
+            // Off, it costs 40 ms on many a command.
+            nodelay: true,
+            ..Config::default()
+        };
         if place.same_cipher {
             let ciphers = config.preferred.cipher.iter();
             let same = ciphers.filter(|name| name.as_ref() == SAME_CIPHER);

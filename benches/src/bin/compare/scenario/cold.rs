@@ -28,20 +28,19 @@ const TRIPS: Plan = Plan {
 
 pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let mut stage = Stage::new();
-    let times = bench.pick(3, 10);
+    let lines = bench.pick([(0, 3), (40, 2)], [(0, 10), (40, 10)]);
     for _ in 0..bench.rounds(2, 5) {
-        for milliseconds in [0, 40] {
-            let mut cases = Vec::new();
+        for (milliseconds, times) in lines {
             for contender in bench.drawn() {
                 let line = Duration::from_millis(milliseconds);
                 let place = stage.behind(line, true)?;
-                cases.push(Case {
+                let case = Case {
                     setting: format!("{milliseconds} ms"),
                     contender,
                     job: Job::Cold { place, times },
-                });
+                };
+                bench.measure(&PLAN, case).await;
             }
-            bench.measure_all(&PLAN, cases, milliseconds > 0).await;
         }
     }
     // They are the same each time.

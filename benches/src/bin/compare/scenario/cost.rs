@@ -86,10 +86,12 @@ pub(super) async fn work(
     commands: usize,
 ) -> anyhow::Result<Found> {
     let session = warmed(contender, place, warm_up).await?;
+    usage::reap();
     let before = usage::processor_time()?;
     for _ in 0..commands {
         session.succeed("true").await?;
     }
+    usage::reap();
     let spent = usage::processor_time()?.saturating_sub(before);
     session.close().await?;
     let mut found = Found::default();
