@@ -6,7 +6,8 @@
 //! ```
 //!
 //! All contenders connect to one private sshd with stock settings, with the same key, and check
-//! its host key. Each measurement is made in a process of its own, in an order that is drawn anew
+//! its host key. Each has the settings that its documentation calls good (`TCP_NODELAY` for those on
+//! russh). Each measurement is made in a process of its own, in an order that is drawn anew
 //! for each round, so that ratios can be formed within a round. Failures are counted, and quoted.
 
 mod bench;
@@ -28,11 +29,11 @@ use clap::{Parser, ValueEnum};
 use nix::sys::prctl;
 use ssh_pool_benches::report::Report;
 use ssh_pool_benches::stats;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bench::Bench;
 use crate::contender::Contender;
 use crate::scenario::Scenario;
-use crate::stage::Stage;
 
 /// Measures ssh-pool beside ControlMaster, the openssh crate, async-ssh2-tokio, russh and ssh.
 ///
@@ -81,7 +82,7 @@ fn main() -> anyhow::Result<ExitCode> {
         contenders: or_all(&options.contenders, &Contender::ALL),
         report: Report {
             command: command_line(),
-            machine: Stage::new().machine(),
+            machine: stage::machine(),
             ..Report::default()
         },
         ours_failed: false,
@@ -91,10 +92,12 @@ fn main() -> anyhow::Result<ExitCode> {
         .build()?;
     runtime.block_on(async {
         let scenarios = or_all(&options.only, Scenario::value_variants());
+        let mut end = signal(SignalKind::terminate())?;
         tokio::select! {
             result = all(&scenarios, &mut bench) => result,
             // Whatever runs is ended by being dropped.
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            _ = end.recv() => bail!("ended from outside"),
         }
     })?;
     show(&bench.report, &options)?;

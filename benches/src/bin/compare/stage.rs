@@ -152,29 +152,29 @@ impl Stage {
         });
         Ok(places.collect())
     }
+}
 
-    /// What the figures depend on.
-    pub(crate) fn machine(&self) -> Vec<(String, String)> {
-        let cores = std::thread::available_parallelism().map_or(0, usize::from);
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let shell = if self.user.is_current() {
-            "yourself: this run made no user, and your shell and its start-up files are in the figures"
-        } else {
-            "a user of its own, with a plain /bin/sh"
-        };
-        [
-            ("date", first_line(Command::new("date").args(["-u", "+%F"]))),
-            ("kernel", format!("Linux {}", kernel.trim())),
-            ("processors", format!("{cores}, {}", processor())),
-            ("ssh", version(Command::new("ssh").arg("-V"))),
-            ("sshd", version(Command::new("/usr/sbin/sshd").arg("-V"))),
-            ("logs in as", shell.to_owned()),
-            ("crates", crates()),
-        ]
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
-    }
+/// What the figures depend on.
+pub(crate) fn machine() -> Vec<(String, String)> {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let shell = if TestUser::plain().is_current() {
+        "yourself: this run made no user, and your shell and its start-up files are in the figures"
+    } else {
+        "a user of its own, with a plain /bin/sh"
+    };
+    [
+        ("date", first_line(Command::new("date").args(["-u", "+%F"]))),
+        ("kernel", format!("Linux {}", kernel.trim())),
+        ("processors", format!("{cores}, {}", processor())),
+        ("ssh", version(Command::new("ssh").arg("-V"))),
+        ("sshd", version(Command::new("/usr/sbin/sshd").arg("-V"))),
+        ("logs in as", shell.to_owned()),
+        ("crates", crates()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
 }
 
 /// As ssh writes hosts on a port of their own.

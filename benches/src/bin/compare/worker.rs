@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use ssh_pool_tests::{eventually, procs};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::contender::Contender;
@@ -146,7 +147,7 @@ pub(crate) fn main() -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     let found = runtime.block_on(async {
-        let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let mut end = signal(SignalKind::terminate())?;
         tokio::select! {
             found = spec.job.work(spec.contender) => found,
             _ = end.recv() => bail!("ended from outside"),
