@@ -90,7 +90,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let scenarios = or_all(&options.only, Scenario::value_variants());
         let mut end = signal(SignalKind::terminate())?;
         tokio::select! {
@@ -99,7 +99,11 @@ fn main() -> anyhow::Result<ExitCode> {
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
             _ = end.recv() => bail!("ended from outside"),
         }
-    })?;
+    });
+    drop(runtime);
+    // The servers are gone. What is left was below a worker that somebody has killed.
+    worker::end_all_below();
+    result?;
     show(&bench.report, &options)?;
     Ok(if bench.ours_failed {
         eprintln!("ssh-pool has failed: see the notes");

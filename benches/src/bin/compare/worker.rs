@@ -74,6 +74,17 @@ impl Drop for Leash {
     }
 }
 
+/// Ends all processes below this one.
+pub(crate) fn end_all_below() {
+    let gone = eventually(PATIENCE, || {
+        usage::reap();
+        kill_below(std::process::id())
+    });
+    if !gone {
+        eprintln!("processes of a worker survive");
+    }
+}
+
 /// Kills all below a process: whether there was nothing left.
 fn kill_below(pid: u32) -> bool {
     let left: Vec<u32> = usage::below(pid)
@@ -124,8 +135,10 @@ pub(crate) async fn run(spec: Spec, limit: Duration, watched: bool) -> anyhow::R
     let status = status?;
     if !status.success() {
         let words = String::from_utf8_lossy(&words);
-        let line = words.trim().lines().last().unwrap_or("no word");
-        bail!("{}", line.trim_start_matches("Error: "));
+        match words.trim().lines().last() {
+            Some(line) => bail!("{}", line.trim_start_matches("Error: ")),
+            None => bail!("{status}"),
+        }
     }
     let mut found: Found = serde_json::from_slice(&found)?;
     if let Some(peak) = peak {
