@@ -174,14 +174,15 @@ mod tests {
     #[test]
     fn a_tree_is_seen_with_its_grandchildren_and_their_memory() {
         let mut shell = Command::new("sh")
-            .args(["-c", "sleep 60 & echo; wait"])
-            .stdout(Stdio::piped())
+            .args(["-c", "sh -c 'sleep 20; :' & echo; wait"])
+            .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let mut line = [0];
-        let stdout = shell.stdout.as_mut().unwrap();
-        std::io::Read::read_exact(stdout, &mut line).unwrap();
-        let tree = below(shell.id());
+        let mut tree = Vec::new();
+        let whole = ssh_pool_tests::eventually(Duration::from_secs(10), || {
+            tree = below(shell.id());
+            tree.len() == 2
+        });
         let sizes: Vec<u64> = tree.iter().copied().filter_map(resident).collect();
         let watch = Watch::over(shell.id());
         let alone = resident(shell.id()).unwrap();
@@ -190,7 +191,8 @@ mod tests {
             ssh_pool_tests::procs::kill(*pid);
         }
         shell.wait().unwrap();
-        assert_eq!(sizes.len(), 1, "{tree:?}");
+        assert!(whole, "{tree:?}");
+        assert_eq!(sizes.len(), 2, "{tree:?}");
         assert!(sizes.iter().all(|size| *size > 0), "{sizes:?}");
         assert!(peak > alone, "{peak} is no more than the shell's {alone}");
         assert!(below(shell.id()).is_empty());

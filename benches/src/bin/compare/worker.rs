@@ -197,7 +197,7 @@ mod tests {
     #[tokio::test]
     async fn a_worker_that_hangs_ends_with_all_below_it() {
         let mut command = Command::new("sh");
-        command.args(["-c", "sh -c 'sleep 60; :' & echo; wait"]);
+        command.args(["-c", "sh -c 'sleep 20; :' & echo; wait"]);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let pid = child.id().unwrap();
         let mut line = [0];
