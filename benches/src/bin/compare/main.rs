@@ -103,8 +103,9 @@ fn main() -> anyhow::Result<ExitCode> {
     drop(runtime);
     // The servers are gone. What is left was below a worker that somebody has killed.
     worker::end_all_below();
-    result?;
+    // Also what an interrupted run has found so far.
     show(&bench.report, &options)?;
+    result?;
     Ok(if bench.ours_failed {
         eprintln!("ssh-pool has failed: see the notes");
         ExitCode::FAILURE
