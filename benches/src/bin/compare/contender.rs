@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use ssh_pool_benches::report::names::contender;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::place::Place;
@@ -62,13 +63,13 @@ impl Contender {
     /// As it is shown to people.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Pool => "ssh-pool",
-            Self::ControlMaster => "ssh, ControlMaster",
-            Self::ProcessMux => "openssh, process-mux",
-            Self::NativeMux => "openssh, native-mux",
-            Self::AsyncSsh2 => "async-ssh2-tokio",
-            Self::Bare => "bare russh",
-            Self::NewSsh => "ssh",
+            Self::Pool => contender::SSH_POOL,
+            Self::ControlMaster => contender::SSH_MUX,
+            Self::ProcessMux => contender::OPENSSH_PROCESS,
+            Self::NativeMux => contender::OPENSSH_NATIVE,
+            Self::AsyncSsh2 => contender::ASYNC_SSH2,
+            Self::Bare => contender::RUSSH,
+            Self::NewSsh => contender::SSH,
         }
     }
 

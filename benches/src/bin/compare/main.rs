@@ -12,9 +12,11 @@
 
 mod bench;
 mod contender;
+mod descriptors;
 mod flights;
 mod place;
 mod scenario;
+mod serve;
 mod stage;
 mod usage;
 mod worker;
@@ -28,7 +30,6 @@ use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use nix::sys::prctl;
 use ssh_pool_benches::report::Report;
-use ssh_pool_benches::stats;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bench::Bench;
@@ -52,7 +53,7 @@ struct Options {
     /// Only these contenders.
     #[arg(long, value_enum, value_delimiter = ',')]
     contenders: Vec<Contender>,
-    /// Rounds of each scenario: 5, or 2 with --quick.
+    /// Rounds of each scenario; without it 3 or 5, with --quick 1 or 2.
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
     /// Writes everything that was found there, as JSON.
@@ -67,10 +68,18 @@ struct Options {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    // Not one of the options: nobody is meant to use it.
-    if std::env::args().nth(1).as_deref() == Some(worker::ARGUMENT) {
-        worker::main()?;
-        return Ok(ExitCode::SUCCESS);
+    // Not among the options: nobody is meant to use these.
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [worker::ARGUMENT] => {
+            worker::main()?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        [serve::ARGUMENT, count] => {
+            serve::main(count)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
     }
     let options = Options::parse();
     // What a killed worker has started comes to us, and not to init.
@@ -138,33 +147,17 @@ fn command_line() -> String {
 
 /// Prints what was found, and writes it where it was asked for.
 fn show(report: &Report, options: &Options) -> anyhow::Result<()> {
-    for series in &report.series {
-        let rounds: Vec<f64> = series.rounds.iter().copied().flatten().collect();
-        let median = stats::median(&rounds);
-        println!(
-            "{:6} {:22} {:22} {:28} {:>12} {:5} {}/{}",
-            series.scenario,
-            series.setting,
-            series.contender,
-            series.metric,
-            median.map_or("–".to_owned(), |value| format!("{value:.2}")),
-            series.unit,
-            rounds.len(),
-            series.rounds.len(),
-        );
-    }
-    for note in &report.notes {
-        println!(
-            "{}, {}, {}: {} × {}",
-            note.scenario, note.setting, note.contender, note.times, note.text
-        );
-    }
+    println!("{}\n{}", report.markdown(), report.goals_table());
     if let Some(file) = &options.json {
-        let text = serde_json::to_string_pretty(report)?;
-        fs::write(file, text).with_context(|| format!("write {}", file.display()))?;
+        fs::write(file, report.json()?).with_context(|| format!("write {}", file.display()))?;
     }
-    if options.markdown.is_some() || options.plots.is_some() {
-        bail!("tables and plots are not there yet");
+    if let Some(file) = &options.markdown {
+        fs::write(file, report.markdown()).with_context(|| format!("write {}", file.display()))?;
+    }
+    if let Some(folder) = &options.plots {
+        for plot in report.plots(folder)? {
+            eprintln!("drawn: {}", plot.display());
+        }
     }
     Ok(())
 }

@@ -6,17 +6,20 @@ pub(crate) mod burst;
 pub(crate) mod cold;
 pub(crate) mod cost;
 pub(crate) mod fleet;
+pub(crate) mod scale;
 pub(crate) mod warm;
 
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use ssh_pool_benches::report::names::metric;
 use tokio::time::timeout;
 
 use crate::bench::Bench;
 use crate::contender::{Contender, Session};
 use crate::place::Place;
+use crate::serve::Servers;
 use crate::worker::Found;
 
 /// After that a command counts as one that never gets an answer.
@@ -37,6 +40,8 @@ pub(crate) enum Scenario {
     Cold,
     /// A hundred hosts at once.
     Fleet,
+    /// A thousand hosts, and ten thousand targets; ssh-pool alone.
+    Scale,
 }
 
 impl Scenario {
@@ -48,6 +53,7 @@ impl Scenario {
             Self::Bulk => bulk::run(bench).await,
             Self::Cold => cold::run(bench).await,
             Self::Fleet => fleet::run(bench).await,
+            Self::Scale => scale::run(bench).await,
         }
     }
 }
@@ -86,6 +92,15 @@ pub(crate) enum Job {
     Trips { place: Place },
     /// See [`fleet`].
     Fleet { places: Vec<Place>, warm: bool },
+    /// See [`scale`].
+    ManyIdle { servers: Servers, window: Duration },
+    /// See [`scale`].
+    ManyTargets {
+        servers: Servers,
+        targets: usize,
+        busy: usize,
+        window: Duration,
+    },
 }
 
 impl Job {
@@ -113,6 +128,13 @@ impl Job {
             Self::Cold { place, times } => cold::work(contender, &place, times).await,
             Self::Trips { place } => cold::answered(contender, &place).await,
             Self::Fleet { places, warm } => fleet::work(contender, places, warm).await,
+            Self::ManyIdle { servers, window } => scale::idle(&servers, window).await,
+            Self::ManyTargets {
+                servers,
+                targets,
+                busy,
+                window,
+            } => scale::working(&servers, targets, busy, window).await,
         }
     }
 }
@@ -188,9 +210,9 @@ fn tally(answers: Vec<Answer>, time: f64, found: &mut Found) {
         found.noise.extend(answer.stderr);
     }
     if failures <= asked / 2 {
-        found.set("time", time);
+        found.set(metric::TIME, time);
     }
-    for (metric, count) in [("failures", failures), ("noise", noise)] {
+    for (metric, count) in [(metric::FAILURES, failures), (metric::NOISE, noise)] {
         #[allow(clippy::cast_precision_loss, reason = "counts of commands")]
         found.set(metric, count as f64);
     }

@@ -94,6 +94,11 @@ pub(crate) fn resident(pid: u32) -> Option<u64> {
     field(&status, "VmRSS:")
 }
 
+/// The largest resident set that this process has had so far, in KiB.
+pub(crate) fn peak_resident() -> anyhow::Result<i64> {
+    Ok(getrusage(UsageWho::RUSAGE_SELF)?.max_rss())
+}
+
 /// The memory that this process shares with nobody, in KiB, once it does not change any more.
 ///
 /// # Errors

@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
+use ssh_pool_benches::report::names::metric;
 use ssh_pool_tests::{eventually, procs};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
@@ -143,7 +144,7 @@ pub(crate) async fn run(spec: Spec, limit: Duration, watched: bool) -> anyhow::R
     let mut found: Found = serde_json::from_slice(&found)?;
     if let Some(peak) = peak {
         #[allow(clippy::cast_precision_loss, reason = "KiB are far below 2^52")]
-        found.set("peak memory", peak as f64 / KIB_PER_MIB);
+        found.set(metric::PEAK_MEMORY, peak as f64 / KIB_PER_MIB);
     }
     Ok(found)
 }

@@ -8,10 +8,11 @@ use crate::contender::Contender;
 use crate::place::Place;
 use crate::stage::Stage;
 use crate::worker::Found;
+use ssh_pool_benches::report::names::{metric, scenario, unit};
 
 const PLAN: Plan = Plan {
-    scenario: "bulk",
-    metrics: &[("rate", "MB/s")],
+    scenario: scenario::BULK,
+    metrics: &[(metric::RATE, unit::RATE)],
     limit: Duration::from_secs(120),
     watched: false,
 };
@@ -55,6 +56,6 @@ pub(super) async fn work(
     session.close().await?;
     let mut found = Found::default();
     #[allow(clippy::cast_precision_loss, reason = "bytes are far below 2^52")]
-    found.set("rate", bytes as f64 / 1e6 / took.as_secs_f64());
+    found.set(metric::RATE, bytes as f64 / 1e6 / took.as_secs_f64());
     Ok(found)
 }

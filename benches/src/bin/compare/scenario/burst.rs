@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use ssh_pool_benches::report::names::{metric, scenario, unit};
 use tokio::task::JoinSet;
 
 use super::{Job, ask, close_all, since, tally, warmed};
@@ -14,12 +15,12 @@ use crate::stage::Stage;
 use crate::worker::Found;
 
 const PLAN: Plan = Plan {
-    scenario: "burst",
+    scenario: scenario::BURST,
     metrics: &[
-        ("time", "ms"),
-        ("failures", ""),
-        ("noise", ""),
-        ("logins", ""),
+        (metric::TIME, unit::MS),
+        (metric::FAILURES, unit::NONE),
+        (metric::NOISE, unit::NONE),
+        (metric::LOGINS, unit::NONE),
     ],
     limit: Duration::from_secs(240),
     watched: false,
@@ -51,7 +52,7 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
                 let add = |found: &mut Found| {
                     let logins = stage.sshd().accepted() - before;
                     #[allow(clippy::cast_precision_loss, reason = "a count of logins")]
-                    found.set("logins", logins as f64);
+                    found.set(metric::LOGINS, logins as f64);
                 };
                 bench.measure_with(&PLAN, case, add).await;
             }

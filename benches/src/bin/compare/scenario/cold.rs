@@ -11,18 +11,19 @@ use crate::flights::Line;
 use crate::place::Place;
 use crate::stage::Stage;
 use crate::worker::Found;
+use ssh_pool_benches::report::names::{metric, scenario, unit};
 
 /// For the stage alone: seconds since 1970.
 const ANSWERED: &str = "answered";
 const PLAN: Plan = Plan {
-    scenario: "cold",
-    metrics: &[("time", "ms")],
+    scenario: scenario::COLD,
+    metrics: &[(metric::TIME, unit::MS)],
     limit: Duration::from_secs(120),
     watched: false,
 };
 /// On a line where they are counted, and not timed.
 const TRIPS: Plan = Plan {
-    metrics: &[("round trips", "")],
+    metrics: &[(metric::ROUND_TRIPS, unit::NONE)],
     ..PLAN
 };
 
@@ -56,7 +57,7 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
             let answered = found.value(ANSWERED).map(Duration::from_secs_f64);
             let trips = answered.and_then(|time| line.round_trips(UNIX_EPOCH + time));
             if let Some(trips) = trips {
-                found.set("round trips", trips.into());
+                found.set(metric::ROUND_TRIPS, trips.into());
             }
         };
         bench.measure_with(&TRIPS, case, add).await;
@@ -79,7 +80,7 @@ pub(super) async fn work(
     }
     let mut found = Found::default();
     if let Some(time) = median(&taken) {
-        found.set("time", time);
+        found.set(metric::TIME, time);
     }
     Ok(found)
 }

@@ -11,22 +11,23 @@ use crate::place::Place;
 use crate::stage::Stage;
 use crate::usage;
 use crate::worker::Found;
+use ssh_pool_benches::report::names::{metric, scenario, unit};
 
 const SETTING: &str = "1,000 commands";
 const THOUSAND: f64 = 1000.0;
 const PLAN: Plan = Plan {
-    scenario: "cost",
-    metrics: &[("CPU", "s"), ("peak memory", "MiB")],
+    scenario: scenario::COST,
+    metrics: &[(metric::CPU, unit::S), (metric::PEAK_MEMORY, unit::MIB)],
     limit: Duration::from_secs(240),
     watched: true,
 };
 const IDLE: Plan = Plan {
-    metrics: &[("memory per idle connection", "KiB")],
+    metrics: &[(metric::IDLE_CONNECTION, unit::KIB)],
     watched: false,
     ..PLAN
 };
 const MASTER: Plan = Plan {
-    metrics: &[("master", "KiB")],
+    metrics: &[(metric::MASTER, unit::KIB)],
     ..IDLE
 };
 /// A new ssh costs so much that a few of the commands tell as much.
@@ -96,7 +97,10 @@ pub(super) async fn work(
     session.close().await?;
     let mut found = Found::default();
     #[allow(clippy::cast_precision_loss, reason = "a count of commands")]
-    found.set("CPU", spent.as_secs_f64() * THOUSAND / commands as f64);
+    found.set(
+        metric::CPU,
+        spent.as_secs_f64() * THOUSAND / commands as f64,
+    );
     Ok(found)
 }
 
@@ -118,7 +122,7 @@ pub(super) async fn idle(contender: Contender, places: &[Place]) -> anyhow::Resu
     let counted = sessions.len().saturating_sub(FIRST);
     #[allow(clippy::cast_precision_loss, reason = "KiB are far below 2^52")]
     found.set(
-        "memory per idle connection",
+        metric::IDLE_CONNECTION,
         after.saturating_sub(before) as f64 / counted as f64,
     );
     for session in sessions {
@@ -136,6 +140,6 @@ pub(super) async fn master(contender: Contender, place: &Place) -> anyhow::Resul
     session.close().await?;
     let mut found = Found::default();
     #[allow(clippy::cast_precision_loss, reason = "KiB are far below 2^52")]
-    found.set("master", size as f64);
+    found.set(metric::MASTER, size as f64);
     Ok(found)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use ssh_pool_benches::report::names::{metric, scenario, unit};
 use tokio::task::JoinSet;
 
 use super::{Answer, Job, ask, close_all, since, tally};
@@ -14,8 +15,12 @@ use crate::stage::Stage;
 use crate::worker::Found;
 
 const PLAN: Plan = Plan {
-    scenario: "fleet",
-    metrics: &[("time", "ms"), ("failures", ""), ("noise", "")],
+    scenario: scenario::FLEET,
+    metrics: &[
+        (metric::TIME, unit::MS),
+        (metric::FAILURES, unit::NONE),
+        (metric::NOISE, unit::NONE),
+    ],
     limit: Duration::from_secs(120),
     watched: false,
 };

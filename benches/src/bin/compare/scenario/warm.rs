@@ -10,10 +10,15 @@ use crate::contender::Contender;
 use crate::place::Place;
 use crate::stage::Stage;
 use crate::worker::Found;
+use ssh_pool_benches::report::names::{metric, scenario, unit};
 
 const PLAN: Plan = Plan {
-    scenario: "warm",
-    metrics: &[("p50", "ms"), ("p90", "ms"), ("p99", "ms")],
+    scenario: scenario::WARM,
+    metrics: &[
+        (metric::P50, unit::MS),
+        (metric::P90, unit::MS),
+        (metric::P99, unit::MS),
+    ],
     limit: Duration::from_secs(120),
     watched: false,
 };
@@ -71,7 +76,7 @@ pub(super) async fn work(
     }
     session.close().await?;
     let mut found = Found::default();
-    for (metric, at) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)] {
+    for (metric, at) in [(metric::P50, 0.5), (metric::P90, 0.9), (metric::P99, 0.99)] {
         if let Some(time) = quantile(&times, at) {
             found.set(metric, time);
         }
