@@ -335,8 +335,9 @@ impl Command {
     /// lost with its connection ([`Error::ConnectionLost`] whose `command_state` is `Unknown`). Up
     /// to three attempts in all, within the [`timeout`](Command::timeout) if there is one, with a
     /// pause of 50 to 100 ms before the second and of 100 to 200 ms before the third. Each gets the
-    /// whole input; the output of lost ones is thrown away. [`Output::attempts`] and
-    /// [`Error::attempts`] count them. Default: off, and what was sent is never run again.
+    /// whole input, and up to `Timeouts::acquire` for a session; the output of lost ones is thrown
+    /// away. [`Output::attempts`] and [`Error::attempts`] count them. Default: off, and what was
+    /// sent is never run again.
     ///
     /// For a command that does the same when it runs twice, also if both runs overlap: sshd ends
     /// nothing when a connection is lost, so the first may still be at work.
