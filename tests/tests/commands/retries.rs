@@ -107,7 +107,7 @@ async fn a_server_restarted_in_a_storm_of_idempotent_commands_fails_none_of_them
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nor_does_openssh_10() {
+async fn openssh_10_restarted_in_a_storm_of_idempotent_commands_fails_none_of_them_either() {
     nothing_fails(Release::Trixie).await;
 }
 
