@@ -23,6 +23,9 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 
+/// Far longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 #[derive(Default)]
 struct Seen {
     /// The fields with a value, by span name.
@@ -33,6 +36,12 @@ struct Seen {
 
 #[derive(Clone, Default)]
 struct Recorder(Arc<Mutex<Seen>>);
+
+impl Recorder {
+    fn text(&self) -> String {
+        self.0.lock().expect("not poisoned").text.clone()
+    }
+}
 
 struct Visitor<'a> {
     seen: &'a mut Seen,
@@ -102,9 +111,19 @@ async fn spans_have_stable_names_and_fields_and_hold_no_secret() {
         .output()
         .await
         .expect("a shell says that it knows no such command");
+    let running = tokio::spawn(host.command("sleep").arg("1234").idempotent().output());
+    let runs = || {
+        let mut all = sshd.session_processes().into_iter();
+        all.any(|(_, line)| line.ends_with("sleep 1234"))
+    };
+    assert!(eventually_async(PATIENCE, runs).await, "it runs");
+    sshd.kill_connections();
+    let told = || recorder.text().contains("event attempt=1");
+    assert!(eventually_async(PATIENCE, told).await, "a loss is told");
+    running.abort();
     sshd.stop();
     sshd.kill_connections();
-    let gone = eventually_async(Duration::from_secs(60), || host.status().connections == 0);
+    let gone = eventually_async(PATIENCE, || host.status().connections == 0);
     assert!(gone.await);
     drop(
         host.command("true")
@@ -127,8 +146,12 @@ async fn spans_have_stable_names_and_fields_and_hold_no_secret() {
     assert_eq!(fields("ssh_pool.queue"), ["host"]);
     assert_eq!(
         fields("ssh_pool.command"),
-        ["connection", "error", "exit", "host"]
+        ["attempts", "connection", "error", "exit", "host"]
     );
+    for field in ["error", "cause", "pause"] {
+        assert!(fields("event").contains(&field), "of a loss: {field}");
+    }
+    assert!(seen.text.contains("ssh_pool.command attempts=1"));
     assert!(!seen.text.contains("s3cret"), "{}", seen.text);
     for line in pem
         .lines()

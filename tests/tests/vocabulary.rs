@@ -67,6 +67,7 @@ async fn used(pool: Pool) -> Result<(), Error> {
 
     let out: Output = host.command("docker").args(["ps", "-q"]).output().await?;
     let (stdout, stderr): (Vec<u8>, Vec<u8>) = (out.stdout, out.stderr);
+    let _: u32 = out.attempts;
     let status: ExitStatus = out.status;
     let (_, _, _): (bool, Option<i32>, Option<&str>) =
         (status.success(), status.code(), status.signal());
@@ -99,7 +100,8 @@ async fn commands(host: Host) -> Result<(), Error> {
         .stdin(b"bytes")
         .stdin(vec![0_u8; 3])
         .stdin(Stdio::null())
-        .timeout(Duration::from_secs(60));
+        .timeout(Duration::from_secs(60))
+        .idempotent();
     // The same command twice: running it does not use it up.
     command.output().await?;
     command.status().await?;
@@ -142,13 +144,20 @@ fn failed(error: &Error) -> String {
             stream: Stream::Stdout,
             ..
         } => "too much",
+        Error::Repeated {
+            attempts, source, ..
+        } => {
+            let (_, _): (&u32, &Error) = (attempts, source);
+            "again and again"
+        }
         Error::Connect { source, .. } => {
             let _: &Cause = source;
             "connect"
         }
         _ => "other",
     };
-    format!("{error} ({phase}, {again}, {source:?}, {kind})")
+    let attempts: u32 = error.attempts();
+    format!("{error} ({phase}, {again}, {attempts}, {source:?}, {kind})")
 }
 
 /// `?` in programs that use `Box<dyn Error>` or an error type of their own.

@@ -277,6 +277,7 @@ impl Child {
             status,
             stdout,
             stderr,
+            attempts: 1,
         })
     }
 

@@ -91,6 +91,7 @@ pub struct Command {
     shared: bool,
     detached: bool,
     verbatim: bool,
+    idempotent: bool,
     /// The first thing that was wrong with the input.
     problem: Option<Error>,
 }
@@ -146,6 +147,7 @@ impl Command {
             shared: false,
             detached: false,
             verbatim: false,
+            idempotent: false,
             problem: None,
         }
     }
@@ -329,6 +331,36 @@ impl Command {
         self
     }
 
+    /// Says that the command may run more than once, so that the pool may run it again when it was
+    /// lost with its connection ([`Error::ConnectionLost`] whose `command_state` is `Unknown`). Up
+    /// to three attempts in all, within the [`timeout`](Command::timeout) if there is one, with a
+    /// pause of 50 to 100 ms before the second and of 100 to 200 ms before the third. Each gets the
+    /// whole input, and up to `Timeouts::acquire` for a session; the output of lost ones is thrown
+    /// away. [`Output::attempts`] and [`Error::attempts`] count them. Default: off, and what was
+    /// sent is never run again.
+    ///
+    /// For a command that does the same when it runs twice, also if both runs overlap: sshd ends
+    /// nothing when a connection is lost, so the first may still be at work.
+    ///
+    /// Nothing else makes another attempt: no time-out, no [`Error::OutputLimit`], no refusal, and
+    /// not [`Error::ClosedWithoutStatus`], for there the server is well and has ended the command
+    /// by a rule of its own. It is for `output` and `status`: [`spawn`](Command::spawn) hands
+    /// streams out, which cannot begin anew, so there it is [`Error::InvalidInput`].
+    ///
+    /// # Errors
+    ///
+    /// If an attempt after the first fails, it is [`Error::Repeated`], with the last failure as its
+    /// source.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future between two attempts costs nothing. During one it
+    /// [ends](Command#cancelling) the process of that one, not what lost ones have left.
+    pub fn idempotent(&mut self) -> &mut Self {
+        self.idempotent = true;
+        self
+    }
+
     /// Runs the command and collects what it writes.
     ///
     /// An exit status other than 0 is not an error: look at [`Output::status`]. Nor is a program
@@ -343,7 +375,8 @@ impl Command {
     /// [`Error::ConnectionLost`] and [`Error::ClosedWithoutStatus`] when the outcome is unknown.
     /// [`Error::ExecRefused`] when the server does not run it; [`Error::Closed`] after `Pool::close`.
     /// What fails before the command is sent is tried again on another connection within the
-    /// deadline; what fails after it is never run again.
+    /// deadline; what fails after it is never run again, unless it is
+    /// [`idempotent`](Command::idempotent).
     ///
     /// # Cancel safety
     ///
@@ -376,7 +409,8 @@ impl Command {
     ///
     /// # Errors
     ///
-    /// As for [`output`](Command::output), as far as they come before the command runs.
+    /// As for [`output`](Command::output), as far as they come before the command runs;
+    /// [`Error::InvalidInput`] for an [`idempotent`](Command::idempotent) command.
     ///
     /// # Cancel safety
     ///
@@ -403,12 +437,21 @@ impl Command {
             job: self.job(request, sink, sink),
             stdin,
             timeout: self.timeout,
+            idempotent: self.idempotent,
             exit_grace: self.exit_grace,
             limit: self.place.output_limit,
         })
     }
 
     fn spawned(&self) -> Result<Spawn, Error> {
+        if self.idempotent {
+            return Err(Error::InvalidInput {
+                what: "spawn",
+                reason: "an idempotent command may be run again, and streams cannot begin anew: \
+                         use output or status"
+                    .into(),
+            });
+        }
         let (request, stdin) = self.request()?;
         let cap = self.shared.then_some(self.place.stream_limit);
         let (mut piped, mut inherited) = (Vec::new(), Vec::new());

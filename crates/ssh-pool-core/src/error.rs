@@ -268,6 +268,22 @@ pub enum Error {
         target: Arc<str>,
     },
 
+    /// An [`idempotent`](crate::Command::idempotent) command was lost with its connection, was tried
+    /// again, and has failed in the end. It may have run, whatever the last attempt failed with: an
+    /// earlier one had been sent.
+    #[error(
+        "{target}: no result after {attempts} attempts; the command may have run up to \
+        {attempts} times"
+    )]
+    Repeated {
+        /// The target as `user@host:port`.
+        target: Arc<str>,
+        /// How often it was tried, the last attempt included, which may not have been sent.
+        attempts: u32,
+        /// What the last attempt failed with.
+        source: Box<Error>,
+    },
+
     /// More output came than may be kept, and the command was cut off: more than
     /// `Limits::output_bytes` for `output()`, or more than `Limits::stream_bytes` that its reader
     /// had not read, on a shared connection.
@@ -329,7 +345,7 @@ fn lost_hint(phase: Phase) -> &'static str {
 }
 
 impl Error {
-    /// Where it happened.
+    /// Where it happened; of several attempts, where the last one failed.
     #[must_use]
     pub fn phase(&self) -> Phase {
         match self {
@@ -352,6 +368,7 @@ impl Error {
             Error::ClosedWithoutStatus { .. }
             | Error::OutputLimit { .. }
             | Error::NotKilled { .. } => Phase::Running,
+            Error::Repeated { source, .. } => source.phase(),
             Error::Closed { .. } => Phase::Closed,
         }
     }
@@ -364,7 +381,8 @@ impl Error {
             Error::ConnectionLost { phase, .. } if *phase >= Phase::Exec => CommandState::Unknown,
             Error::ClosedWithoutStatus { .. }
             | Error::OutputLimit { .. }
-            | Error::NotKilled { .. } => CommandState::Unknown,
+            | Error::NotKilled { .. }
+            | Error::Repeated { .. } => CommandState::Unknown,
             _ => CommandState::NotStarted,
         }
     }
@@ -375,19 +393,21 @@ impl Error {
     /// [`command_state`](Error::command_state).
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Error::Connect { .. }
-                | Error::Throttled { .. }
-                | Error::KeyExchange { lost: true, .. }
-                | Error::AuthLost { .. }
-                | Error::Timeout { .. }
-                | Error::ConnectionLost { .. }
-        )
+            | Error::Throttled { .. }
+            | Error::KeyExchange { lost: true, .. }
+            | Error::AuthLost { .. }
+            | Error::Timeout { .. }
+            | Error::ConnectionLost { .. } => true,
+            Error::Repeated { source, .. } => source.is_transient(),
+            _ => false,
+        }
     }
 
     /// Whether the pool has ended the command, and the server has said that it has ended. What it
-    /// did before that is done: its [`command_state`](Error::command_state) is `Unknown`.
+    /// did before that is done: its [`command_state`](Error::command_state) is `Unknown`. Not after
+    /// several attempts, of which earlier ones may have left something running.
     #[must_use]
     pub fn is_killed(&self) -> bool {
         matches!(self, Error::Timeout { killed: true, .. })
@@ -396,7 +416,34 @@ impl Error {
     /// Whether a deadline passed.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
-        matches!(self, Error::Timeout { .. })
+        match self {
+            Error::Timeout { .. } => true,
+            Error::Repeated { source, .. } => source.is_timeout(),
+            _ => false,
+        }
+    }
+
+    /// How often the pool has tried to run the command: 1, unless it is
+    /// [`idempotent`](crate::Command::idempotent) and was lost with its connection. What a try does
+    /// before the command is sent (waiting, dialling again, another channel) is part of it.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        match self {
+            Error::Repeated { attempts, .. } => *attempts,
+            _ => 1,
+        }
+    }
+
+    /// What the last of so many attempts failed with is what all of them have failed with.
+    pub(crate) fn after(self, target: &Arc<str>, attempts: u32) -> Self {
+        if attempts == 1 {
+            return self;
+        }
+        Error::Repeated {
+            target: target.clone(),
+            attempts,
+            source: Box::new(self),
+        }
     }
 }
 

@@ -73,6 +73,10 @@ pub struct Output {
     pub stdout: Vec<u8>,
     /// Everything it wrote to standard error.
     pub stderr: Vec<u8>,
+    /// How often the command was tried: 1, unless it is
+    /// [idempotent](crate::Command::idempotent) and was lost with its connection. The rest is
+    /// that of the last attempt alone.
+    pub attempts: u32,
 }
 
 impl fmt::Debug for Output {
@@ -81,6 +85,7 @@ impl fmt::Debug for Output {
             .field("status", &self.status)
             .field("stdout", &String::from_utf8_lossy(&self.stdout))
             .field("stderr", &String::from_utf8_lossy(&self.stderr))
+            .field("attempts", &self.attempts)
             .finish()
     }
 }

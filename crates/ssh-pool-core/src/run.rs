@@ -13,41 +13,87 @@ use crate::process::{self, Job, Judgement, Process};
 use crate::terminate::Outcome;
 use crate::transport::Channel;
 
+mod retry;
+
 /// A command with its input and its deadlines.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) job: Job,
     pub(crate) stdin: Bytes,
     pub(crate) timeout: Option<Duration>,
+    /// Whether it may run more than once.
+    pub(crate) idempotent: bool,
     /// After the exit status, others may hold the output open for this long.
     pub(crate) exit_grace: Option<Duration>,
     /// The cap on output, for its error.
     pub(crate) limit: usize,
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end, and again if it was lost and may be.
 pub(crate) async fn run(lanes: &Arc<Lanes>, hub: &Arc<Hub>, call: Call) -> Result<Output, Error> {
     let span = tracing::debug_span!(
         "ssh_pool.command",
         host = %hub.name(),
         connection = tracing::field::Empty,
+        attempts = tracing::field::Empty,
         exit = tracing::field::Empty,
         error = tracing::field::Empty,
     );
-    let result = tracing::Instrument::instrument(attempt(lanes, hub, call), span.clone()).await;
-    match &result {
-        Ok(output) => span.record("exit", tracing::field::display(&output.status)),
-        Err(error) => span.record("error", tracing::field::display(error)),
+    let result = tracing::Instrument::instrument(attempts(lanes, hub, call), span.clone()).await;
+    let attempts = match &result {
+        Ok(output) => {
+            span.record("exit", tracing::field::display(&output.status));
+            output.attempts
+        }
+        Err(error) => {
+            span.record("error", tracing::field::display(error));
+            error.attempts()
+        }
     };
+    span.record("attempts", attempts);
     result
 }
 
-async fn attempt(lanes: &Arc<Lanes>, hub: &Arc<Hub>, call: Call) -> Result<Output, Error> {
+async fn attempts(lanes: &Arc<Lanes>, hub: &Arc<Hub>, call: Call) -> Result<Output, Error> {
     let overall = call.timeout.map(Deadline::after);
+    let mut attempts = 1;
+    loop {
+        let error = match attempt(lanes, hub, &call, overall).await {
+            Ok(output) => return Ok(Output { attempts, ..output }),
+            Err(error) => error,
+        };
+        let again = call.idempotent && !hub.closing().is_cancelled();
+        let pause = again.then(|| retry::pause(&error, attempts, overall));
+        let Some(pause) = pause.flatten() else {
+            return Err(error.after(hub.name(), attempts));
+        };
+        tracing::warn!(
+            attempt = attempts,
+            %error,
+            cause = std::error::Error::source(&error).map(tracing::field::display),
+            ?pause,
+            "a command was lost, and is run again"
+        );
+        let pause = tokio::time::sleep(pause);
+        // A pool that is being closed takes no new attempt, so there is nothing to wait for.
+        if hub.closing().run_until_cancelled(pause).await.is_none() {
+            return Err(error.after(hub.name(), attempts));
+        }
+        attempts += 1;
+    }
+}
+
+/// Until the command was sent there may be several channels; after that there is one.
+async fn attempt(
+    lanes: &Arc<Lanes>,
+    hub: &Arc<Hub>,
+    call: &Call,
+    overall: Option<Deadline>,
+) -> Result<Output, Error> {
     let acquire = hub.acquire_deadline(overall);
     loop {
         let mut process = process::start(lanes, hub, &call.job, acquire).await?;
-        let finish = finish(&mut process, &call);
+        let finish = finish(&mut process, call);
         match overall {
             None => finish.await,
             Some(Deadline { at, after }) => {
@@ -65,6 +111,7 @@ async fn attempt(lanes: &Arc<Lanes>, hub: &Arc<Hub>, call: Call) -> Result<Outpu
                     status,
                     stdout: inbox.collected(Stream::Stdout),
                     stderr: inbox.collected(Stream::Stderr),
+                    attempts: 1,
                 });
             }
             Judgement::Failed(error) => return Err(error),

@@ -36,7 +36,8 @@
 //! 2. **A command that never started never fails because of the pool.** Refused sessions, dead
 //!    connections and server limits are absorbed within the deadline.
 //! 3. **A command that may have started is never run twice.** [`Error::command_state`] says which
-//!    it is, by protocol phase.
+//!    it is, by protocol phase. Only if you say that it may is it run again:
+//!    [`Command::idempotent`].
 //! 4. **Neighbours do not feel each other.** What one command does or fails to do on a shared
 //!    connection harms no other.
 //! 5. **Nobody rides on somebody else's connection.** Callers share one only if they agree on
@@ -55,7 +56,8 @@
 //! # Tracing
 //!
 //! Spans `ssh_pool.dial`, `ssh_pool.queue` and `ssh_pool.command`, with the fields `host`,
-//! `connection`, `exit` and `error`. Command lines, environments and input are never recorded.
+//! `connection`, `attempts`, `exit` and `error`; an event of level `WARN` for each attempt that was
+//! lost and is made again. Command lines, environments and input are never recorded.
 //! russh underneath logs through the `log` crate.
 
 pub use ssh_pool_core::{

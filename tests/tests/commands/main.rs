@@ -11,6 +11,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ssh_pool::{Host, Pool};
@@ -22,6 +23,7 @@ mod input;
 mod losses;
 mod output;
 mod quoting;
+mod retries;
 #[path = "../support/mod.rs"]
 mod support;
 mod surroundings;
@@ -103,11 +105,12 @@ impl Ledger {
 }
 
 /// Holds commands up until the test opens it.
-pub(crate) struct Gate(TempDir);
+#[derive(Clone)]
+pub(crate) struct Gate(Arc<TempDir>);
 
 impl Gate {
     pub(crate) fn new() -> Self {
-        Self(TempDir::new())
+        Self(Arc::new(TempDir::new()))
     }
 
     /// A shell command that ends when the gate is open.

@@ -38,7 +38,7 @@ variants!(ERRORS, error_name: Error {
     InvalidInput, Resolve, Connect, NotSsh, Throttled, KeyExchange, HostKey, Identity, AuthRejected,
     AuthLost, Timeout, SessionRefused, ExecRefused, ConnectionLost, ClosedWithoutStatus,
     OutputLimit, Closed, PtyRefused, SubsystemRefused, StreamRefused, ForwardRefused, Listen,
-    NotKilled,
+    NotKilled, Repeated,
 });
 variants!(PROBLEMS, problem_name: HostKeyProblem {
     Unknown, Changed, Revoked, Unreadable, NotStored,
@@ -127,7 +127,12 @@ fn every_error_says_where_whether_and_what_to_do() {
 #[test]
 fn every_error_with_a_cause_hands_it_out() {
     for row in table() {
-        let source = row.error.source();
+        // Of several attempts the last one's error is in between.
+        let below = match &row.error {
+            Error::Repeated { source, .. } => &**source,
+            error => error,
+        };
+        let source = below.source();
         assert_eq!(source.is_some(), row.source, "{:?}", row.error);
         assert_eq!(
             source.map(ToString::to_string),
@@ -278,6 +283,31 @@ fn a_timeout_keeps_the_failure_before_it() {
         [error.to_string(), failed.to_string(), CAUSE.to_owned()]
     );
     check_text(&error);
+}
+
+#[test]
+fn several_attempts_fail_as_the_last_one_does_and_leave_the_command_in_doubt() {
+    for row in table() {
+        let Row { error, .. } = row;
+        assert_eq!(
+            error.clone().after(&target(), 1).to_string(),
+            error.to_string()
+        );
+        if let Error::Repeated { .. } = error {
+            continue;
+        }
+        assert_eq!(error.attempts(), 1, "{error:?}");
+        let repeated = error.clone().after(&target(), 3);
+        assert_eq!(repeated.attempts(), 3);
+        assert_eq!(repeated.command_state(), CommandState::Unknown, "{error:?}");
+        assert_eq!(repeated.phase(), error.phase(), "{error:?}");
+        assert_eq!(repeated.is_transient(), error.is_transient(), "{error:?}");
+        assert_eq!(repeated.is_timeout(), error.is_timeout(), "{error:?}");
+        assert!(!repeated.is_killed(), "{error:?}");
+        let source = repeated.source().map(ToString::to_string);
+        assert_eq!(source, Some(error.to_string()));
+        check_text(&repeated);
+    }
 }
 
 #[test]

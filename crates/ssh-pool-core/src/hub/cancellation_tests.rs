@@ -11,6 +11,8 @@ use super::{Deadline, Hand};
 use crate::transport::scripted::{Script, Server, connection_refused};
 use crate::{Error, Host, HostKeyPolicy, Identity, Limits, Phase, Pool, Timeouts};
 
+mod retries;
+
 fn pool(server: &Server, limits: Limits, timeouts: Timeouts) -> (Pool, Host) {
     let pool = Pool::builder(HostKeyPolicy::dangerous_accept_any())
         .identity(Identity::password("not a secret"))

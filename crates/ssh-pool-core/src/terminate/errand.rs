@@ -155,6 +155,7 @@ pub(super) fn by_mark(lanes: &Arc<Lanes>, mark: &Mark, signal: &str) -> BoxFutur
         },
         stdin: Bytes::new(),
         timeout: None,
+        idempotent: false,
         exit_grace: None,
         limit: 0,
     };

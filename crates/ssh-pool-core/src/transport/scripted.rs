@@ -68,6 +68,8 @@ struct State {
     /// How the next dials end; success when there is nothing here.
     failures: VecDeque<DialError>,
     links: Vec<std::sync::Weak<ScriptedLink>>,
+    /// What was sent to commands.
+    inputs: Vec<Bytes>,
 }
 
 #[derive(Clone)]
@@ -95,6 +97,11 @@ impl Server {
     /// Sessions held over all connections.
     pub(crate) fn held(&self) -> u32 {
         self.state().held.values().sum()
+    }
+
+    /// All input that was sent, a piece for each send.
+    pub(crate) fn inputs(&self) -> Vec<Bytes> {
+        self.state().inputs.clone()
     }
 
     /// The next dial fails like this.
@@ -338,7 +345,8 @@ impl Wire for ScriptedWire {
         .boxed()
     }
 
-    fn send(&self, _data: Bytes) -> BoxFuture<'_, Result<(), Gone>> {
+    fn send(&self, data: Bytes) -> BoxFuture<'_, Result<(), Gone>> {
+        self.server.state().inputs.push(data);
         sleep(Duration::from_millis(3)).map(|()| Ok(())).boxed()
     }
 

@@ -238,6 +238,7 @@ fn with_a_session() -> Vec<Row> {
         target: target.clone(),
         after: Duration::from_secs(2),
     };
+    let repeated = lost(Phase::Running).after(&target, 3);
     let closed = Error::Closed { target };
     let lost_at = |phase, advice| Row::new(lost(phase), phase, advice).caused().transient();
     vec![
@@ -251,6 +252,14 @@ fn with_a_session() -> Vec<Row> {
         Row::new(pty, Phase::Channel, "check PermitTTY"),
         Row::new(not_killed, Phase::Running, "may still be running").unknown(),
         Row::new(closed, Phase::Closed, "build another"),
+        Row::new(
+            repeated,
+            Phase::Running,
+            "after 3 attempts; the command may have run",
+        )
+        .caused()
+        .transient()
+        .unknown(),
     ]
 }
 
