@@ -15,25 +15,27 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Cause, CommandState, Error, Phase};
 use crate::inbox::End;
-use crate::transport::{Channel, Endpoint, Link, OpenError, Transport};
+use crate::transport::{Channel, Endpoint, Link, Transport};
 
+mod actions;
 mod budget;
 mod channels;
 mod dial;
+mod eager;
 mod lease;
 mod sessions;
 pub(crate) mod slots;
 mod streams;
 
+pub(crate) use actions::Next;
 pub(crate) use budget::{Budget, Budgets};
 use channels::Channels;
 pub(crate) use dial::Dials;
 pub(crate) use lease::Lease;
-use sessions::Mark;
 pub(crate) use sessions::View;
 pub(crate) use slots::Rules;
 pub(crate) use slots::Tally;
-use slots::{Action, ConnectionId, Hand, Refusal, Slots};
+use slots::{ConnectionId, Hand, Slots};
 pub(crate) use streams::Berth;
 
 /// What a waiter is told.
@@ -46,6 +48,8 @@ pub(crate) struct Ready {
     channel: Channel,
     /// Counted as leased rather than as a spare. Changed under the hub's lock only.
     leased: Arc<AtomicBool>,
+    /// What follows from its being taken, on the way to whoever takes it.
+    next: Option<Next>,
 }
 
 /// What the connections of a hub are for.
@@ -187,9 +191,7 @@ impl Hub {
             let result = happened(&mut books);
             (result, books.slots.take_actions())
         };
-        for action in actions {
-            self.carry_out(action);
-        }
+        self.carry_out(actions);
         result
     }
 
@@ -201,8 +203,19 @@ impl Hub {
     /// Cancel safe: a dropped call loses its place in the queue and nothing else. What was
     /// started for it goes to the next one.
     pub(crate) async fn checkout(self: &Arc<Self>, deadline: Deadline) -> Result<Lease, Error> {
+        Ok(self.checkout_before(deadline).await?.0)
+    }
+
+    /// [`checkout`](Self::checkout), before what follows from it has begun.
+    pub(crate) async fn checkout_before(
+        self: &Arc<Self>,
+        deadline: Deadline,
+    ) -> Result<(Lease, Option<Next>), Error> {
         match tokio::time::timeout_at(deadline.at.into(), self.channels.get()).await {
-            Ok(Ok(channel)) => Ok(Lease::new(self.clone(), channel)),
+            Ok(Ok(mut channel)) => {
+                let next = channel.next.take();
+                Ok((Lease::new(self.clone(), channel), next))
+            }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(self.overdue(deadline.after)),
         }
@@ -268,8 +281,19 @@ impl Hub {
     }
 
     /// The idle channel is wanted for a command.
-    fn recycle(self: &Arc<Self>, ready: &Ready) -> bool {
-        self.timeless(|books| Self::claim(books, ready))
+    fn recycle(self: &Arc<Self>, ready: &mut Ready) -> bool {
+        let (good, nobody_waits, actions) = {
+            let mut books = self.books();
+            let good = Self::claim(&mut books, ready);
+            let nobody_waits = books.slots.waiting() == 0;
+            (good, nobody_waits, books.slots.take_actions())
+        };
+        if good && nobody_waits {
+            ready.next = Next::after(self, actions);
+        } else {
+            self.carry_out(actions);
+        }
+        good
     }
 
     /// A channel that nobody waited for and that is on its way into the idle ones.
@@ -338,39 +362,7 @@ impl Hub {
         self.transition(|books, _| books.slots.abandon(ticket));
     }
 
-    // ── what the books ask for ───────────────────────────────────────────────────────────────
-
-    fn carry_out(self: &Arc<Self>, action: Action) {
-        match action {
-            Action::Dial => self.dial(),
-            Action::Open { on, mark } => self.open(on, mark),
-            Action::Ping { on, mark } => self.ping(on, mark),
-            Action::Disconnect(on) => self.disconnect(on),
-            Action::Reclaim => {
-                for ready in self.channels.take_idle(|_| true) {
-                    self.give_back(ready);
-                }
-            }
-            Action::Sweep => {
-                let alive: Vec<_> = self.books().slots.alive().collect();
-                for ready in self
-                    .channels
-                    .take_idle(|ready| !alive.contains(&ready.connection))
-                {
-                    self.give_back(ready);
-                }
-            }
-            Action::WakeAt(at) => {
-                let hub = Arc::downgrade(self);
-                self.runtime.spawn(async move {
-                    tokio::time::sleep_until(at.into()).await;
-                    if let Some(hub) = hub.upgrade() {
-                        hub.transition(|books, now| books.slots.wake(now));
-                    }
-                });
-            }
-        }
-    }
+    // ── what happens to connections and channels ─────────────────────────────────────────────
 
     /// The connection under a lease, if it is still there.
     pub(crate) fn link_of(&self, lease: &Lease) -> Option<Arc<dyn Link>> {
@@ -379,65 +371,6 @@ impl Hub {
 
     fn link(&self, id: ConnectionId) -> Option<Arc<dyn Link>> {
         self.books().links.get(&id).cloned()
-    }
-
-    /// Opens a channel, in a task of its own: a dropped open would keep its slot on the server.
-    fn open(self: &Arc<Self>, on: ConnectionId, mark: Mark) {
-        let hub = self.clone();
-        let link = self.link(on);
-        self.runtime.spawn(async move {
-            let result = match link {
-                Some(link) => link.open().await,
-                None => Err(OpenError::Lost),
-            };
-            match result {
-                Ok(channel) => hub.opened(on, mark, channel),
-                Err(OpenError::Refused { reason, .. }) => hub.refused(on, mark, reason),
-                Err(OpenError::Lost) => hub.transition(|books, _| books.slots.open_lost(on)),
-            }
-        });
-    }
-
-    fn opened(self: &Arc<Self>, on: ConnectionId, mark: Mark, channel: Channel) {
-        let inbox = channel.inbox.clone();
-        let leased = Arc::new(AtomicBool::new(false));
-        let ready = Ready {
-            connection: on,
-            channel,
-            leased: leased.clone(),
-        };
-        let hand = self.transition(|books, now| {
-            let hand = books.slots.opened(on, mark, now);
-            leased.store(matches!(hand, Hand::To(_)), Ordering::Relaxed);
-            hand
-        });
-        if !matches!(hand, Hand::Discard) {
-            let hub = Arc::downgrade(self);
-            inbox.on_end(move |end| {
-                if let Some(hub) = hub.upgrade() {
-                    hub.channel_ended(on, &leased, end);
-                }
-            });
-        }
-        self.place(hand, ready);
-    }
-
-    fn refused(self: &Arc<Self>, on: ConnectionId, mark: Mark, reason: String) {
-        tracing::debug!(host = %self.name(), connection = on.0, reason, "session open refused");
-        let told = self.transition(|books, now| match books.slots.refused(on, mark, now) {
-            Refusal::Absorbed => None,
-            Refusal::Hard(waiters) => {
-                let error = Error::SessionRefused {
-                    target: self.endpoint.name.clone(),
-                    reason,
-                };
-                self.dials.give_up(error.clone(), now);
-                Some((waiters, error))
-            }
-        });
-        if let Some((waiters, error)) = told {
-            tell(waiters, &error);
-        }
     }
 
     fn channel_ended(self: &Arc<Self>, on: ConnectionId, leased: &AtomicBool, end: &End) {
@@ -451,23 +384,6 @@ impl Hub {
             // `died` has taken care of everything on that connection.
             End::Lost(_) => {}
         });
-    }
-
-    fn ping(self: &Arc<Self>, on: ConnectionId, mark: Mark) {
-        let hub = self.clone();
-        let link = self.link(on);
-        self.runtime.spawn(async move {
-            if let Some(link) = link {
-                link.ping().await;
-            }
-            hub.transition(|books, now| books.slots.pinged(on, mark, now));
-        });
-    }
-
-    fn disconnect(self: &Arc<Self>, on: ConnectionId) {
-        if let Some(link) = self.link(on) {
-            self.runtime.spawn(async move { link.disconnect().await });
-        }
     }
 
     fn connected(self: &Arc<Self>, link: Arc<dyn Link>) -> ConnectionId {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Phase, Stream};
-use crate::hub::{Deadline, Hub, Lease};
+use crate::hub::{Deadline, Hub};
 use crate::inbox::{End, Sink, Transcript};
 use crate::lanes::Lanes;
 use crate::pty::Pty;
@@ -70,7 +70,9 @@ pub(crate) async fn start(
 ) -> Result<Process, Error> {
     loop {
         let queue = tracing::debug_span!("ssh_pool.queue", host = %hub.name());
-        let lease: Lease = tracing::Instrument::instrument(hub.checkout(deadline), queue).await?;
+        let checkout = tracing::Instrument::instrument(hub.checkout_before(deadline), queue);
+        // The next spare is opened when this is dropped: behind the request.
+        let (lease, _next) = checkout.await?;
         tracing::Span::current().record("connection", lease.connection());
         let link = hub.link_of(&lease);
         let Some(channel) = lease.begin(job.stdout, job.stderr) else {

@@ -162,8 +162,10 @@ pub(crate) fn main() -> anyhow::Result<()> {
         .build()?;
     let found = runtime.block_on(async {
         let mut end = signal(SignalKind::terminate())?;
+        // On a thread of the runtime, as in a server; that of `block_on` would be woken each time.
+        let work = tokio::spawn(spec.job.work(spec.contender));
         tokio::select! {
-            found = spec.job.work(spec.contender) => found,
+            found = work => found?,
             _ = end.recv() => bail!("ended from outside"),
         }
     });

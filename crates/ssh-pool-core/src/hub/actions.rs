@@ -1,0 +1,152 @@
+//! What the books ask for is carried out.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use super::sessions::Mark;
+use super::slots::{Action, ConnectionId, Hand, Refusal};
+use super::{Hub, Ready, eager, tell};
+use crate::error::Error;
+use crate::transport::{Channel, OpenError};
+
+/// What follows from a spare's being taken: as a rule the next one is opened. Begun when this is
+/// dropped, so that a command can go out first: a server does one thing after the other.
+pub(crate) struct Next {
+    hub: Weak<Hub>,
+    actions: Vec<Action>,
+}
+
+impl Next {
+    pub(super) fn after(hub: &Arc<Hub>, actions: Vec<Action>) -> Option<Self> {
+        (!actions.is_empty()).then(|| Self {
+            hub: Arc::downgrade(hub),
+            actions,
+        })
+    }
+}
+
+impl Drop for Next {
+    fn drop(&mut self) {
+        if let Some(hub) = self.hub.upgrade() {
+            hub.carry_out(std::mem::take(&mut self.actions));
+        }
+    }
+}
+
+impl Hub {
+    pub(super) fn carry_out(self: &Arc<Self>, actions: Vec<Action>) {
+        for action in actions {
+            self.do_one(action);
+        }
+    }
+
+    fn do_one(self: &Arc<Self>, action: Action) {
+        match action {
+            Action::Dial => self.dial(),
+            Action::Open { on, mark } => self.open(on, mark),
+            Action::Ping { on, mark } => self.ping(on, mark),
+            Action::Disconnect(on) => self.disconnect(on),
+            Action::Reclaim => {
+                for ready in self.channels.take_idle(|_| true) {
+                    self.give_back(ready);
+                }
+            }
+            Action::Sweep => {
+                let alive: Vec<_> = self.books().slots.alive().collect();
+                for ready in self
+                    .channels
+                    .take_idle(|ready| !alive.contains(&ready.connection))
+                {
+                    self.give_back(ready);
+                }
+            }
+            Action::WakeAt(at) => {
+                let hub = Arc::downgrade(self);
+                self.runtime.spawn(async move {
+                    tokio::time::sleep_until(at.into()).await;
+                    if let Some(hub) = hub.upgrade() {
+                        hub.transition(|books, now| books.slots.wake(now));
+                    }
+                });
+            }
+        }
+    }
+
+    /// Opens a channel, whatever becomes of the caller: a dropped open would keep its slot on the
+    /// server.
+    fn open(self: &Arc<Self>, on: ConnectionId, mark: Mark) {
+        let hub = self.clone();
+        let link = self.link(on);
+        eager::start(&self.runtime, async move {
+            let result = match link {
+                Some(link) => link.open().await,
+                None => Err(OpenError::Lost),
+            };
+            match result {
+                Ok(channel) => hub.opened(on, mark, channel),
+                Err(OpenError::Refused { reason, .. }) => hub.refused(on, mark, reason),
+                Err(OpenError::Lost) => hub.transition(|books, _| books.slots.open_lost(on)),
+            }
+        });
+    }
+
+    fn opened(self: &Arc<Self>, on: ConnectionId, mark: Mark, channel: Channel) {
+        let inbox = channel.inbox.clone();
+        let leased = Arc::new(AtomicBool::new(false));
+        let ready = Ready {
+            connection: on,
+            channel,
+            leased: leased.clone(),
+            next: None,
+        };
+        let hand = self.transition(|books, now| {
+            let hand = books.slots.opened(on, mark, now);
+            leased.store(matches!(hand, Hand::To(_)), Ordering::Relaxed);
+            hand
+        });
+        if !matches!(hand, Hand::Discard) {
+            let hub = Arc::downgrade(self);
+            inbox.on_end(move |end| {
+                if let Some(hub) = hub.upgrade() {
+                    hub.channel_ended(on, &leased, end);
+                }
+            });
+        }
+        self.place(hand, ready);
+    }
+
+    fn refused(self: &Arc<Self>, on: ConnectionId, mark: Mark, reason: String) {
+        tracing::debug!(host = %self.name(), connection = on.0, reason, "session open refused");
+        let told = self.transition(|books, now| match books.slots.refused(on, mark, now) {
+            Refusal::Absorbed => None,
+            Refusal::Hard(waiters) => {
+                let error = Error::SessionRefused {
+                    target: self.endpoint.name.clone(),
+                    reason,
+                };
+                self.dials.give_up(error.clone(), now);
+                Some((waiters, error))
+            }
+        });
+        if let Some((waiters, error)) = told {
+            tell(waiters, &error);
+        }
+    }
+
+    fn ping(self: &Arc<Self>, on: ConnectionId, mark: Mark) {
+        let hub = self.clone();
+        let link = self.link(on);
+        self.runtime.spawn(async move {
+            if let Some(link) = link {
+                link.ping().await;
+            }
+            hub.transition(|books, now| books.slots.pinged(on, mark, now));
+        });
+    }
+
+    fn disconnect(self: &Arc<Self>, on: ConnectionId) {
+        if let Some(link) = self.link(on) {
+            self.runtime.spawn(async move { link.disconnect().await });
+        }
+    }
+}
