@@ -53,7 +53,7 @@ struct Options {
     /// Only these contenders.
     #[arg(long, value_enum, value_delimiter = ',')]
     contenders: Vec<Contender>,
-    /// Rounds of each scenario; without it 3 or 5, with --quick 1 or 2.
+    /// Rounds of each scenario: 5, of bulk and scale 3, with --quick 1.
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
     /// Writes everything that was found there, as JSON.

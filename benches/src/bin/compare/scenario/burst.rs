@@ -31,7 +31,7 @@ const AT_ONCE: usize = 50;
 pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     // Without a delay: what is compared is what a server's limits do to each.
     let mut stage = Stage::new();
-    for _ in 0..bench.rounds(2, 5) {
+    for _ in 0..bench.rounds(1, 5) {
         for (setting, warm_up) in [("cold", 0), ("warm", 20)] {
             for contender in bench.drawn() {
                 if warm_up > 0 && contender == Contender::NewSsh {

@@ -30,7 +30,7 @@ const TRIPS: Plan = Plan {
 pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let mut stage = Stage::new();
     let lines = bench.pick([(0, 3), (40, 2)], [(0, 10), (40, 10)]);
-    for _ in 0..bench.rounds(2, 5) {
+    for _ in 0..bench.rounds(1, 5) {
         for (milliseconds, times) in lines {
             for contender in bench.drawn() {
                 let line = Duration::from_millis(milliseconds);

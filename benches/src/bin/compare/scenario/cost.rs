@@ -38,7 +38,7 @@ const FIRST: usize = 5;
 pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let mut stage = Stage::new();
     let commands = bench.pick(200, 1000);
-    let rounds = bench.rounds(2, 5);
+    let rounds = bench.rounds(1, 5);
     for _ in 0..rounds {
         for contender in bench.drawn() {
             let new = contender == Contender::NewSsh;

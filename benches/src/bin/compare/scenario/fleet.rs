@@ -27,7 +27,7 @@ const PLAN: Plan = Plan {
 
 pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let mut stage = Stage::new();
-    let hosts = bench.pick(20, 100);
+    let hosts = bench.pick(10, 100);
     eprintln!("fleet: {hosts} servers are started");
     let fleet = stage.fleet(hosts)?;
     for _ in 0..bench.rounds(1, 5) {

@@ -35,7 +35,7 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         [(0, 20, 100), (10, 3, 15), (40, 2, 6), (100, 2, 4)],
         [(0, 20, 300), (10, 20, 60), (40, 10, 30), (100, 10, 20)],
     );
-    for _ in 0..bench.rounds(2, 5) {
+    for _ in 0..bench.rounds(1, 5) {
         for (milliseconds, warm_up, commands) in lines {
             let mut cases = Vec::new();
             for contender in bench.drawn() {
