@@ -11,6 +11,7 @@
 //! | [`Dockerd`] | a Docker daemon with an image, which knows of no other |
 //! | [`Embedded`] | an SSH server inside this process, which needs nothing installed |
 //! | [`Proxy`] | a TCP proxy that delays, freezes, resets and worse |
+//! | [`CountedLine`] | a slow line that counts round trips |
 //! | [`Agent`], [`generate`], [`sign_user_certificate`] | what a client logs in with |
 //! | [`Repos`] | bare git repositories |
 //! | [`TestUser`] | who it logs in as |
@@ -32,6 +33,7 @@ mod agent;
 mod background;
 mod client;
 mod connection;
+mod counted_line;
 mod daemon;
 mod dockerd;
 mod dropbear;
@@ -55,6 +57,7 @@ mod wait;
 
 pub use agent::Agent;
 pub use client::ssh;
+pub use counted_line::CountedLine;
 pub use dockerd::Dockerd;
 pub use dropbear::{Dropbear, DropbearBuilder};
 pub use embedded::{Embedded, EmbeddedBuilder};

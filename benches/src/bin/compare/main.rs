@@ -13,7 +13,6 @@
 mod bench;
 mod contender;
 mod descriptors;
-mod flights;
 mod place;
 mod scenario;
 mod serve;

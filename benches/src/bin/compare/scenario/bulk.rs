@@ -1,5 +1,6 @@
 //! A gigabyte in each direction, over a connection that is there.
 
+use ssh_pool_benches::report::names::{metric, scenario, unit};
 use std::time::Duration;
 
 use super::{Job, warmed};
@@ -8,7 +9,6 @@ use crate::contender::Contender;
 use crate::place::Place;
 use crate::stage::Stage;
 use crate::worker::Found;
-use ssh_pool_benches::report::names::{metric, scenario, unit};
 
 const PLAN: Plan = Plan {
     scenario: scenario::BULK,

@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ssh_pool_benches::report::names::{metric, scenario, unit};
 use ssh_pool_benches::stats::median;
+use ssh_pool_tests::CountedLine;
 
 use super::{Job, since};
 use crate::bench::{Bench, Case, Plan};
 use crate::contender::{Contender, Session};
-use crate::flights::Line;
 use crate::place::Place;
 use crate::stage::Stage;
 use crate::worker::Found;
-use ssh_pool_benches::report::names::{metric, scenario, unit};
 
 /// For the stage alone: seconds since 1970.
 const ANSWERED: &str = "answered";
@@ -46,7 +46,7 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     }
     // They are the same each time.
     for contender in bench.drawn() {
-        let line = Line::to(stage.sshd().addr()).await?;
+        let line = CountedLine::to(stage.sshd().addr()).await;
         let place = stage.at(line.addr())?;
         let case = Case {
             setting: "100 ms".to_owned(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use ssh_pool_benches::report::names::{metric, scenario, unit};
 
 use super::{Job, warmed};
 use crate::bench::{Bench, Case, Plan};
@@ -11,7 +12,6 @@ use crate::place::Place;
 use crate::stage::Stage;
 use crate::usage;
 use crate::worker::Found;
-use ssh_pool_benches::report::names::{metric, scenario, unit};
 
 const SETTING: &str = "1,000 commands";
 const THOUSAND: f64 = 1000.0;

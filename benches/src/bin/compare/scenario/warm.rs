@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use ssh_pool_benches::report::names::{metric, scenario, unit};
 use ssh_pool_benches::stats::quantile;
 
 use super::{Job, since, warmed};
@@ -10,7 +11,6 @@ use crate::contender::Contender;
 use crate::place::Place;
 use crate::stage::Stage;
 use crate::worker::Found;
-use ssh_pool_benches::report::names::{metric, scenario, unit};
 
 const PLAN: Plan = Plan {
     scenario: scenario::WARM,

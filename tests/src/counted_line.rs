@@ -16,9 +16,9 @@ use tokio::time::{Instant, sleep_until};
 const ONE_WAY: Duration = Duration::from_millis(50);
 const CHUNK: usize = 64 << 10;
 
-/// A line to a server, for one client. Dropping it ends it and its connections.
+/// A line to a server, for one client, of 100 ms. Dropping it ends it and its connections.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub struct CountedLine {
     addr: SocketAddr,
     seen: Arc<Mutex<Seen>>,
     task: JoinHandle<()>,
@@ -71,10 +71,17 @@ enum Direction {
     Down,
 }
 
-impl Line {
-    pub(crate) async fn to(server: SocketAddr) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let addr = listener.local_addr()?;
+impl CountedLine {
+    /// Opens it. Who calls gives the runtime that it lives in.
+    ///
+    /// # Panics
+    ///
+    /// When there is no free port on loopback.
+    #[must_use]
+    pub async fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let listener = listener.expect("a port on loopback");
+        let addr = listener.local_addr().expect("a listener has an address");
         let seen = Arc::new(Mutex::new(Seen::connected()));
         let shared = Arc::clone(&seen);
         let task = tokio::spawn(async move {
@@ -83,20 +90,24 @@ impl Line {
                 connections.spawn(carry(client, server, Arc::clone(&shared)));
             }
         });
-        Ok(Self { addr, seen, task })
+        Self { addr, seen, task }
     }
 
-    pub(crate) fn addr(&self) -> SocketAddr {
+    /// Where its client connects to.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// How many round trips had come to their end by then; none if nothing had come.
-    pub(crate) fn round_trips(&self, until: SystemTime) -> Option<u32> {
+    /// How many round trips had come to their end by then, TCP's handshake included; none if nothing
+    /// had come.
+    #[must_use]
+    pub fn round_trips(&self, until: SystemTime) -> Option<u32> {
         lock(&self.seen).until(until)
     }
 }
 
-impl Drop for Line {
+impl Drop for CountedLine {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -182,7 +193,7 @@ mod tests {
             to.write_all(b"!").await.unwrap();
             tokio::io::copy(&mut from, &mut to).await.unwrap();
         });
-        let line = Line::to(addr).await.unwrap();
+        let line = CountedLine::to(addr).await;
         let mut client = TcpStream::connect(line.addr()).await.unwrap();
         // Along with the banner: TCP's handshake and one more.
         client.write_all(b"a").await.unwrap();
