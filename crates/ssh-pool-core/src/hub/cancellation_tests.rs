@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::{Deadline, Hand};
-use crate::transport::scripted::{Script, Server, connection_refused};
+use crate::transport::scripted::{Asked, Script, Server, connection_refused};
 use crate::{Error, Host, HostKeyPolicy, Identity, Limits, Phase, Pool, Timeouts};
 
 mod retries;
@@ -451,6 +451,31 @@ async fn spares_lie_in_the_pool_of_channels_and_not_beside_it() {
         assert_eq!((idle, beside), (1, 0), "after {commands} commands");
         assert_eq!(host.status().spare, 1);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_spare_is_opened_behind_the_request() {
+    let server = Server::new(Script::default());
+    let (_pool, host) = pool(&server, Limits::default(), Timeouts::default());
+    host.command("true").output().await.expect("served");
+    settle().await;
+    server.take_asked();
+    for command in 1..=3 {
+        host.command("true").output().await.expect("served");
+        settle().await;
+        let asked = server.take_asked();
+        assert_eq!(asked, [Asked::Start, Asked::Open], "command {command}");
+    }
+    // Whoever takes a spare for nothing has the next one opened all the same.
+    let hub = host.lanes().shared();
+    let deadline = Deadline::after(Duration::from_secs(30));
+    let (lease, next) = hub.checkout_before(deadline).await.expect("a spare");
+    drop(lease);
+    assert_eq!(server.take_asked(), [], "not yet");
+    drop(next);
+    assert_eq!(server.take_asked(), [Asked::Open]);
+    settle().await;
+    assert_at_rest(&host, &server, "taken for nothing");
 }
 
 #[tokio::test(start_paused = true)]

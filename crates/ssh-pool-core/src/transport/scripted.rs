@@ -48,6 +48,13 @@ impl Default for Script {
     }
 }
 
+/// Something that leaves this side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Open,
+    Start,
+}
+
 /// What the server has seen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
@@ -70,6 +77,8 @@ struct State {
     links: Vec<std::sync::Weak<ScriptedLink>>,
     /// What was sent to commands.
     inputs: Vec<Bytes>,
+    /// What it was asked for, in this order.
+    asked: Vec<Asked>,
 }
 
 #[derive(Clone)]
@@ -102,6 +111,11 @@ impl Server {
     /// All input that was sent, a piece for each send.
     pub(crate) fn inputs(&self) -> Vec<Bytes> {
         self.state().inputs.clone()
+    }
+
+    /// What it was asked for since the last look.
+    pub(crate) fn take_asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut self.state().asked)
     }
 
     /// The next dial fails like this.
@@ -183,6 +197,7 @@ impl Link for ScriptedLink {
     fn open(&self) -> BoxFuture<'_, Result<Channel, OpenError>> {
         async {
             let hop = self.server.script.hop;
+            self.server.state().asked.push(Asked::Open);
             sleep(hop).await;
             // The server decides here, and keeps the slot whoever still waits for the answer.
             let granted = {
@@ -320,6 +335,7 @@ impl Wire for ScriptedWire {
             if self.dead.is_cancelled() {
                 return Err(Gone);
             }
+            self.server.state().asked.push(Asked::Start);
             let dead = self.dead.clone();
             let server = self.server.clone();
             let work = Self::serve(
