@@ -1,9 +1,11 @@
 //! A remote command from its request to its end, whoever looks at it.
 
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 
 use crate::error::{Error, Phase, Stream};
-use crate::hub::{Deadline, Hub};
+use crate::hub::{Deadline, Hub, Next};
 use crate::inbox::{End, Sink, Transcript};
 use crate::lanes::Lanes;
 use crate::pty::Pty;
@@ -71,8 +73,7 @@ pub(crate) async fn start(
     loop {
         let queue = tracing::debug_span!("ssh_pool.queue", host = %hub.name());
         let checkout = tracing::Instrument::instrument(hub.checkout_before(deadline), queue);
-        // The next spare is opened when this is dropped: behind the request.
-        let (lease, _next) = checkout.await?;
+        let (lease, next) = checkout.await?;
         tracing::Span::current().record("connection", lease.connection());
         let link = hub.link_of(&lease);
         let Some(channel) = lease.begin(job.stdout, job.stderr) else {
@@ -88,22 +89,43 @@ pub(crate) async fn start(
             detached: job.detached,
             over: false,
         };
-        let prepared = tokio::time::timeout_at(deadline.at.into(), process.prepare(job)).await;
-        let request = match prepared {
-            Ok(Ok(Some(request))) => request,
-            Ok(Ok(None)) => continue, // the channel has ended
-            Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(hub.overdue(deadline.after)),
-        };
-        if process.channel.wire.start(request).await.is_ok() {
-            process.sent = Sent::Request;
+        if before(next, process.send(job, deadline)).await? {
             return Ok(process);
         }
-        // Not taken by the connection, so not on the wire: it is dying.
+        // The channel has ended, or its connection is dying, and nothing went out.
+    }
+}
+
+/// What follows from taking a spare, the opening of the next, goes behind the request if that can
+/// go out at once. If not it waits no longer: others may be waiting for it.
+async fn before<T>(next: Option<Next>, send: impl Future<Output = T>) -> T {
+    let mut send = std::pin::pin!(send);
+    let first = poll_fn(|cx| Poll::Ready(send.as_mut().poll(cx))).await;
+    drop(next);
+    match first {
+        Poll::Ready(sent) => sent,
+        Poll::Pending => send.await,
     }
 }
 
 impl Process {
+    /// Sends everything up to the request. `false`: the channel does not take it, so it is not on the
+    /// wire.
+    async fn send(&mut self, job: &Job, deadline: Deadline) -> Result<bool, Error> {
+        let prepared = tokio::time::timeout_at(deadline.at.into(), self.prepare(job)).await;
+        let request = match prepared {
+            Ok(Ok(Some(request))) => request,
+            Ok(Ok(None)) => return Ok(false), // the channel has ended
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(self.hub.overdue(deadline.after)),
+        };
+        let taken = self.channel.wire.start(request).await.is_ok();
+        if taken {
+            self.sent = Sent::Request;
+        }
+        Ok(taken)
+    }
+
     /// Everything that goes before the request. `None`: the channel has ended.
     async fn prepare(&mut self, job: &Job) -> Result<Option<Request>, Error> {
         let Channel { wire, inbox } = self.channel.clone();

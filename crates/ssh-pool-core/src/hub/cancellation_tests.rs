@@ -479,6 +479,20 @@ async fn the_next_spare_is_opened_behind_the_request() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_an_answer_first_holds_no_spare_up() {
+    let server = Server::new(Script::default());
+    let (_pool, host) = pool(&server, Limits::default(), Timeouts::default());
+    host.command("true").output().await.expect("served");
+    settle().await;
+    server.take_asked();
+    let mut command = host.command("true");
+    command.env("NAME", "value"); // to which this server says nothing
+    let mut asks = Box::pin(command.output());
+    assert!((&mut asks).now_or_never().is_none(), "is it taken?");
+    assert_eq!(server.take_asked(), [Asked::Open]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_misses_a_spare_on_its_way_back_is_served_by_it() {
     let server = Server::new(Script::default());
     let limits = small().sessions_per_connection(1);

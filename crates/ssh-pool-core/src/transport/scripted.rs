@@ -330,12 +330,12 @@ impl ScriptedWire {
 impl Wire for ScriptedWire {
     fn start(&self, _: Request) -> BoxFuture<'_, Result<(), Gone>> {
         async {
+            self.server.state().asked.push(Asked::Start);
             // The queue to the session loop is full for a moment.
             sleep(Duration::from_millis(1)).await;
             if self.dead.is_cancelled() {
                 return Err(Gone);
             }
-            self.server.state().asked.push(Asked::Start);
             let dead = self.dead.clone();
             let server = self.server.clone();
             let work = Self::serve(
