@@ -235,7 +235,7 @@ async fn inherited_streams_are_those_of_this_process() {
     const VARIABLE: &str = "SSH_POOL_TEST_INHERIT";
     if let Ok(word) = std::env::var(VARIABLE) {
         // The process that is looked at from outside, see below.
-        let (_sshd, _pool, host) = server();
+        let (sshd, _pool, host) = server();
         let line = format!("read line; echo {word} $line; echo {word} >&2");
         let mut child = host
             .shell(line)
@@ -247,7 +247,9 @@ async fn inherited_streams_are_those_of_this_process() {
             .unwrap();
         assert!(child.stdin.is_none() && child.stdout.is_none() && child.stderr.is_none());
         assert!(child.wait().await.unwrap().success());
-        // Reading our own standard input cannot be cancelled, and this process is to end.
+        // Reading our own standard input cannot be cancelled, and this process is to end, which drops
+        // nothing.
+        drop(sshd);
         std::process::exit(0);
     }
     let mut process = tokio::process::Command::new(std::env::current_exe().unwrap())
