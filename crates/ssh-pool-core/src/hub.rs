@@ -14,6 +14,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Cause, CommandState, Error, Phase};
+use crate::event::{EventKind, Reporter, Retirement};
 use crate::inbox::End;
 use crate::transport::{Channel, Endpoint, Link, Transport};
 
@@ -97,6 +98,7 @@ pub(crate) struct Hub {
     patience: Patience,
     budget: Budget,
     dials: Dials,
+    reporter: Arc<Reporter>,
     runtime: Handle,
     channels: Channels,
     books: Mutex<Books>,
@@ -138,6 +140,7 @@ impl Hub {
         patience: Patience,
         budget: Budget,
         dials: Dials,
+        reporter: Arc<Reporter>,
         runtime: Handle,
     ) -> Arc<Self> {
         // Twice what there is room for: what still runs on retiring connections takes no place away
@@ -150,6 +153,7 @@ impl Hub {
             patience,
             budget,
             dials,
+            reporter,
             runtime,
             channels: Channels::new(hub.clone(), most.unwrap_or(usize::MAX)),
             books: Mutex::new(Books {
@@ -169,6 +173,11 @@ impl Hub {
 
     pub(crate) fn runtime(&self) -> &Handle {
         &self.runtime
+    }
+
+    fn report(&self, connection: Option<ConnectionId>, kind: EventKind) {
+        let connection = connection.map(|id| id.0);
+        self.reporter.report(&self.endpoint.name, connection, kind);
     }
 
     pub(crate) fn kill_grace(&self) -> Duration {
@@ -386,7 +395,7 @@ impl Hub {
         });
     }
 
-    fn connected(self: &Arc<Self>, link: Arc<dyn Link>) -> ConnectionId {
+    fn connected(self: &Arc<Self>, link: Arc<dyn Link>, took: Duration) -> ConnectionId {
         let lifetime = self.patience.lifetime.mul_f64(0.9 + 0.2 * fastrand::f64());
         let id = self.transition(|books, now| {
             books.next_id += 1;
@@ -399,6 +408,7 @@ impl Hub {
             books.slots.dialled(id, now, now + lifetime);
             id
         });
+        self.report(Some(id), EventKind::Dialled { took });
         let hub = Arc::downgrade(self);
         link.lifeline().on_end(move |cause| {
             if let Some(hub) = hub.upgrade() {
@@ -409,13 +419,20 @@ impl Hub {
     }
 
     fn died(self: &Arc<Self>, id: ConnectionId, cause: &Cause) {
-        tracing::debug!(host = %self.name(), connection = id.0, %cause, "connection ended");
-        let link = self.transition(|books, now| {
+        let (link, lost) = self.transition(|books, now| {
             books.unclaimed.retain(|ready| ready.connection != id);
-            books.slots.died(id, now);
-            books.links.remove(&id)
+            let lost = books.slots.died(id, now);
+            (books.links.remove(&id), lost)
         });
         drop(link);
+        let kind = match lost {
+            None => EventKind::Closed,
+            Some(lost) => EventKind::Died {
+                cause: cause.clone(),
+                lost,
+            },
+        };
+        self.report(Some(id), kind);
         self.ended.notify_waiters();
     }
 
@@ -431,7 +448,7 @@ impl Hub {
     pub(crate) fn evict(self: &Arc<Self>) {
         self.transition(|books, now| {
             self.dials.forget();
-            books.slots.evict(now);
+            books.slots.evict(Retirement::Evicted, now);
         });
     }
 

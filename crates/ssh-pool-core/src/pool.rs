@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use crate::error::Error;
+use crate::event::{Events, Reporter};
 use crate::host::Host;
 use crate::host_key::HostKeyPolicy;
 use crate::hub::{Budgets, Dials, Hub, Lane, Patience, Rules};
@@ -57,6 +58,7 @@ pub(crate) struct Inner {
     transport: Arc<dyn Transport>,
     runtime: Handle,
     budgets: Budgets,
+    reporter: Arc<Reporter>,
     hosts: Mutex<HashMap<Key, Arc<Lanes>>>,
     closed: AtomicBool,
 }
@@ -127,6 +129,7 @@ impl PoolBuilder {
             timeouts,
             transport,
             runtime: runtime.clone(),
+            reporter: Arc::default(),
             hosts: Mutex::default(),
             closed: AtomicBool::new(false),
         });
@@ -180,6 +183,13 @@ impl Pool {
             .collect();
         hosts.sort_by(|a, b| a.target.cmp(&b.target));
         PoolStatus { hosts }
+    }
+
+    /// What happens to the connections of this pool from now on: see [`Event`](crate::Event). For
+    /// the moment itself, without history, see [`status`](Pool::status).
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.inner.reporter.listen()
     }
 
     /// Closes the pool: from this call on, new and queued work gets [`Error::Closed`]. Running
@@ -283,6 +293,7 @@ impl Inner {
         let budget = self.budgets.of(&key.host, key.port);
         let dials = Dials::default();
         let (transport, runtime) = (self.transport.clone(), self.runtime.clone());
+        let reporter = self.reporter.clone();
         Lanes::new(move |lane| {
             let (mut endpoint, mut rules) = (endpoint.clone(), rules.clone());
             match lane {
@@ -304,6 +315,7 @@ impl Inner {
                 patience.clone(),
                 budget.clone(),
                 dials.clone(),
+                reporter.clone(),
                 runtime.clone(),
             )
         })

@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::sessions::Mark;
-use super::slots::{Action, ConnectionId, Hand, Refusal};
+use super::slots::{Action, ConnectionId, Fact, Hand, Refusal};
 use super::{Hub, Ready, eager, tell};
 use crate::error::Error;
+use crate::event::EventKind;
 use crate::transport::{Channel, OpenError};
 
 /// What follows from a spare's being taken: as a rule the next one is opened. Begun when this is
@@ -60,6 +61,7 @@ impl Hub {
                     self.give_back(ready);
                 }
             }
+            Action::Report(fact) => self.report_fact(fact),
             Action::WakeAt(at) => {
                 let hub = Arc::downgrade(self);
                 self.runtime.spawn(async move {
@@ -69,6 +71,13 @@ impl Hub {
                     }
                 });
             }
+        }
+    }
+
+    fn report_fact(&self, fact: Fact) {
+        match fact {
+            Fact::Learned(sessions) => self.report(None, EventKind::LimitLearned { sessions }),
+            Fact::Retired(on, reason) => self.report(Some(on), EventKind::Retired { reason }),
         }
     }
 
@@ -116,7 +125,10 @@ impl Hub {
     }
 
     fn refused(self: &Arc<Self>, on: ConnectionId, mark: Mark, reason: String) {
-        tracing::debug!(host = %self.name(), connection = on.0, reason, "session open refused");
+        let kind = EventKind::SessionRefused {
+            reason: reason.clone(),
+        };
+        self.report(Some(on), kind);
         let told = self.transition(|books, now| match books.slots.refused(on, mark, now) {
             Refusal::Absorbed => None,
             Refusal::Hard(waiters) => {

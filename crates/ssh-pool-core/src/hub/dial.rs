@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 
-use super::{Hub, tell};
+use super::{Hub, now, tell};
 use crate::error::Error;
+use crate::event::EventKind;
 use crate::transport::DialError;
 
 /// The first pause after a failed dial; it doubles up to the longest, with jitter.
@@ -154,6 +155,7 @@ impl Hub {
             error = tracing::field::Empty,
         );
         let begun = self.dials.history().round;
+        let started = now();
         let hub = self.clone();
         self.runtime.spawn(
             async move {
@@ -173,13 +175,11 @@ impl Hub {
                 let span = tracing::Span::current();
                 match result {
                     Ok(link) => {
-                        let id = hub.connected(link);
+                        let id = hub.connected(link, now().saturating_duration_since(started));
                         span.record("connection", id.0);
-                        tracing::debug!("connected");
                     }
                     Err(failure) => {
                         span.record("error", tracing::field::display(&failure.error));
-                        tracing::debug!("dial failed");
                         hub.dial_failed(failure, begun);
                     }
                 }
@@ -190,12 +190,19 @@ impl Hub {
 
     fn dial_failed(self: &Arc<Self>, failure: DialError, begun: Round) {
         let error = failure.error.clone();
-        let told = self.transition(|books, now| {
+        let (told, pause) = self.transition(|books, now| {
             let verdict = self.dials.history().failed(failure, begun, now);
-            books
+            let pause = verdict.not_before.saturating_duration_since(now);
+            let told = books
                 .slots
-                .dial_failed(now, verdict.not_before, verdict.try_again)
+                .dial_failed(now, verdict.not_before, verdict.try_again);
+            (told, pause)
         });
+        let kind = EventKind::DialFailed {
+            error: error.clone(),
+            pause,
+        };
+        self.report(None, kind);
         tell(told, &error);
         self.ended.notify_waiters();
     }

@@ -21,6 +21,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::sessions::{Lesson, Mark, Sessions, View};
+use crate::event::Retirement;
 
 mod connections;
 mod pump;
@@ -75,6 +76,15 @@ pub(crate) enum Action {
     Disconnect(ConnectionId),
     /// Call `wake` at this time.
     WakeAt(Instant),
+    /// Tell whoever wants to know.
+    Report(Fact),
+}
+
+/// Something that whoever watches a pool may want to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fact {
+    Learned(u32),
+    Retired(ConnectionId, Retirement),
 }
 
 /// Where an opened channel goes.
@@ -205,7 +215,7 @@ impl<W> Slots<W> {
     /// This server is known to handle no more than so many sessions on a connection.
     pub(crate) fn restrict(&mut self, sessions: u32) {
         self.most = self.most.min(sessions);
-        self.learned = self.learned.min(sessions);
+        self.learn(self.learned.min(sessions));
     }
 
     /// A dial has succeeded.
@@ -265,17 +275,24 @@ impl<W> Slots<W> {
         match connection.refused(mark, self.learned, now) {
             Lesson::Retry => {}
             Lesson::Limit(limit) => {
-                self.learned = limit;
+                self.learn(limit);
                 self.learned_at = Some(now);
             }
-            Lesson::Broken => self.retire(id, now),
+            Lesson::Broken => self.retire(id, Retirement::Refused, now),
             Lesson::NoSessions => {
                 refusal = Refusal::Hard(self.dismiss());
-                self.retire(id, now);
+                self.retire(id, Retirement::Refused, now);
             }
         }
         self.pump(now);
         refusal
+    }
+
+    fn learn(&mut self, sessions: u32) {
+        if sessions != self.learned {
+            self.learned = sessions;
+            self.actions.push(Action::Report(Fact::Learned(sessions)));
+        }
     }
 
     /// An open came to nothing because its connection is going: `died` follows.
@@ -357,7 +374,7 @@ impl<W> Slots<W> {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.release(leased);
         }
-        self.retire(id, now);
+        self.retire(id, Retirement::Worn, now);
     }
 
     /// The transport keeps an entry for every channel that we closed first: after many of them a
@@ -401,7 +418,7 @@ impl<W> Slots<W> {
             connection.idle_since = now;
         }
         if here && self.wear(id) {
-            self.retire(id, now);
+            self.retire(id, Retirement::Worn, now);
         }
         self.leave_if_unused(id);
     }
@@ -416,21 +433,24 @@ impl<W> Slots<W> {
 
     // ── connections ──────────────────────────────────────────────────────────────────────────
 
-    /// A connection is gone, with everything on it.
-    pub(crate) fn died(&mut self, id: ConnectionId, now: Instant) {
-        if self
-            .connections
-            .remove(id)
-            .is_some_and(|connection| connection.ready > 0)
-        {
+    /// A connection is gone, with everything on it. `None`: it had been told to go.
+    pub(crate) fn died(&mut self, id: ConnectionId, now: Instant) -> Option<u32> {
+        let gone = self.connections.remove(id);
+        if gone.as_ref().is_some_and(|connection| connection.ready > 0) {
             self.actions.push(Action::Sweep);
         }
         self.pump(now);
+        gone.filter(|connection| !connection.leaving)
+            .map(|connection| connection.leased + connection.streams)
     }
 
     /// No new commands on this connection; goodbye when the last one has finished.
-    pub(crate) fn retire(&mut self, id: ConnectionId, now: Instant) {
+    pub(crate) fn retire(&mut self, id: ConnectionId, why: Retirement, now: Instant) {
         if let Some(connection) = self.connections.get_mut(id) {
+            if !connection.retiring {
+                let fact = Fact::Retired(id, why);
+                self.actions.push(Action::Report(fact));
+            }
             connection.retiring = true;
             if connection.ready > 0 {
                 self.actions.push(Action::Sweep);
@@ -441,21 +461,21 @@ impl<W> Slots<W> {
     }
 
     /// Retires every connection, and forgets what was learned from them.
-    pub(crate) fn evict(&mut self, now: Instant) {
+    pub(crate) fn evict(&mut self, why: Retirement, now: Instant) {
         self.learned = self.rules.sessions;
         self.most = self.rules.sessions;
         self.learned_at = None;
         self.dislike = 0;
         self.dial_not_before = None;
         for id in self.connections.ids() {
-            self.retire(id, now);
+            self.retire(id, why, now);
         }
     }
 
     /// No new work from now on. Returns the waiters to tell; what runs may finish.
     pub(crate) fn close(&mut self, now: Instant) -> Vec<W> {
         self.closed = true;
-        self.evict(now);
+        self.evict(Retirement::PoolClosed, now);
         self.dismiss()
     }
 
@@ -464,14 +484,15 @@ impl<W> Slots<W> {
         let idle = self.rules.idle;
         let due: Vec<_> = (self.connections.iter())
             .filter(|(_, c)| !c.retiring)
-            .filter(|(_, c)| {
+            .filter_map(|(id, c)| {
                 let unused = c.is_unused() && c.opening == 0 && now >= c.idle_since + idle;
-                unused || now >= c.retire_at
+                let old = now >= c.retire_at;
+                let idle = unused.then_some(Retirement::Idle);
+                Some((id, idle.or(old.then_some(Retirement::Lifetime))?))
             })
-            .map(|(id, _)| id)
             .collect();
-        for id in due {
-            self.retire(id, now);
+        for (id, why) in due {
+            self.retire(id, why, now);
         }
         self.pump(now);
     }

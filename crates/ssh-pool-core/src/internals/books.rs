@@ -193,7 +193,7 @@ impl Books {
                 }
             }
             // No story here ends a connection.
-            Action::Sweep | Action::Disconnect(_) => {}
+            Action::Sweep | Action::Disconnect(_) | Action::Report(_) => {}
         }
     }
 }

@@ -178,7 +178,7 @@ impl<W> Slots<W> {
         if let Some(at) = self.learned_at
             && now >= at + self.rules.recovery
         {
-            self.learned = (self.learned + 1).min(self.most);
+            self.learn((self.learned + 1).min(self.most));
             self.learned_at = (self.learned < self.most).then_some(now);
         }
     }

@@ -201,7 +201,7 @@ impl World {
         self.leased.retain(|other| *other != id);
         self.spares.retain(|other| *other != id);
         self.pings.retain(|(other, _)| *other != id);
-        self.slots.died(id, self.now);
+        let _ended: Option<u32> = self.slots.died(id, self.now);
     }
 
     fn give_back(&mut self, pick: usize) {
@@ -258,6 +258,7 @@ impl World {
                         assert!(!self.leased.contains(&id), "goodbye to a connection in use");
                         self.bury(id);
                     }
+                    Action::Report(_) => {}
                     Action::WakeAt(at) => assert!(at > self.now, "a wake-up in the past"),
                 }
             }

@@ -1,0 +1,196 @@
+//! What happens inside a pool, for those who want to know: a stream of events, and a line in the
+//! trace for each.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::broadcast;
+
+use crate::error::{Cause, Error};
+
+/// How many events a reader may be behind before it misses the oldest.
+const BEHIND: usize = 1024;
+
+/// Something that has happened to the connections of a pool.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Event {
+    /// When, by this machine's clock.
+    pub at: SystemTime,
+    /// To which host: `user@host:port`. Empty for what concerns the whole pool.
+    pub target: Arc<str>,
+    /// To which of its connections: its number in the trace.
+    pub connection: Option<u64>,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What has happened.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A connection was made and authenticated.
+    Dialled {
+        /// From the start of the dial, with the wait for its share of `Limits::handshakes`.
+        took: Duration,
+    },
+    /// A connection could not be made.
+    DialFailed {
+        /// Why not.
+        error: Error,
+        /// No other dial before this has passed.
+        pause: Duration,
+    },
+    /// The server refused a session. The queue absorbs it.
+    SessionRefused {
+        /// The server's reason (RFC 4254, section 5.1).
+        reason: String,
+    },
+    /// How many sessions a connection to this host holds was learned anew: sshd's `MaxSessions`.
+    LimitLearned {
+        /// So many.
+        sessions: u32,
+    },
+    /// A connection takes no new commands; those that run on it finish.
+    Retired {
+        /// Why.
+        reason: Retirement,
+    },
+    /// A retired connection has said goodbye.
+    Closed,
+    /// A connection has ended that nobody had ended.
+    Died {
+        /// Why, as far as is known.
+        cause: Cause,
+        /// Commands and streams that were on it, and ended with it.
+        lost: u32,
+    },
+    /// The reader of this stream was so slow that it has missed events.
+    Missed {
+        /// So many.
+        events: u64,
+    },
+}
+
+/// Why a connection takes no new commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Retirement {
+    /// It ran nothing for `Timeouts::idle`.
+    Idle,
+    /// It is older than `Timeouts::lifetime`.
+    Lifetime,
+    /// `Host::evict` was called.
+    Evicted,
+    /// `Pool::close` was called.
+    PoolClosed,
+    /// Channels that this side had to close first have used it up.
+    Worn,
+    /// The server gives it no sessions any more.
+    Refused,
+}
+
+impl fmt::Display for Retirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "it was idle",
+            Self::Lifetime => "it was old",
+            Self::Evicted => "it was evicted",
+            Self::PoolClosed => "the pool is closed",
+            Self::Worn => "it was worn",
+            Self::Refused => "the server gives it no sessions",
+        })
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dialled { took } => write!(f, "connected after {took:?}"),
+            Self::DialFailed { error, pause } => {
+                write!(f, "dial failed: {error}; no other for {pause:?}")
+            }
+            Self::SessionRefused { reason } => write!(f, "session open refused ({reason})"),
+            Self::LimitLearned { sessions } => write!(f, "a connection holds {sessions} sessions"),
+            Self::Retired { reason } => write!(f, "connection retired: {reason}"),
+            Self::Closed => f.write_str("connection closed"),
+            Self::Died { cause, lost } => {
+                write!(f, "connection died: {cause}; {lost} were on it")
+            }
+            Self::Missed { events } => write!(f, "{events} events were missed"),
+        }
+    }
+}
+
+/// The events of a pool from the moment of [`Pool::events`](crate::Pool::events) on.
+///
+/// A reader that is more than 1,024 events behind gets [`EventKind::Missed`] for the oldest of
+/// them. Nothing waits for a reader.
+#[derive(Debug)]
+pub struct Events(broadcast::Receiver<Event>);
+
+impl Events {
+    /// The next event; `None` when the pool is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// No event is lost by dropping the future.
+    pub async fn next(&mut self) -> Option<Event> {
+        match self.0.recv().await {
+            Ok(event) => Some(event),
+            Err(broadcast::error::RecvError::Lagged(events)) => Some(Event::missed(events)),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+
+    /// The next event, if it has happened already.
+    pub fn try_next(&mut self) -> Option<Event> {
+        match self.0.try_recv() {
+            Ok(event) => Some(event),
+            Err(broadcast::error::TryRecvError::Lagged(events)) => Some(Event::missed(events)),
+            Err(_) => None,
+        }
+    }
+}
+
+impl Event {
+    fn missed(events: u64) -> Self {
+        Self {
+            at: SystemTime::now(),
+            target: "".into(),
+            connection: None,
+            kind: EventKind::Missed { events },
+        }
+    }
+}
+
+/// Where everything that happens in a pool is told. Called outside of every lock.
+#[derive(Debug, Default)]
+pub(crate) struct Reporter {
+    /// Made for the first who listens: it has room for all events at once.
+    listeners: OnceLock<broadcast::Sender<Event>>,
+}
+
+impl Reporter {
+    pub(crate) fn listen(&self) -> Events {
+        let sender = self
+            .listeners
+            .get_or_init(|| broadcast::Sender::new(BEHIND));
+        Events(sender.subscribe())
+    }
+
+    pub(crate) fn report(&self, target: &Arc<str>, connection: Option<u64>, kind: EventKind) {
+        tracing::debug!(host = %target, connection, "{kind}");
+        if let Some(listeners) = self.listeners.get() {
+            let event = Event {
+                at: SystemTime::now(),
+                target: target.clone(),
+                connection,
+                kind,
+            };
+            // Nobody may be listening any more.
+            drop(listeners.send(event));
+        }
+    }
+}
