@@ -79,13 +79,15 @@ pub enum EventKind {
 pub enum Retirement {
     /// It ran nothing for `Timeouts::idle`.
     Idle,
-    /// It is older than `Timeouts::lifetime`.
+    /// It is older than `Timeouts::lifetime`. If its host is in use, another one has been connected
+    /// before this.
     Lifetime,
     /// `Host::evict` was called.
     Evicted,
     /// `Pool::close` was called.
     PoolClosed,
-    /// Channels that this side had to close first have used it up.
+    /// Channels that this side had to close first have used it up. It is replaced like one that is
+    /// old.
     Worn,
     /// The server gives it no sessions any more.
     Refused,

@@ -173,8 +173,12 @@ impl Host {
     }
 
     /// Replaces this host's connections: those there are finish their commands and take no new
-    /// ones; the next command dials. A remembered login failure and the learned session limit
-    /// are forgotten.
+    /// ones from this call on, nor does one that is being dialled. If the host is in use (see
+    /// `Timeouts::lifetime`), another one is dialled at once; otherwise the next command does.
+    /// A remembered login failure and the learned session limit are forgotten.
+    ///
+    /// For what a login fixes: group memberships on the server, or keys that have been rotated.
+    /// The file of `Identity::key_file` and known_hosts files are read for each dial.
     pub fn evict(&self) {
         self.lanes.evict();
     }

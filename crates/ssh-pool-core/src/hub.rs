@@ -395,9 +395,17 @@ impl Hub {
         });
     }
 
-    fn connected(self: &Arc<Self>, link: Arc<dyn Link>, took: Duration) -> ConnectionId {
+    /// A dial has succeeded that began when the host had been evicted so often.
+    fn connected(
+        self: &Arc<Self>,
+        link: Arc<dyn Link>,
+        took: Duration,
+        evictions: u64,
+    ) -> ConnectionId {
         let lifetime = self.patience.lifetime.mul_f64(0.9 + 0.2 * fastrand::f64());
-        let id = self.transition(|books, now| {
+        let (id, actions) = {
+            let mut books = self.books();
+            let now = now();
             books.next_id += 1;
             let id = ConnectionId(books.next_id);
             books.links.insert(id, link.clone());
@@ -405,10 +413,16 @@ impl Hub {
             if let Some(sessions) = link.sessions_at_most() {
                 books.slots.restrict(sessions);
             }
-            books.slots.dialled(id, now, now + lifetime);
-            id
-        });
+            if books.slots.evictions() == evictions {
+                books.slots.dialled(id, now, now + lifetime);
+            } else {
+                books.slots.dialled_before_evict(id, now);
+            }
+            (id, books.slots.take_actions())
+        };
+        // Before what follows from it, such as that another one goes.
         self.report(Some(id), EventKind::Dialled { took });
+        self.carry_out(actions);
         let hub = Arc::downgrade(self);
         link.lifeline().on_end(move |cause| {
             if let Some(hub) = hub.upgrade() {

@@ -56,8 +56,11 @@ impl Limits {
     }
 
     /// Connections to one host that take new commands; callers who may not share connections count
-    /// as different hosts. Default: 4, so that 40 commands run at once before any of them queues. A connection that only waits for its last commands before
-    /// it is replaced comes on top.
+    /// as different hosts. Default: 4, so that 40 commands run at once before any of them queues.
+    ///
+    /// One more is there while an old or worn one is replaced: they are replaced one after the
+    /// other. What still runs after `Timeouts::drain` on one that has been replaced, or after
+    /// `Host::evict`, comes on top.
     #[must_use]
     pub fn connections_per_host(mut self, connections: u32) -> Self {
         self.connections_per_host = connections;

@@ -282,6 +282,7 @@ impl Inner {
             patience: timeouts.patience,
             idle: timeouts.idle,
             recovery: timeouts.limit_recovery,
+            drain: timeouts.drain,
             ready_each: false,
         };
         let patience = Patience {

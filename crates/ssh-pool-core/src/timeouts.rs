@@ -102,8 +102,12 @@ impl Timeouts {
         self
     }
 
-    /// A connection older than this (± 10 %, drawn for each) takes no new commands, and is closed
-    /// when its last one has finished. Default: 1 h.
+    /// A connection older than this (± 10 %, drawn for each) is replaced. While its host is in
+    /// use (something runs, or has within the last second, or waits) it serves on until another
+    /// one is connected; then it takes no new commands, and is closed when its last one has
+    /// finished. Where the other one cannot be connected it stays. Default: 1 h.
+    ///
+    /// An isolated connection is closed when what runs on it ends.
     #[must_use]
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
@@ -135,6 +139,10 @@ impl Timeouts {
     }
 
     /// How long `Pool::close` lets running commands finish before it disconnects. Default: 30 s.
+    ///
+    /// A connection that has been replaced finishes its commands however long they take. For this
+    /// long no other connection of the host is replaced beside it: see
+    /// `Limits::connections_per_host`.
     #[must_use]
     pub fn drain(mut self, timeout: Duration) -> Self {
         self.drain = timeout;

@@ -155,6 +155,7 @@ impl Hub {
             error = tracing::field::Empty,
         );
         let begun = self.dials.history().round;
+        let evictions = self.books().slots.evictions();
         let started = now();
         let hub = self.clone();
         self.runtime.spawn(
@@ -169,18 +170,19 @@ impl Hub {
                         error: hub.closed_error(),
                         passing: false,
                     };
-                    hub.dial_failed(closed, begun);
+                    hub.dial_failed(closed, begun, evictions);
                     return;
                 };
                 let span = tracing::Span::current();
                 match result {
                     Ok(link) => {
-                        let id = hub.connected(link, now().saturating_duration_since(started));
+                        let took = now().saturating_duration_since(started);
+                        let id = hub.connected(link, took, evictions);
                         span.record("connection", id.0);
                     }
                     Err(failure) => {
                         span.record("error", tracing::field::display(&failure.error));
-                        hub.dial_failed(failure, begun);
+                        hub.dial_failed(failure, begun, evictions);
                     }
                 }
             }
@@ -188,10 +190,18 @@ impl Hub {
         );
     }
 
-    fn dial_failed(self: &Arc<Self>, failure: DialError, begun: Round) {
+    fn dial_failed(self: &Arc<Self>, failure: DialError, begun: Round, evictions: u64) {
         let error = failure.error.clone();
         let (told, pause) = self.transition(|books, now| {
-            let verdict = self.dials.history().failed(failure, begun, now);
+            let verdict = if books.slots.evictions() == evictions {
+                self.dials.history().failed(failure, begun, now)
+            } else {
+                // It began before an evict, maybe with a key of then: that teaches nothing.
+                Verdict {
+                    not_before: now,
+                    try_again: true,
+                }
+            };
             let pause = verdict.not_before.saturating_duration_since(now);
             let told = books
                 .slots

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::slots::ConnectionId;
+use crate::event::Retirement;
 
 /// First pause after a refused open; it doubles with every further refusal, five times at most.
 const HOLD: Duration = Duration::from_millis(10);
@@ -45,6 +46,10 @@ pub(crate) struct View {
 pub(super) struct Sessions {
     /// Takes no new channels; is disconnected as soon as nothing is leased.
     pub(super) retiring: bool,
+    /// Since when.
+    pub(super) retired_at: Instant,
+    /// Why it is to be replaced.
+    pub(super) due: Option<Retirement>,
     /// The goodbye is on its way.
     pub(super) leaving: bool,
     pub(super) opening: u32,
@@ -54,6 +59,10 @@ pub(super) struct Sessions {
     pub(super) streams: u32,
     /// Channels that we closed first, for each of which the transport keeps an entry.
     pub(super) closed_here: u32,
+    /// Slots of such channels that the server may keep for as long as this connection lives.
+    pub(super) lost: u32,
+    /// Something has run here.
+    pub(super) used: bool,
     pub(super) idle_since: Instant,
     pub(super) retire_at: Instant,
     /// No open before this time: a refusal was just seen.
@@ -79,12 +88,16 @@ impl Sessions {
     pub(super) fn new(retiring: bool, now: Instant, retire_at: Instant) -> Self {
         Self {
             retiring,
+            retired_at: now,
+            due: None,
             leaving: false,
             opening: 0,
             ready: 0,
             leased: 0,
             streams: 0,
             closed_here: 0,
+            lost: 0,
+            used: false,
             idle_since: now,
             retire_at,
             hold: None,
@@ -101,7 +114,7 @@ impl Sessions {
 
     /// Slots that the server may be holding, late releases included.
     fn held(&self) -> u32 {
-        self.ready + self.leased + self.cooling()
+        self.ready + self.leased + self.cooling() + self.lost
     }
 
     /// Slots that a round trip will show to be free.
@@ -187,6 +200,17 @@ impl Sessions {
         }
     }
 
+    /// Why it is to be replaced, while it is in service.
+    pub(super) fn due_for(&self) -> Option<Retirement> {
+        self.due.filter(|_| !self.retiring)
+    }
+
+    /// Something that ran here has ended.
+    pub(super) fn rest(&mut self, now: Instant) {
+        self.used = true;
+        self.idle_since = now;
+    }
+
     /// Nothing needs this connection.
     pub(super) fn is_unused(&self) -> bool {
         self.leased == 0 && self.streams == 0
@@ -236,7 +260,7 @@ impl Sessions {
             ready: self.ready,
             leased: self.leased,
             streams: self.streams,
-            cooling: self.cooling(),
+            cooling: self.cooling() + self.lost,
         }
     }
 }

@@ -25,8 +25,10 @@ use crate::event::Retirement;
 
 mod connections;
 mod pump;
+mod renewal;
 
 use connections::Connections;
+use renewal::Renewal;
 
 /// One connection, for as long as the process lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,6 +55,8 @@ pub(crate) struct Rules {
     pub(crate) idle: Duration,
     /// After this long without a refusal the learned limit creeps up by one.
     pub(crate) recovery: Duration,
+    /// A retired connection that is still there after so long holds up no renewal.
+    pub(crate) drain: Duration,
     /// Every connection that is free has a channel ready, not only one of a busy host: where a
     /// connection is one channel, the next one would else cost a round trip to see the last one's
     /// slot free, and another to open it.
@@ -137,6 +141,7 @@ pub(crate) struct Slots<W> {
     waiters: VecDeque<Waiter<W>>,
     tickets: u64,
     dialling: u32,
+    renewal: Renewal,
     dial_not_before: Option<Instant>,
     wake_at: Option<Instant>,
     closed: bool,
@@ -167,6 +172,7 @@ impl<W> Slots<W> {
             waiters: VecDeque::new(),
             tickets: 0,
             dialling: 0,
+            renewal: Renewal::default(),
             dial_not_before: None,
             wake_at: None,
             closed: false,
@@ -222,13 +228,17 @@ impl<W> Slots<W> {
     pub(crate) fn dialled(&mut self, id: ConnectionId, now: Instant, retire_at: Instant) {
         self.dialling = self.dialling.saturating_sub(1);
         self.dial_not_before = None;
-        self.tally.dials += 1;
-        self.connections
-            .insert(id, Sessions::new(self.closed, now, retire_at));
-        let all = u32::try_from(self.connections.len()).unwrap_or(u32::MAX);
-        self.tally.peak_connections = self.tally.peak_connections.max(all);
+        self.add(id, Sessions::new(self.closed, now, retire_at));
+        self.succeed(now);
         self.leave_if_unused(id);
         self.pump(now);
+    }
+
+    fn add(&mut self, id: ConnectionId, sessions: Sessions) {
+        self.tally.dials += 1;
+        self.connections.insert(id, sessions);
+        let all = u32::try_from(self.connections.len()).unwrap_or(u32::MAX);
+        self.tally.peak_connections = self.tally.peak_connections.max(all);
     }
 
     /// A dial has failed; the next one waits until `not_before`. Returns the waiters to tell:
@@ -240,6 +250,8 @@ impl<W> Slots<W> {
         try_again: bool,
     ) -> Vec<W> {
         self.dialling = self.dialling.saturating_sub(1);
+        // Whichever it was, the others are for those who wait.
+        self.renewal.dialling = false;
         self.tally.failed_dials += 1;
         self.dial_not_before = Some(not_before);
         let told = if try_again || self.dialling > 0 || self.live() > 0 {
@@ -330,10 +342,12 @@ impl<W> Slots<W> {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.release(leased);
             if leased {
-                connection.idle_since = now;
+                connection.rest(now);
                 self.tally.commands = self.tally.commands.saturating_sub(1);
             }
         }
+        // One that is due may go here and now.
+        self.renew(now);
         let hand = self.hand(id);
         self.leave_if_unused(id);
         self.pump(now);
@@ -348,7 +362,7 @@ impl<W> Slots<W> {
         connection.release(leased);
         connection.cool();
         if leased {
-            connection.idle_since = now;
+            connection.rest(now);
         } else {
             self.dislike = self.dislike.saturating_add(DEAD_SPARE);
         }
@@ -358,7 +372,8 @@ impl<W> Slots<W> {
 
     /// We closed a channel before the peer did, and the transport will not tell us when the server
     /// frees that slot. A `settled` one it frees at once, so a round trip proves it. Any other may
-    /// be kept for as long as its process lives, so the connection serves out and is replaced.
+    /// be kept for as long as its process lives, so it counts as taken until the connection is
+    /// replaced.
     pub(crate) fn closed_here(
         &mut self,
         id: ConnectionId,
@@ -366,15 +381,22 @@ impl<W> Slots<W> {
         settled: bool,
         now: Instant,
     ) {
-        let worn = self.wear(id);
-        if settled && !worn {
+        if self.wear(id) || !settled {
+            self.wear_out(id);
+        }
+        if settled {
             self.closed(id, leased, now);
             return;
         }
         if let Some(connection) = self.connections.get_mut(id) {
             connection.release(leased);
+            connection.lost += 1;
+            if leased {
+                connection.rest(now);
+            }
         }
-        self.retire(id, Retirement::Worn, now);
+        self.leave_if_unused(id);
+        self.pump(now);
     }
 
     /// The transport keeps an entry for every channel that we closed first: after many of them a
@@ -415,12 +437,15 @@ impl<W> Slots<W> {
     pub(crate) fn end_stream(&mut self, id: ConnectionId, here: bool, now: Instant) {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.streams = connection.streams.saturating_sub(1);
-            connection.idle_since = now;
+            connection.rest(now);
         }
         if here && self.wear(id) {
-            self.retire(id, Retirement::Worn, now);
+            self.wear_out(id);
         }
         self.leave_if_unused(id);
+        if self.has_due() {
+            self.pump(now);
+        }
     }
 
     /// A round trip that began at `mark` is complete.
@@ -444,57 +469,11 @@ impl<W> Slots<W> {
             .map(|connection| connection.leased + connection.streams)
     }
 
-    /// No new commands on this connection; goodbye when the last one has finished.
-    pub(crate) fn retire(&mut self, id: ConnectionId, why: Retirement, now: Instant) {
-        if let Some(connection) = self.connections.get_mut(id) {
-            if !connection.retiring {
-                let fact = Fact::Retired(id, why);
-                self.actions.push(Action::Report(fact));
-            }
-            connection.retiring = true;
-            if connection.ready > 0 {
-                self.actions.push(Action::Sweep);
-            }
-        }
-        self.leave_if_unused(id);
-        self.pump(now);
-    }
-
-    /// Retires every connection, and forgets what was learned from them.
-    pub(crate) fn evict(&mut self, why: Retirement, now: Instant) {
-        self.learned = self.rules.sessions;
-        self.most = self.rules.sessions;
-        self.learned_at = None;
-        self.dislike = 0;
-        self.dial_not_before = None;
-        for id in self.connections.ids() {
-            self.retire(id, why, now);
-        }
-    }
-
     /// No new work from now on. Returns the waiters to tell; what runs may finish.
     pub(crate) fn close(&mut self, now: Instant) -> Vec<W> {
         self.closed = true;
         self.evict(Retirement::PoolClosed, now);
         self.dismiss()
-    }
-
-    /// Time has passed: connections grow old or idle, and limits creep back up.
-    pub(crate) fn tick(&mut self, now: Instant) {
-        let idle = self.rules.idle;
-        let due: Vec<_> = (self.connections.iter())
-            .filter(|(_, c)| !c.retiring)
-            .filter_map(|(id, c)| {
-                let unused = c.is_unused() && c.opening == 0 && now >= c.idle_since + idle;
-                let old = now >= c.retire_at;
-                let idle = unused.then_some(Retirement::Idle);
-                Some((id, idle.or(old.then_some(Retirement::Lifetime))?))
-            })
-            .collect();
-        for (id, why) in due {
-            self.retire(id, why, now);
-        }
-        self.pump(now);
     }
 
     /// Looks again: a channel has been put among the idle ones since somebody began to wait.
@@ -553,6 +532,8 @@ impl<W> Slots<W> {
     }
 }
 
+#[cfg(test)]
+mod renewal_tests;
 #[cfg(test)]
 mod stories;
 #[cfg(test)]

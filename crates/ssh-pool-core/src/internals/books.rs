@@ -33,6 +33,7 @@ impl Books {
                 patience: Duration::ZERO,
                 idle: Duration::MAX,
                 recovery: Duration::MAX,
+                drain: Duration::ZERO,
                 ready_each: false,
             }),
             now: Instant::now(),

@@ -26,23 +26,13 @@ impl<W> Slots<W> {
         }
     }
 
-    pub(super) fn leave_if_unused(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(id)
-            && connection.retiring
-            && connection.is_unused()
-            && !connection.leaving
-        {
-            connection.leaving = true;
-            self.actions.push(Action::Disconnect(id));
-        }
-    }
-
     /// Whatever can be started now is started: this runs at the end of every transition.
     pub(super) fn pump(&mut self, now: Instant) {
         if self.closed {
             return;
         }
         self.creep(now);
+        self.renew(now);
         let mut unserved = self.unserved();
         if unserved > 0
             && self
@@ -70,7 +60,8 @@ impl<W> Slots<W> {
     pub(super) fn is_calm(&self) -> bool {
         let nothing_to_learn = self.learned_at.is_none();
         let nothing_to_open = !self.rules.ready_each && !self.wants_spare();
-        self.closed || self.waiters.is_empty() && nothing_to_learn && nothing_to_open
+        let nothing_to_do = nothing_to_learn && nothing_to_open && self.is_settled();
+        self.closed || self.waiters.is_empty() && nothing_to_do
     }
 
     /// Waiters that no open in flight will serve.
@@ -155,10 +146,14 @@ impl<W> Slots<W> {
             self.rules.handshakes
         };
         let most = self.rules.connections.saturating_sub(live).min(at_once);
-        while self.dialling < wanted.min(most) {
-            self.dialling += 1;
-            self.actions.push(Action::Dial);
+        while self.dials_for_waiters() < wanted.min(most) {
+            self.dial_one();
         }
+    }
+
+    pub(super) fn dial_one(&mut self) {
+        self.dialling += 1;
+        self.actions.push(Action::Dial);
     }
 
     /// When the oldest waiter has waited long enough on live connections.
@@ -186,7 +181,7 @@ impl<W> Slots<W> {
     /// Time alone may let a waiter go on: when a hold ends, or another dial is allowed.
     fn set_alarm(&mut self, now: Instant) {
         let holds = self.connections.values().filter_map(|c| c.hold);
-        let may_dial = self.live() + self.dialling < self.rules.connections;
+        let may_dial = self.live() + self.dials_for_waiters() < self.rules.connections;
         let dial = match (self.dial_not_before.filter(|t| *t > now), self.live()) {
             (Some(t), _) => Some(t),
             (None, 0) => None,
