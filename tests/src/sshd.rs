@@ -239,12 +239,7 @@ impl Sshd {
     /// When it has none of that type.
     #[must_use]
     pub fn host_public_key(&self, kind: &str) -> String {
-        self.host_keys
-            .iter()
-            .find(|(of, _)| of == kind)
-            .unwrap_or_else(|| panic!("this sshd has no {kind} host key"))
-            .1
-            .public_line()
+        self.host_key(kind).public_line()
     }
 
     /// Its folder: configuration, keys and log.
@@ -260,6 +255,40 @@ impl Sshd {
         lines.push_str(public_key_line.trim_end());
         lines.push('\n');
         temp::write(&path, &lines, 0o644);
+    }
+
+    /// Lets this public key log in, and no other one any more. No login sees half of that.
+    pub fn authorize_only(&self, public_key_line: &str) {
+        let path = self.dir().join("authorized_keys");
+        let next = self.dir().join("authorized_keys.next");
+        temp::write(&next, &format!("{}\n", public_key_line.trim_end()), 0o644);
+        fs::rename(&next, &path).expect("replace authorized_keys");
+    }
+
+    /// Gives it another host key in the place of the one of that type, from the next
+    /// [`restart`](Self::restart) on. Its known_hosts file lists both.
+    ///
+    /// # Panics
+    ///
+    /// When it has none of that type.
+    pub fn rotate_host_key(&self, kind: &str) {
+        let fresh = TempDir::new();
+        let key = keys::generate(fresh.path(), kind, kind, None, KeyFormat::OpenSsh);
+        let old = self.host_key(kind);
+        for (from, to) in [
+            (key.private().to_owned(), old.private().to_owned()),
+            (key.public(), old.public()),
+        ] {
+            fs::copy(from, to).expect("replace a host key");
+        }
+        let mut known = fs::read_to_string(self.known_hosts()).expect("read known_hosts");
+        known += &client::known_hosts_line(self.addr, &key.public_line());
+        temp::write(&self.known_hosts(), &known, 0o644);
+    }
+
+    fn host_key(&self, kind: &str) -> &KeyPair {
+        let found = self.host_keys.iter().find(|(of, _)| of == kind);
+        &(found.unwrap_or_else(|| panic!("this sshd has no {kind} host key"))).1
     }
 
     /// The stock client, about to log in here: add a command.

@@ -173,8 +173,8 @@ impl Host {
     }
 
     /// Replaces this host's connections: those there are finish their commands and take no new
-    /// ones from this call on, nor does one that is being dialled. If the host is in use (see
-    /// `Timeouts::lifetime`), another one is dialled at once; otherwise the next command does.
+    /// ones from this call on, nor does one that is being dialled. If something
+    /// runs or waits there, another one is dialled at once; otherwise the next command does that.
     /// A remembered login failure and the learned session limit are forgotten.
     ///
     /// For what a login fixes: group memberships on the server, or keys that have been rotated.

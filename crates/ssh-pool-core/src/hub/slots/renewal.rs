@@ -20,8 +20,8 @@ use super::super::sessions::Sessions;
 use super::{Action, ConnectionId, Fact, Slots};
 use crate::event::Retirement;
 
-/// A host is in use for so long after a command has ended: between two commands of a caller who
-/// runs one after the other, nothing runs.
+/// A host is busy for so long after a command has ended: between two commands of a caller who runs
+/// one after the other, nothing runs.
 const LULL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
@@ -77,7 +77,7 @@ impl<W> Slots<W> {
         self.renewal = Renewal {
             dialling: false,
             // Where a connection is one channel, the next command is not the same caller's.
-            owed: !self.rules.ready_each && self.is_in_use(now),
+            owed: !self.rules.ready_each && self.is_in_use(),
             evictions: self.renewal.evictions + 1,
         };
         for id in self.connections.ids() {
@@ -139,9 +139,9 @@ impl<W> Slots<W> {
         if !self.has_due() && !self.renewal.dialling {
             return;
         }
-        let in_use = self.is_in_use(now);
+        let busy = self.is_busy(now);
         // Until then, and while the host cannot be reached, a command may come that needs it.
-        let kept = in_use || self.renewal.dialling || self.dial_not_before.is_some();
+        let kept = busy || self.renewal.dialling || self.dial_not_before.is_some();
         // Where a connection is one command's, it goes at the end of that, and demand dials.
         let alone = self.rules.ready_each;
         let learned = self.learned;
@@ -154,7 +154,7 @@ impl<W> Slots<W> {
         }
         if !self.has_due() {
             self.renewal.dialling = false;
-        } else if in_use && !alone && self.may_dial_unasked(now) && !self.is_draining(now) {
+        } else if busy && !alone && self.may_dial_unasked(now) && !self.is_draining(now) {
             self.renewal.dialling = true;
             self.dial_one();
         }
@@ -190,9 +190,14 @@ impl<W> Slots<W> {
         self.dialling == 0 && self.dial_not_before.is_none_or(|t| now >= t)
     }
 
-    fn is_in_use(&self, now: Instant) -> bool {
+    fn is_in_use(&self) -> bool {
+        !self.waiters.is_empty() || self.connections.values().any(|c| !c.is_unused())
+    }
+
+    /// It is in use, or was until a moment ago.
+    fn is_busy(&self, now: Instant) -> bool {
         let lull = |c: &Sessions| c.used && now.saturating_duration_since(c.idle_since) < LULL;
-        !self.waiters.is_empty() || (self.connections.values()).any(|c| !c.is_unused() || lull(c))
+        self.is_in_use() || self.connections.values().any(lull)
     }
 
     /// A connection that was retired lately is still there.

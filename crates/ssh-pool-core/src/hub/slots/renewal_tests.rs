@@ -60,7 +60,7 @@ fn not_in_use_the_old_connection_goes_at_once_and_nothing_is_dialled() {
 }
 
 #[test]
-fn between_two_commands_of_one_caller_a_host_is_in_use() {
+fn between_two_commands_of_one_caller_a_host_is_busy() {
     let (mut slots, now) = aged(rules(1, 10), 1);
     slots.closed(A, true, now - SECOND / 2);
     slots.take_actions();
