@@ -76,7 +76,7 @@ impl<W> Slots<W> {
         self.dial_not_before = None;
         self.renewal = Renewal {
             dialling: false,
-            // Where a connection is one channel, the next command is not the same caller's.
+            // A connection that is one command's has no successor.
             owed: !self.rules.ready_each && self.is_in_use(),
             evictions: self.renewal.evictions + 1,
         };
@@ -140,7 +140,8 @@ impl<W> Slots<W> {
             return;
         }
         let busy = self.is_busy(now);
-        // Until then, and while the host cannot be reached, a command may come that needs it.
+        // While a successor is dialled, or the host cannot be reached, a command may come that needs
+        // what there is.
         let kept = busy || self.renewal.dialling || self.dial_not_before.is_some();
         // Where a connection is one command's, it goes at the end of that, and demand dials.
         let alone = self.rules.ready_each;
