@@ -239,8 +239,17 @@ impl<W> Slots<W> {
         not_before: Instant,
         try_again: bool,
     ) -> Vec<W> {
-        self.dialling = self.dialling.saturating_sub(1);
         self.tally.failed_dials += 1;
+        self.no_dial(now, not_before, try_again)
+    }
+
+    /// A dial that was asked for may not be made before `until`. Returns the waiters to tell.
+    pub(crate) fn dial_refused(&mut self, now: Instant, until: Instant) -> Vec<W> {
+        self.no_dial(now, until, false)
+    }
+
+    fn no_dial(&mut self, now: Instant, not_before: Instant, try_again: bool) -> Vec<W> {
+        self.dialling = self.dialling.saturating_sub(1);
         self.dial_not_before = Some(not_before);
         let told = if try_again || self.dialling > 0 || self.live() > 0 {
             Vec::new()
@@ -249,6 +258,14 @@ impl<W> Slots<W> {
         };
         self.pump(now);
         told
+    }
+
+    /// The dial that was asked for goes out now. `false`: nobody waits any more, and it does not.
+    #[must_use]
+    pub(crate) fn begin_dial(&mut self) -> bool {
+        let wanted = !self.waiters.is_empty();
+        self.dialling = self.dialling.saturating_sub(u32::from(!wanted));
+        wanted
     }
 
     // ── channels ─────────────────────────────────────────────────────────────────────────────
@@ -438,6 +455,10 @@ impl<W> Slots<W> {
         let gone = self.connections.remove(id);
         if gone.as_ref().is_some_and(|connection| connection.ready > 0) {
             self.actions.push(Action::Sweep);
+        }
+        if self.live() == 0 {
+            // Whoever waited on it hears what there is to hear of dials, and not only later.
+            self.dial_not_before = None;
         }
         self.pump(now);
         gone.filter(|connection| !connection.leaving)
