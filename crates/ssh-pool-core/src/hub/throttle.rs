@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::breaker::{LONGEST_PAUSE, doubled, jitter};
+use super::breaker::{FIRST_PAUSE, LONGEST_PAUSE, doubled, jitter};
 use crate::error::{Error, Phase};
 use crate::transport::DialError;
 
@@ -39,7 +39,8 @@ impl Throttle {
             Some(Answer::Silence) => {}
             Some(Answer::Talk) | None => {
                 self.refusals = 0;
-                self.not_before = None;
+                // sshd takes a moment to see that somebody has logged in, and counts him until then.
+                self.not_before = self.is_on(now).then(|| now + jitter(FIRST_PAUSE));
             }
         }
     }
@@ -129,29 +130,34 @@ mod tests {
         let until = throttle.wait(now).expect("a pause");
         assert!(until - now >= Duration::from_millis(50) && until - now <= LONGEST_PAUSE);
         assert!(throttle.is_on(until) && throttle.wait(until).is_none());
-        // Let in: no pause any more, and still one at a time.
+        // Let in: still one at a time, and the next one after a moment.
         throttle.answered(None, until);
-        assert!(throttle.is_on(until) && throttle.wait(until).is_none());
-        assert!(!throttle.is_on(now + ONE_AT_A_TIME));
+        let moment = throttle.wait(until).expect("a pause") - until;
+        assert!(throttle.is_on(until) && moment <= FIRST_PAUSE, "{moment:?}");
+        let later = now + ONE_AT_A_TIME;
+        assert!(!throttle.is_on(later));
+        throttle.answered(None, later);
+        assert_eq!(throttle.wait(later), None);
     }
 
     #[test]
     fn pauses_grow_stay_bounded_and_begin_anew_once_the_server_talks() {
         let mut now = Instant::now();
         let mut throttle = Throttle::default();
-        let mut pause = |throttle: &mut Throttle| {
-            throttle.answered(Some(&throttled()), now);
-            let until = throttle.wait(now).expect("a pause");
-            let pause = until - now;
-            now = until;
-            pause
+        let mut pause = |now: &mut Instant| {
+            throttle.answered(Some(&throttled()), *now);
+            let until = throttle.wait(*now).expect("a pause");
+            until - std::mem::replace(now, until)
         };
-        let pauses: Vec<_> = (0..12).map(|_| pause(&mut throttle)).collect();
+        let pauses: Vec<_> = (0..12).map(|_| pause(&mut now)).collect();
         assert!(pauses[0] <= Duration::from_millis(100), "{pauses:?}");
         assert!(pauses[11] >= LONGEST_PAUSE / 2, "{pauses:?}");
         assert!(pauses.iter().all(|pause| *pause <= LONGEST_PAUSE));
-        throttle.answered(Some(&lost_in_key_exchange()), Instant::now());
-        assert!(pause(&mut throttle) <= Duration::from_millis(100));
+        now += ONE_AT_A_TIME;
+        throttle.answered(Some(&lost_in_key_exchange()), now);
+        throttle.answered(Some(&throttled()), now);
+        let pause = throttle.wait(now).expect("a pause") - now;
+        assert!(pause <= Duration::from_millis(100), "{pause:?}");
     }
 
     #[test]

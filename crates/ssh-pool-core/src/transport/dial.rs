@@ -43,7 +43,17 @@ impl Transport for Russh {
             match tokio::time::timeout(endpoint.connect_timeout, dial.run()).await {
                 Ok(Ok(link)) => Ok(Arc::new(link) as Arc<dyn Link>),
                 Ok(Err(failure)) => Err(failure),
-                Err(_) => Err(overdue(endpoint, progress.phase(), None)),
+                Err(_) => Err(DialError {
+                    error: Error::Timeout {
+                        target: endpoint.name.clone(),
+                        phase: progress.phase(),
+                        after: endpoint.connect_timeout,
+                        state: CommandState::NotStarted,
+                        killed: false,
+                        source: None,
+                    },
+                    passing: false,
+                }),
             }
         }
         .boxed()
@@ -179,10 +189,6 @@ impl Dial<'_> {
             }
         }
         Err(match last {
-            // The last address has had its share of the time, which may be all of it.
-            Some(error) if error.kind() == ErrorKind::TimedOut => {
-                overdue(self.endpoint, Phase::Connect, Some(Cause::new(error)))
-            }
             Some(error) => DialError {
                 // A reset, other than a refusal, comes from a server that had accepted.
                 passing: error.kind() == ErrorKind::ConnectionReset,
@@ -251,17 +257,6 @@ impl Dial<'_> {
             }
         }
     }
-}
-
-fn overdue(endpoint: &Endpoint, phase: Phase, source: Option<Cause>) -> DialError {
-    lasting(Error::Timeout {
-        target: endpoint.name.clone(),
-        phase,
-        after: endpoint.connect_timeout,
-        state: CommandState::NotStarted,
-        killed: false,
-        source,
-    })
 }
 
 fn lasting(error: Error) -> DialError {
