@@ -119,9 +119,12 @@ impl Hub {
         );
         let started = now();
         let hub = self.clone();
+        // Asked for at once, so that whoever comes next finds that somebody dials.
+        let held = self.ask().ok();
         self.runtime.spawn(
             async move {
-                let outcome = hub.closing.run_until_cancelled(hub.try_dial()).await;
+                let dial = hub.try_dial(held);
+                let outcome = hub.closing.run_until_cancelled(dial).await;
                 let span = tracing::Span::current();
                 match outcome {
                     Some(Outcome::Connected(link, held)) => {
@@ -142,6 +145,19 @@ impl Hub {
         );
     }
 
+    fn ask(self: &Arc<Self>) -> Result<Held, Begin> {
+        let (begin, change) = self.dials.circuit().begin(now());
+        self.report_breaker(change);
+        match begin {
+            Begin::Go(leave) => Ok(Held {
+                hub: self.clone(),
+                leave,
+                used: false,
+            }),
+            other => Err(other),
+        }
+    }
+
     /// Leave for one dial, as soon as there is one; or what answers in its place, and until when.
     async fn leave(self: &Arc<Self>) -> Result<Held, (Error, Instant)> {
         loop {
@@ -149,37 +165,32 @@ impl Hub {
             tokio::pin!(changed);
             // Before the question, so that no change between it and the wait is missed.
             changed.as_mut().enable();
-            let (begin, change) = self.dials.circuit().begin(now());
-            self.report_breaker(change);
-            match begin {
-                Begin::Go(leave) => {
-                    return Ok(Held {
-                        hub: self.clone(),
-                        leave,
-                        used: false,
-                    });
-                }
-                Begin::Refused { error, until } => return Err((error, until)),
-                Begin::Wait(None) => changed.await,
-                Begin::Wait(Some(until)) => {
+            match self.ask() {
+                Ok(held) => return Ok(held),
+                Err(Begin::Refused { error, until }) => return Err((error, until)),
+                Err(Begin::Wait(Some(until))) => {
                     tokio::time::timeout_at(until.into(), changed).await.ok();
                 }
+                Err(Begin::Wait(None) | Begin::Go(_)) => changed.await,
             }
         }
     }
 
-    async fn try_dial(self: &Arc<Self>) -> Outcome {
+    async fn try_dial(self: &Arc<Self>, mut asked: Option<Held>) -> Outcome {
         loop {
-            let mut held = match self.leave().await {
-                Ok(held) => held,
-                Err((error, until)) => return Outcome::Refused(error, until),
+            let mut held = match asked.take() {
+                Some(held) => held,
+                None => match self.leave().await {
+                    Ok(held) => held,
+                    Err((error, until)) => return Outcome::Refused(error, until),
+                },
             };
             // The budget is for handshakes: it ends with this one.
             let permit = self.budget.acquire().await;
             if !held.confirm() {
                 continue;
             }
-            // An unused host is not dialled, and an empty-handed server counts who hangs up.
+            // A host that nobody uses any more is not dialled.
             if !self.books().slots.begin_dial() {
                 return Outcome::Unwanted;
             }
