@@ -14,9 +14,7 @@ use std::time::{Duration, Instant};
 use ssh_pool::{
     Breaker, Error, EventKind, Events, Host, HostKeyPolicy, Identity, Pool, Target, Timeouts,
 };
-use ssh_pool_tests::{
-    Greeting, KeyFormat, Proxy, Release, Sshd, TempDir, eventually_async, generate,
-};
+use ssh_pool_tests::{KeyFormat, Proxy, Release, Sshd, TempDir, eventually_async, generate};
 use support::{RELEASES, SOON, builder, known};
 use tokio::task::JoinSet;
 
@@ -211,29 +209,6 @@ async fn many_identities_at_once_get_through_a_throttling_server_one_after_the_o
         // Those of the first moment, who could not know, and whoever came too close behind.
         assert!(failed <= 12, "{failed} of 12 identities: {}", sshd.log());
         sshd.assert_no_penalty();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_users_of_an_address_wait_together_when_it_has_turned_one_away() {
-    let sshd = sshd(Release::Installed, &[]);
-    let proxy = Proxy::to(sshd.addr());
-    for greeting in [Greeting::Line("Exceeded MaxStartups".into()), Greeting::Fin] {
-        let before = proxy.connections();
-        let (pool, first) = through(&proxy, &sshd, Timeouts::default());
-        let target: Target = first.status().target.parse().unwrap();
-        let other = Identity::several([Identity::key_file(sshd.client_key()), Identity::agent()]);
-        let second = pool.host(target.identity(other)).unwrap();
-        proxy.greet_next(2, greeting);
-        let first = tokio::spawn(first.command("true").output());
-        assert!(eventually_async(SOON, || proxy.connections() > before).await);
-        assert!(eventually_async(SOON, || proxy.open_connections() == 0).await);
-        let second = tokio::spawn(second.command("true").output());
-        first.await.unwrap().expect("absorbed");
-        second.await.unwrap().expect("absorbed");
-        // Two refusals and two logins: nobody was refused beside somebody else.
-        assert_eq!(proxy.connections() - before, 4);
-        pool.close().await;
     }
 }
 

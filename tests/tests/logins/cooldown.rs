@@ -187,7 +187,7 @@ async fn besieged(release: Release, cooldown: Duration, span: Duration) {
     let worst = worst_penalty(&failures);
     assert!(worst < 15.0, "{worst} s: {log}");
     sshd.assert_not_banned();
-    println!("{release:?}: {calls} calls, {logins} logins in {elapsed:?}, penalty {worst:.1} s");
+    assert!(calls > 200, "{calls} calls in {elapsed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

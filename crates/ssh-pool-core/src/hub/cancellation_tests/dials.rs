@@ -213,15 +213,26 @@ async fn while_a_server_throttles_one_dials_at_a_time_whoever_it_is() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pause_that_nobody_waits_out_ends_without_a_dial() {
-    let (server, _pool, host) = slow();
+    let (server, pool, host) = slow();
+    let other = pool.host("other@test:22").expect("target");
     server.fail_next_dial(throttled());
-    let caller = tokio::spawn(host.command("true").output());
+    let first = tokio::spawn(host.command("true").output());
     sleep(Duration::from_millis(1001)).await;
-    caller.abort();
+    // Its dial is asked for, and waits for the pause of the address to end.
+    let second = tokio::spawn(other.command("true").output());
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!((other.status().dialling, server.seen().dials), (1, 1));
+    first.abort();
+    second.abort();
     settle().await;
     assert_eq!(server.seen().dials, 1);
-    assert_at_rest(&host, &server, "given up");
-    host.command("true").output().await.expect("served");
+    for host in [host, other] {
+        assert_at_rest(&host, &server, "given up");
+        host.command("true").output().await.expect("served");
+        settle().await;
+        host.evict();
+        settle().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
