@@ -337,6 +337,38 @@ impl Sshd {
             .count(|line| line.starts_with("Failed ") && !line.starts_with("Failed none "))
     }
 
+    /// What it has logged of penalties (PerSourcePenalties, OpenSSH 9.8 and later): the first one of
+    /// an address even where it is below the minimum and has no effect yet, each one that takes
+    /// effect, and every connection that was turned away for one.
+    #[must_use]
+    pub fn penalties(&self) -> Vec<String> {
+        let log = self.log();
+        let lines = log.lines().filter(|line| line.contains("penalty"));
+        lines.map(str::to_owned).collect()
+    }
+
+    /// Nobody has been punished, nor come near to it. Older releases do not punish.
+    ///
+    /// # Panics
+    ///
+    /// When somebody has, with the lines of the log.
+    pub fn assert_no_penalty(&self) {
+        let penalties = self.penalties();
+        assert!(penalties.is_empty(), "punished: {penalties:#?}");
+    }
+
+    /// Nobody has been shut out, though penalties may have been counted.
+    ///
+    /// # Panics
+    ///
+    /// When somebody has, with the lines of the log.
+    pub fn assert_not_banned(&self) {
+        let mut penalties = self.penalties();
+        // Below the minimum (15 s by default) a penalty is deferred.
+        penalties.retain(|line| !line.contains(" deferred penalty "));
+        assert!(penalties.is_empty(), "banned: {penalties:#?}");
+    }
+
     /// Waits until `count` lines of the log hold `pattern`; `false` when that takes too long.
     #[must_use]
     pub fn wait_for_log(&self, pattern: &str, count: usize, timeout: Duration) -> bool {

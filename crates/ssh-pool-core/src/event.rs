@@ -42,6 +42,17 @@ pub enum EventKind {
         /// No other dial before this has passed.
         pause: Duration,
     },
+    /// Dials have failed, and from now on the error answers callers at once.
+    BreakerOpened {
+        /// Why the last dial failed.
+        error: Error,
+        /// Nobody dials before this has passed; the next caller after it does.
+        retry_in: Duration,
+    },
+    /// The pause is over and a caller has come: one dial shows whether the host is back.
+    BreakerHalfOpen,
+    /// It is back, or `Host::evict` was called: dials are made as they are needed.
+    BreakerClosed,
     /// The server refused a session. The queue absorbs it.
     SessionRefused {
         /// The server's reason (RFC 4254, section 5.1).
@@ -113,6 +124,11 @@ impl fmt::Display for EventKind {
             Self::DialFailed { error, pause } => {
                 write!(f, "dial failed: {error}; no other for {pause:?}")
             }
+            Self::BreakerOpened { error, retry_in } => {
+                write!(f, "breaker open for {retry_in:?}: {error}")
+            }
+            Self::BreakerHalfOpen => f.write_str("breaker half-open: one dial decides"),
+            Self::BreakerClosed => f.write_str("breaker closed"),
             Self::SessionRefused { reason } => write!(f, "session open refused ({reason})"),
             Self::LimitLearned { sessions } => write!(f, "a connection holds {sessions} sessions"),
             Self::Retired { reason } => write!(f, "connection retired: {reason}"),

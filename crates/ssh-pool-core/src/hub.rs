@@ -16,9 +16,11 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Cause, CommandState, Error, Phase};
 use crate::event::{EventKind, Reporter, Retirement};
 use crate::inbox::End;
+use crate::status::Breaker;
 use crate::transport::{Channel, Endpoint, Link, Transport};
 
 mod actions;
+mod breaker;
 mod budget;
 mod channels;
 mod dial;
@@ -27,6 +29,7 @@ mod lease;
 mod sessions;
 pub(crate) mod slots;
 mod streams;
+mod throttle;
 
 pub(crate) use actions::Next;
 pub(crate) use budget::{Budget, Budgets};
@@ -125,6 +128,7 @@ pub(crate) struct Snapshot {
     pub(crate) waiting: usize,
     pub(crate) connections: Vec<View>,
     pub(crate) last_error: Option<Error>,
+    pub(crate) breaker: Breaker,
 }
 
 fn now() -> Instant {
@@ -266,7 +270,7 @@ impl Hub {
                 }
             }
             if books.slots.live() == 0
-                && let Some(error) = self.dials.fresh_failure(now)
+                && let Some(error) = self.dials.answer(now)
             {
                 return Err(Err(error));
             }
@@ -400,16 +404,17 @@ impl Hub {
         self: &Arc<Self>,
         link: Arc<dyn Link>,
         took: Duration,
+        leave: breaker::Leave,
         evictions: u64,
     ) -> ConnectionId {
         let lifetime = self.patience.lifetime.mul_f64(0.9 + 0.2 * fastrand::f64());
-        let (id, actions) = {
+        let (id, change, actions) = {
             let mut books = self.books();
             let now = now();
             books.next_id += 1;
             let id = ConnectionId(books.next_id);
             books.links.insert(id, link.clone());
-            self.dials.succeeded();
+            let change = self.dials.succeeded(leave);
             if let Some(sessions) = link.sessions_at_most() {
                 books.slots.restrict(sessions);
             }
@@ -418,11 +423,13 @@ impl Hub {
             } else {
                 books.slots.dialled_before_evict(id, now);
             }
-            (id, books.slots.take_actions())
+            (id, change, books.slots.take_actions())
         };
         // Before what follows from it, such as that another one goes.
         self.report(Some(id), EventKind::Dialled { took });
+        self.report_breaker(change);
         self.carry_out(actions);
+        self.dials.wake();
         let hub = Arc::downgrade(self);
         link.lifeline().on_end(move |cause| {
             if let Some(hub) = hub.upgrade() {
@@ -460,16 +467,17 @@ impl Hub {
     /// Replaces every connection: no new commands on those there are, and a failed login may be
     /// tried again.
     pub(crate) fn evict(self: &Arc<Self>) {
-        self.transition(|books, now| {
-            self.dials.forget();
+        let change = self.transition(|books, now| {
             books.slots.evict(Retirement::Evicted, now);
+            self.dials.forget()
         });
+        self.report_breaker(change);
+        self.dials.wake();
     }
 
     /// Nothing is connected, under way, waited for or worth remembering.
     pub(crate) fn is_unused(&self) -> bool {
-        let books = self.books();
-        books.slots.is_empty() && self.dials.fresh_failure(now()).is_none()
+        self.books().slots.is_empty() && self.dials.is_forgettable()
     }
 
     fn closed_error(&self) -> Error {
@@ -521,6 +529,7 @@ impl Hub {
             waiting: waiting.max(books.slots.waiting()),
             connections: books.slots.views().collect(),
             last_error: self.dials.last_error(),
+            breaker: self.dials.breaker(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What a pool is doing, for people and dashboards. Reading it probes nothing.
 
+use std::time::Duration;
+
 use crate::hub::{Snapshot, Tally, View};
 use crate::lanes::Lanes;
 use crate::limits::Limits;
@@ -66,6 +68,29 @@ pub struct HostStatus {
     pub peak_connections: u32,
     /// The last failed dial since the last successful one, in words.
     pub last_error: Option<String>,
+    /// Whether this host is dialled at all.
+    pub breaker: Breaker,
+}
+
+/// The circuit breaker of a host as one identity sees it. It holds dials up, and no command on a
+/// connection that lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Breaker {
+    /// Dials are made as they are needed.
+    Closed,
+    /// Dials have failed, and callers were told. The same error answers at once whoever comes
+    /// before the pause is over: at first about 100 ms, longer with every failure and for a host
+    /// that takes long to fail, up to 30 s; after a refused login it is `Timeouts::auth_cooldown`.
+    /// [`Host::evict`](crate::Host::evict) ends it.
+    Open {
+        /// How much of the pause is left. Zero: the next caller is let through, and makes it
+        /// half-open. Nothing is dialled for nobody.
+        retry_in: Duration,
+    },
+    /// One dial shows whether the host is back. Callers wait for it; from the third failure in a
+    /// row on, those who come meanwhile get the last error at once.
+    HalfOpen,
 }
 
 impl HostStatus {
@@ -107,6 +132,7 @@ impl HostStatus {
             commands: total(|tally| tally.commands),
             peak_connections: shared.tally.peak_connections,
             last_error: shared.last_error.as_ref().map(ToString::to_string),
+            breaker: shared.breaker,
         }
     }
 }

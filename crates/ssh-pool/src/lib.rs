@@ -28,7 +28,7 @@
 //! - [`Connect`], [`ChannelStream`], [`Forward`] and [`Address`]: streams through a server;
 //! - [`Error`], with its [`Phase`], [`CommandState`], [`Cause`], [`HostKeyProblem`],
 //!   [`Refusal`] and [`Stream`]: what went wrong, and whether it is safe to try again;
-//! - [`PoolStatus`] and [`HostStatus`]: what is going on;
+//! - [`PoolStatus`] and [`HostStatus`], with its [`Breaker`]: what is going on;
 //! - [`Events`], each an [`Event`] of an [`EventKind`], with its [`Retirement`]: what happens.
 //!
 //! # What it promises
@@ -62,7 +62,7 @@
 //! russh underneath logs through the `log` crate.
 
 pub use ssh_pool_core::{
-    Address, Cause, ChannelStream, Child, ChildStderr, ChildStdin, ChildStdout, Command,
+    Address, Breaker, Cause, ChannelStream, Child, ChildStderr, ChildStdin, ChildStdout, Command,
     CommandState, Connect, Error, Event, EventKind, Events, ExitStatus, Forward, Host,
     HostKeyPolicy, HostKeyProblem, HostStatus, Identity, Limits, Output, Phase, Pool, PoolBuilder,
     PoolStatus, Pty, Refusal, Retirement, Stdio, Stream, Target, Timeouts,

@@ -136,11 +136,12 @@ impl Hub {
                     target: self.endpoint.name.clone(),
                     reason,
                 };
-                self.dials.give_up(error.clone(), now);
-                Some((waiters, error))
+                let change = self.dials.give_up(error.clone(), now);
+                Some((waiters, error, change))
             }
         });
-        if let Some((waiters, error)) = told {
+        if let Some((waiters, error, change)) = told {
+            self.report_breaker(change);
             tell(waiters, &error);
         }
     }

@@ -249,10 +249,18 @@ impl<W> Slots<W> {
         not_before: Instant,
         try_again: bool,
     ) -> Vec<W> {
-        self.dialling = self.dialling.saturating_sub(1);
-        // Whichever it was, the others are for those who wait.
-        self.renewal.dialling = false;
         self.tally.failed_dials += 1;
+        self.no_dial(now, not_before, try_again)
+    }
+
+    /// A dial that was asked for may not be made before `until`. Returns the waiters to tell.
+    pub(crate) fn dial_refused(&mut self, now: Instant, until: Instant) -> Vec<W> {
+        self.no_dial(now, until, false)
+    }
+
+    fn no_dial(&mut self, now: Instant, not_before: Instant, try_again: bool) -> Vec<W> {
+        self.dialling = self.dialling.saturating_sub(1);
+        self.renewal.no_dial();
         self.dial_not_before = Some(not_before);
         let told = if try_again || self.dialling > 0 || self.live() > 0 {
             Vec::new()
@@ -261,6 +269,14 @@ impl<W> Slots<W> {
         };
         self.pump(now);
         told
+    }
+
+    /// The dial that was asked for goes out now, when the host has been evicted so often. `None`:
+    /// nobody needs it any more, and it does not.
+    pub(crate) fn begin_dial(&mut self) -> Option<u64> {
+        let wanted = !self.waiters.is_empty() || self.renewal.wants_dial();
+        self.dialling = self.dialling.saturating_sub(u32::from(!wanted));
+        wanted.then(|| self.evictions())
     }
 
     // ── channels ─────────────────────────────────────────────────────────────────────────────
@@ -463,6 +479,10 @@ impl<W> Slots<W> {
         let gone = self.connections.remove(id);
         if gone.as_ref().is_some_and(|connection| connection.ready > 0) {
             self.actions.push(Action::Sweep);
+        }
+        if self.live() == 0 {
+            // Whoever waited on it hears what there is to hear of dials, and not only later.
+            self.dial_not_before = None;
         }
         self.pump(now);
         gone.filter(|connection| !connection.leaving)

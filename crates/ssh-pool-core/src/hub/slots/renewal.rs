@@ -27,12 +27,27 @@ const LULL: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Renewal {
     /// One of the dials is for a successor.
-    pub(super) dialling: bool,
+    dialling: bool,
+    /// One of the dials is for nobody who waits.
+    unasked: bool,
     /// A host that was in use has been evicted: its next connection is dialled without being
     /// asked for.
     owed: bool,
     /// How often the host was evicted.
     evictions: u64,
+}
+
+impl Renewal {
+    /// A dial has ended: the others are for those who wait.
+    pub(super) fn no_dial(&mut self) {
+        self.dialling = false;
+        self.unasked = false;
+    }
+
+    /// A dial is wanted, though nobody may be waiting.
+    pub(super) fn wants_dial(&self) -> bool {
+        self.unasked
+    }
 }
 
 impl<W> Slots<W> {
@@ -76,6 +91,7 @@ impl<W> Slots<W> {
         self.dial_not_before = None;
         self.renewal = Renewal {
             dialling: false,
+            unasked: false,
             // A connection that is one command's has no successor.
             owed: !self.rules.ready_each && self.is_in_use(),
             evictions: self.renewal.evictions + 1,
@@ -133,6 +149,7 @@ impl<W> Slots<W> {
         if self.renewal.owed && self.may_dial_unasked(now) {
             self.renewal.owed = false;
             if self.live() == 0 {
+                self.renewal.unasked = true;
                 self.dial_one();
             }
         }
@@ -154,16 +171,19 @@ impl<W> Slots<W> {
             self.stop_serving(id, why, now);
         }
         if !self.has_due() {
-            self.renewal.dialling = false;
+            self.renewal.no_dial();
         } else if busy && !alone && self.may_dial_unasked(now) && !self.is_draining(now) {
             self.renewal.dialling = true;
+            self.renewal.unasked = true;
             self.dial_one();
         }
     }
 
     /// A successor has connected: the oldest of those that are due goes.
     pub(super) fn succeed(&mut self, now: Instant) {
-        if std::mem::take(&mut self.renewal.dialling) {
+        let succeeds = self.renewal.dialling;
+        self.renewal.no_dial();
+        if succeeds {
             let oldest = (self.connections.iter()).find_map(|(id, c)| Some((id, c.due_for()?)));
             if let Some((id, why)) = oldest {
                 self.stop_serving(id, why, now);
