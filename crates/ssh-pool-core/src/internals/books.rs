@@ -33,6 +33,7 @@ impl Books {
                 patience: Duration::ZERO,
                 idle: Duration::MAX,
                 recovery: Duration::MAX,
+                check: Duration::MAX,
                 ready_each: false,
             }),
             now: Instant::now(),
@@ -193,7 +194,7 @@ impl Books {
                 }
             }
             // No story here ends a connection.
-            Action::Sweep | Action::Disconnect(_) | Action::Report(_) => {}
+            Action::Sweep | Action::Suspect(_) | Action::Disconnect(_) | Action::Report(_) => {}
         }
     }
 }

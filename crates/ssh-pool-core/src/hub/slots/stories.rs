@@ -258,6 +258,10 @@ impl World {
                         assert!(!self.leased.contains(&id), "goodbye to a connection in use");
                         self.bury(id);
                     }
+                    Action::Suspect(id) => {
+                        assert!(!self.queue.is_empty(), "nobody waits for its answer");
+                        self.slots.retire(id, Retirement::Unresponsive, self.now);
+                    }
                     Action::Report(_) => {}
                     Action::WakeAt(at) => assert!(at > self.now, "a wake-up in the past"),
                 }

@@ -14,11 +14,12 @@ pub(super) fn rules(connections: u32, sessions: u32) -> Rules {
         patience: Duration::from_millis(250),
         idle: Duration::from_secs(300),
         recovery: Duration::from_secs(300),
+        check: Duration::from_secs(2),
         ready_each: false,
     }
 }
 
-fn opens(actions: &[Action]) -> Vec<(ConnectionId, Mark)> {
+pub(super) fn opens(actions: &[Action]) -> Vec<(ConnectionId, Mark)> {
     let open = |action: &Action| match action {
         Action::Open { on, mark } => Some((*on, *mark)),
         _ => None,
@@ -34,7 +35,7 @@ fn dials(actions: &[Action]) -> usize {
 }
 
 /// A host with one live connection and `waiters` people in the queue.
-fn connected(rules: Rules, waiters: u32, now: Instant) -> Slots<u32> {
+pub(super) fn connected(rules: Rules, waiters: u32, now: Instant) -> Slots<u32> {
     let mut slots = Slots::new(rules);
     for who in 0..waiters {
         slots.wait(who, now);
