@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use ssh_pool::{CommandState, Error, Limits};
 use ssh_pool_tests::eventually_async;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::{INTERVAL, MISSES, RELEASES, SOON, Scene, is_death, keepalives};
 
@@ -36,7 +37,7 @@ async fn a_frozen_network_fails_everything_on_its_connection_together_and_in_tim
         scene.proxy.freeze();
         let frozen = Instant::now();
         let mut failed = 0;
-        while let Some(command) = running.join_next().await {
+        while let Some(command) = timeout(SOON, running.join_next()).await.expect("found") {
             let error = command.unwrap().expect_err("lost");
             assert!(matches!(error, Error::ConnectionLost { .. }), "{error}");
             assert_eq!(error.command_state(), CommandState::Unknown);
