@@ -7,7 +7,7 @@ use ssh_pool_tests::eventually_async;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::{INTERVAL, MISSES, RELEASES, SOON, Scene, is_death, keepalives};
+use crate::{INTERVAL, MISSES, RELEASES, SOON, Scene, is_death, keepalives, until, waiting_for};
 
 /// When a dead connection has to be known for one.
 fn bound() -> Duration {
@@ -65,15 +65,18 @@ async fn an_outage_of_two_seconds_fails_nothing() {
         let timeouts = keepalives().keepalive_misses(9);
         let mut scene = Scene::new(release, Limits::default(), timeouts);
         let host = scene.host.clone();
+        let over = scene.sshd.dir().join("over");
         let mut commands = JoinSet::new();
         for _ in 0..8 {
-            commands.spawn(host.shell("sleep 3; echo done").output());
+            commands.spawn(host.shell(format!("{}; echo done", until(&over))).output());
         }
-        assert!(eventually_async(SOON, || scene.running("sleep 3") == 8).await);
+        let running = || waiting_for(&over, &scene.sshd) == 8;
+        assert!(eventually_async(SOON, running).await, "{scene:?}");
         scene.happened();
         scene.proxy.freeze();
         tokio::time::sleep(Duration::from_secs(2)).await; // the outage itself
         scene.proxy.thaw();
+        std::fs::write(&over, "").unwrap();
         while let Some(command) = commands.join_next().await {
             let output = command.unwrap().expect("survived");
             assert_eq!(output.stdout, b"done\n");

@@ -11,7 +11,7 @@
 )]
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ssh_pool::{EventKind, Events, Host, HostKeyPolicy, Identity, Limits, Pool, Timeouts};
@@ -122,6 +122,20 @@ pub(crate) fn known(sshd: &Sshd, proxy: &Proxy) -> PathBuf {
 
 pub(crate) fn target(sshd: &Sshd, proxy: &Proxy) -> String {
     format!("{}@{}", sshd.user(), proxy.addr())
+}
+
+/// A shell line that runs until there is that file.
+pub(crate) fn until(file: &Path) -> String {
+    format!("until test -e {}; do sleep 0.5; done", file.display())
+}
+
+/// How many of them run.
+pub(crate) fn waiting_for(file: &Path, sshd: &Sshd) -> usize {
+    let line = until(file);
+    let processes = sshd.session_processes();
+    (processes.iter())
+        .filter(|(_, command)| command.contains(&line))
+        .count()
 }
 
 /// Whether a connection died.

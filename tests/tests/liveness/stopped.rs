@@ -8,7 +8,7 @@ use ssh_pool_tests::{Proxy, Sshd, eventually_async, procs};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use crate::{RELEASES, SOON, known, target};
+use crate::{RELEASES, SOON, known, target, until, waiting_for};
 
 /// The process that is stopped.
 struct Caller {
@@ -61,15 +61,11 @@ async fn a_process_that_was_stopped_for_long_loses_no_command_and_runs_the_next_
         let sshd = Sshd::builder().release(release).start();
         let proxy = Proxy::to(sshd.addr());
         let done = sshd.dir().join("done");
-        let long = format!("while ! test -e {}; do sleep 0.1; done", done.display());
         // Three intervals are the longest silence.
         let timeouts = [400, 2, 1000];
-        let mut caller = Caller::start(&sshd, &proxy, timeouts, &long).await;
-        let waits = || {
-            let processes = sshd.session_processes();
-            processes.iter().any(|(_, line)| line == "sleep 0.1")
-        };
-        assert!(eventually_async(SOON, waits).await, "{release:?}");
+        let mut caller = Caller::start(&sshd, &proxy, timeouts, &until(&done)).await;
+        let runs = || waiting_for(&done, &sshd) == 1;
+        assert!(eventually_async(SOON, runs).await, "{release:?}");
         caller.stop_for(Duration::from_millis(2500)).await;
         assert_eq!(caller.line().await, "first: exit status: 0", "{release:?}");
         std::fs::write(&done, "").unwrap();
