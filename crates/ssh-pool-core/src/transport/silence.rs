@@ -100,7 +100,8 @@ mod tests {
     /// How long from now until it runs out.
     async fn left(silence: &mut Silence) -> Duration {
         let began = Instant::now();
-        over(silence).await;
+        let over = timeout(SECOND * 10_000, over(silence)).await;
+        over.expect("it runs out");
         began.elapsed()
     }
 
