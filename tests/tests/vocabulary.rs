@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use ssh_pool::{
-    Cause, Command, CommandState, Error, ExitStatus, Host, HostKeyPolicy, HostKeyProblem,
-    HostStatus, Identity, Limits, Output, Phase, Pool, PoolBuilder, PoolStatus, Stdio, Stream,
-    Target, Timeouts,
+    Cause, Command, CommandState, ConnectionStatus, Error, ExitStatus, Host, HostKeyPolicy,
+    HostKeyProblem, HostStatus, Identity, Limits, Output, Phase, Pool, PoolBuilder, PoolStatus,
+    Stdio, Stream, Target, Timeouts,
 };
 
 fn policies(path: &Path) -> [HostKeyPolicy; 5] {
@@ -175,6 +175,7 @@ fn everything_can_be_cloned_shared_and_shown() {
     shareable::<Target>();
     shareable::<Host>();
     shareable::<HostStatus>();
+    shareable::<ConnectionStatus>();
     shareable::<HostKeyPolicy>();
     shareable::<Identity>();
     shareable::<Limits>();

@@ -102,6 +102,8 @@ pub enum Retirement {
     Worn,
     /// The server gives it no sessions any more.
     Refused,
+    /// It was asked for a sign of life, and gave none within `Timeouts::check`. It may be dead.
+    Unresponsive,
 }
 
 impl fmt::Display for Retirement {
@@ -113,6 +115,7 @@ impl fmt::Display for Retirement {
             Self::PoolClosed => "the pool is closed",
             Self::Worn => "it was worn",
             Self::Refused => "the server gives it no sessions",
+            Self::Unresponsive => "it does not answer",
         })
     }
 }

@@ -167,9 +167,7 @@ impl Host {
     pub async fn warm(&self) -> Result<(), Error> {
         let hub = self.lanes.shared();
         let deadline: Deadline = hub.acquire_deadline(None);
-        // Dropped unused, the channel is a spare.
-        drop(hub.checkout(deadline).await?);
-        Ok(())
+        hub.warm(deadline).await
     }
 
     /// Replaces this host's connections: those there are finish their commands and take no new

@@ -16,30 +16,33 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Cause, CommandState, Error, Phase};
 use crate::event::{EventKind, Reporter, Retirement};
 use crate::inbox::End;
-use crate::status::Breaker;
 use crate::transport::{Channel, Endpoint, Link, Transport};
 
 mod actions;
 mod breaker;
 mod budget;
 mod channels;
+mod check;
 mod dial;
 mod eager;
 mod lease;
 mod sessions;
 pub(crate) mod slots;
+mod snapshot;
 mod streams;
 mod throttle;
 
 pub(crate) use actions::Next;
 pub(crate) use budget::{Budget, Budgets};
 use channels::Channels;
+use check::Checks;
 pub(crate) use dial::Dials;
 pub(crate) use lease::Lease;
 pub(crate) use sessions::View;
 pub(crate) use slots::Rules;
 pub(crate) use slots::Tally;
 use slots::{ConnectionId, Hand, Slots};
+pub(crate) use snapshot::{Sight, Snapshot};
 pub(crate) use streams::Berth;
 
 /// What a waiter is told.
@@ -73,6 +76,10 @@ pub(crate) struct Patience {
     pub(crate) acquire: Duration,
     pub(crate) lifetime: Duration,
     pub(crate) kill_grace: Duration,
+    /// A connection that was quiet for this long is checked before it is used.
+    pub(crate) check_after: Duration,
+    /// How long it has to answer.
+    pub(crate) check: Duration,
 }
 
 /// When a wait ends, and how long that was from the caller's point of view.
@@ -114,21 +121,10 @@ pub(crate) struct Hub {
 struct Books {
     slots: Slots<Waiter>,
     links: HashMap<ConnectionId, Arc<dyn Link>>,
+    checks: Checks,
     /// Opened for nobody, on the way into the pool of idle channels.
     unclaimed: Vec<Ready>,
     next_id: u64,
-}
-
-/// What the status shows of a hub.
-pub(crate) struct Snapshot {
-    pub(crate) name: Arc<str>,
-    pub(crate) tally: Tally,
-    pub(crate) learned: u32,
-    pub(crate) dialling: u32,
-    pub(crate) waiting: usize,
-    pub(crate) connections: Vec<View>,
-    pub(crate) last_error: Option<Error>,
-    pub(crate) breaker: Breaker,
 }
 
 fn now() -> Instant {
@@ -163,6 +159,7 @@ impl Hub {
             books: Mutex::new(Books {
                 slots: Slots::new(rules),
                 links: HashMap::new(),
+                checks: Checks::default(),
                 unclaimed: Vec::new(),
                 next_id: 0,
             }),
@@ -379,7 +376,7 @@ impl Hub {
 
     /// The connection under a lease, if it is still there.
     pub(crate) fn link_of(&self, lease: &Lease) -> Option<Arc<dyn Link>> {
-        self.link(ConnectionId(lease.connection()))
+        self.link(lease.on())
     }
 
     fn link(&self, id: ConnectionId) -> Option<Arc<dyn Link>> {
@@ -516,21 +513,6 @@ impl Hub {
     pub(crate) async fn cut(&self) {
         let links: Vec<_> = self.books().links.values().cloned().collect();
         futures_util::future::join_all(links.iter().map(|link| link.disconnect())).await;
-    }
-
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        let waiting = self.channels.waiting();
-        let books = self.books();
-        Snapshot {
-            name: self.endpoint.name.clone(),
-            tally: books.slots.tally(),
-            learned: books.slots.learned(),
-            dialling: books.slots.dialling(),
-            waiting: waiting.max(books.slots.waiting()),
-            connections: books.slots.views().collect(),
-            last_error: self.dials.last_error(),
-            breaker: self.dials.breaker(),
-        }
     }
 }
 

@@ -53,6 +53,10 @@ impl Lanes {
         self.errands.get_or_init(|| (self.make)(Lane::Errands))
     }
 
+    pub(crate) fn errands_if_used(&self) -> Option<&Arc<Hub>> {
+        self.errands.get()
+    }
+
     /// The lane of a stream.
     pub(crate) fn of_stream(&self, shared: bool) -> &Arc<Hub> {
         if shared {

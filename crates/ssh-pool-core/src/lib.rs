@@ -49,7 +49,7 @@ pub use limits::Limits;
 pub use output::{ExitStatus, Output};
 pub use pool::{Pool, PoolBuilder};
 pub use pty::Pty;
-pub use status::{Breaker, HostStatus, PoolStatus};
+pub use status::{Breaker, ConnectionStatus, HostStatus, PoolStatus, Purpose};
 pub use stream::{ChannelStream, Connect};
 pub use target::Target;
 pub use timeouts::Timeouts;

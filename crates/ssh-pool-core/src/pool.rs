@@ -283,12 +283,15 @@ impl Inner {
             idle: timeouts.idle,
             recovery: timeouts.limit_recovery,
             drain: timeouts.drain,
+            check: timeouts.check,
             ready_each: false,
         };
         let patience = Patience {
             acquire: timeouts.acquire,
             lifetime: timeouts.lifetime,
             kill_grace: timeouts.kill_grace,
+            check_after: timeouts.check_after,
+            check: timeouts.check,
         };
         let isolated = limits.isolated_per_host;
         let budget = self.budgets.of(&key.host, key.port);

@@ -73,9 +73,18 @@ pub(crate) async fn start(
     loop {
         let queue = tracing::debug_span!("ssh_pool.queue", host = %hub.name());
         let checkout = tracing::Instrument::instrument(hub.checkout_before(deadline), queue);
-        let (lease, next) = checkout.await?;
+        let (lease, mut next) = checkout.await?;
         tracing::Span::current().record("connection", lease.connection());
         let link = hub.link_of(&lease);
+        if let Some(link) = &link
+            && hub.doubts(link)
+        {
+            // Its answer is not waited for.
+            drop(next.take());
+            if !hub.is_there(lease.on(), link, deadline).await? {
+                continue;
+            }
+        }
         let Some(channel) = lease.begin(job.stdout, job.stderr) else {
             continue;
         };

@@ -254,7 +254,9 @@ async fn connect(
 ) -> Result<Channel, Error> {
     loop {
         let berth = hub.berth(lane, deadline).await?;
+        let (on, link) = (berth.on(), berth.link().clone());
         let opened = open(hub, berth, to.clone(), sink);
+        let opened = hub.while_there(on, &link, deadline, opened);
         match tokio::time::timeout_at(deadline.at.into(), opened).await {
             Ok(Some(Ok(channel))) => return Ok(channel),
             Ok(Some(Err(OpenError::Refused { code, reason }))) => {

@@ -27,7 +27,9 @@ mod keys;
 mod known_hosts;
 mod link;
 mod progress;
+mod pulse;
 mod quirks;
+mod silence;
 mod stream;
 
 #[cfg(test)]
@@ -132,6 +134,15 @@ pub(crate) trait Link: Send + Sync + 'static {
 
     /// The end of this connection.
     fn lifeline(&self) -> &Lifeline;
+
+    /// How long ago anything came from the server, whatever it was. A machine that was suspended
+    /// heard nothing.
+    fn quiet_for(&self) -> Duration;
+
+    /// Whether that is less than `time`, for those who ask before each command.
+    fn heard_within(&self, time: Duration) -> bool {
+        self.quiet_for() < time
+    }
 }
 
 /// An opened channel.

@@ -28,7 +28,8 @@
 //! - [`Connect`], [`ChannelStream`], [`Forward`] and [`Address`]: streams through a server;
 //! - [`Error`], with its [`Phase`], [`CommandState`], [`Cause`], [`HostKeyProblem`],
 //!   [`Refusal`] and [`Stream`]: what went wrong, and whether it is safe to try again;
-//! - [`PoolStatus`] and [`HostStatus`], with its [`Breaker`]: what is going on;
+//! - [`PoolStatus`] and [`HostStatus`], with its [`Breaker`] and a [`ConnectionStatus`] for each
+//!   connection and its [`Purpose`]: what is going on;
 //! - [`Events`], each an [`Event`] of an [`EventKind`], with its [`Retirement`]: what happens.
 //!
 //! # What it promises
@@ -63,9 +64,9 @@
 
 pub use ssh_pool_core::{
     Address, Breaker, Cause, ChannelStream, Child, ChildStderr, ChildStdin, ChildStdout, Command,
-    CommandState, Connect, Error, Event, EventKind, Events, ExitStatus, Forward, Host,
-    HostKeyPolicy, HostKeyProblem, HostStatus, Identity, Limits, Output, Phase, Pool, PoolBuilder,
-    PoolStatus, Pty, Refusal, Retirement, Stdio, Stream, Target, Timeouts,
+    CommandState, Connect, ConnectionStatus, Error, Event, EventKind, Events, ExitStatus, Forward,
+    Host, HostKeyPolicy, HostKeyProblem, HostStatus, Identity, Limits, Output, Phase, Pool,
+    PoolBuilder, PoolStatus, Pty, Purpose, Refusal, Retirement, Stdio, Stream, Target, Timeouts,
 };
 
 #[cfg(feature = "docker")]

@@ -47,6 +47,7 @@ impl Hub {
             Action::Open { on, mark } => self.open(on, mark),
             Action::Ping { on, mark } => self.ping(on, mark),
             Action::Disconnect(on) => self.disconnect(on),
+            Action::Suspect(on) => self.suspect(on),
             Action::Reclaim => {
                 for ready in self.channels.take_idle(|_| true) {
                     self.give_back(ready);

@@ -13,6 +13,7 @@ use crate::{Error, Host, HostKeyPolicy, Identity, Limits, Phase, Pool, Timeouts}
 
 mod dials;
 mod renewals;
+mod checks;
 mod retries;
 
 fn pool(server: &Server, limits: Limits, timeouts: Timeouts) -> (Pool, Host) {

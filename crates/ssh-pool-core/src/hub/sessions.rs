@@ -40,6 +40,7 @@ pub(crate) struct View {
     pub(crate) leased: u32,
     pub(crate) cooling: u32,
     pub(crate) streams: u32,
+    pub(crate) since: Instant,
 }
 
 #[derive(Debug)]
@@ -63,10 +64,14 @@ pub(super) struct Sessions {
     pub(super) lost: u32,
     /// Something has run here.
     pub(super) used: bool,
+    /// When it was made.
+    since: Instant,
     pub(super) idle_since: Instant,
     pub(super) retire_at: Instant,
     /// No open before this time: a refusal was just seen.
     pub(super) hold: Option<Instant>,
+    /// Since when what was asked for here goes without any answer.
+    pub(super) unanswered: Option<Instant>,
     /// Stamps of slots whose CLOSE went out and whose release is not proven yet.
     cooling: VecDeque<u64>,
     /// Ticks with every CLOSE.
@@ -98,9 +103,11 @@ impl Sessions {
             closed_here: 0,
             lost: 0,
             used: false,
+            since: now,
             idle_since: now,
             retire_at,
             hold: None,
+            unanswered: None,
             cooling: VecDeque::new(),
             clock: 0,
             pinging: false,
@@ -138,7 +145,7 @@ impl Sessions {
         limit.saturating_sub(self.occupied())
     }
 
-    pub(super) fn begin_open(&mut self) -> Mark {
+    pub(super) fn begin_open(&mut self, now: Instant) -> Mark {
         if self
             .ceiling
             .is_some_and(|ceiling| self.occupied() >= ceiling)
@@ -146,11 +153,13 @@ impl Sessions {
             self.probing = true;
         }
         self.opening += 1;
+        self.unanswered.get_or_insert(now);
         Mark(self.clock)
     }
 
-    pub(super) fn granted(&mut self, mark: Mark) {
+    pub(super) fn granted(&mut self, mark: Mark, now: Instant) {
         self.opening = self.opening.saturating_sub(1);
+        self.answered(now);
         self.prove(mark);
         self.proven = true;
         self.refusals = 0;
@@ -165,6 +174,7 @@ impl Sessions {
 
     pub(super) fn refused(&mut self, mark: Mark, learned: u32, now: Instant) -> Lesson {
         self.opening = self.opening.saturating_sub(1);
+        self.answered(now);
         // Replies come in order, so every open before this one has been answered: the server
         // holds no more than this.
         let held = self.held();
@@ -233,17 +243,25 @@ impl Sessions {
     }
 
     /// A round trip is worth making: slots cool, and nobody is measuring.
-    pub(super) fn begin_ping(&mut self) -> Option<Mark> {
+    pub(super) fn begin_ping(&mut self, now: Instant) -> Option<Mark> {
         if self.retiring || self.pinging || self.cooling.is_empty() {
             return None;
         }
         self.pinging = true;
+        self.unanswered.get_or_insert(now);
         Some(Mark(self.clock))
     }
 
-    pub(super) fn end_ping(&mut self, mark: Mark) {
+    pub(super) fn end_ping(&mut self, mark: Mark, now: Instant) {
         self.pinging = false;
+        self.answered(now);
         self.prove(mark);
+    }
+
+    /// An answer has come; the others have so long from now.
+    fn answered(&mut self, now: Instant) {
+        let others = self.opening > 0 || self.pinging;
+        self.unanswered = others.then_some(now);
     }
 
     fn prove(&mut self, mark: Mark) {
@@ -261,6 +279,7 @@ impl Sessions {
             leased: self.leased,
             streams: self.streams,
             cooling: self.cooling() + self.lost,
+            since: self.since,
         }
     }
 }

@@ -24,6 +24,7 @@ use super::sessions::{Lesson, Mark, Sessions, View};
 use crate::event::Retirement;
 
 mod connections;
+mod overdue;
 mod pump;
 mod renewal;
 
@@ -57,6 +58,8 @@ pub(crate) struct Rules {
     pub(crate) recovery: Duration,
     /// A retired connection that is still there after so long holds up no renewal.
     pub(crate) drain: Duration,
+    /// How long a connection may owe an answer that somebody waits for.
+    pub(crate) check: Duration,
     /// Every connection that is free has a channel ready, not only one of a busy host: where a
     /// connection is one channel, the next one would else cost a round trip to see the last one's
     /// slot free, and another to open it.
@@ -76,6 +79,9 @@ pub(crate) enum Action {
     Reclaim,
     /// Throw out spares of connections that are gone or retiring.
     Sweep,
+    /// This connection owes an answer that somebody waits for: retire it, unless something else
+    /// was heard from it meanwhile.
+    Suspect(ConnectionId),
     /// Say goodbye to a connection that nobody uses.
     Disconnect(ConnectionId),
     /// Call `wake` at this time.
@@ -144,6 +150,8 @@ pub(crate) struct Slots<W> {
     renewal: Renewal,
     dial_not_before: Option<Instant>,
     wake_at: Option<Instant>,
+    /// When answers are looked for next.
+    watch_at: Option<Instant>,
     closed: bool,
     /// How much the server dislikes unused session channels.
     dislike: u32,
@@ -175,6 +183,7 @@ impl<W> Slots<W> {
             renewal: Renewal::default(),
             dial_not_before: None,
             wake_at: None,
+            watch_at: None,
             closed: false,
             dislike: 0,
             tally: Tally::default(),
@@ -287,7 +296,7 @@ impl<W> Slots<W> {
         let Some(connection) = self.connections.get_mut(id) else {
             return Hand::Discard;
         };
-        connection.granted(mark);
+        connection.granted(mark, now);
         let hand = self.hand(id);
         self.pump(now);
         hand
@@ -467,7 +476,7 @@ impl<W> Slots<W> {
     /// A round trip that began at `mark` is complete.
     pub(crate) fn pinged(&mut self, id: ConnectionId, mark: Mark, now: Instant) {
         if let Some(connection) = self.connections.get_mut(id) {
-            connection.end_ping(mark);
+            connection.end_ping(mark, now);
         }
         self.pump(now);
     }
@@ -503,7 +512,9 @@ impl<W> Slots<W> {
 
     /// A `WakeAt` is due.
     pub(crate) fn wake(&mut self, now: Instant) {
-        self.wake_at = None;
+        // Of two alarms the other is still to come.
+        self.wake_at = self.wake_at.filter(|at| *at > now);
+        self.watch_at = self.watch_at.filter(|at| *at > now);
         self.pump(now);
     }
 

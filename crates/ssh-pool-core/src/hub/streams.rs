@@ -31,6 +31,16 @@ impl Hub {
         lane: Lane,
         deadline: Deadline,
     ) -> Result<Berth, Error> {
+        loop {
+            let berth = self.any_berth(lane, deadline).await?;
+            if self.is_there(berth.id, &berth.link, deadline).await? {
+                return Ok(berth);
+            }
+        }
+    }
+
+    /// The same, whether or not the other side of that connection is still there.
+    async fn any_berth(self: &Arc<Self>, lane: Lane, deadline: Deadline) -> Result<Berth, Error> {
         if lane != Lane::Isolated
             && let Some(berth) = self.board(|slots| slots.begin_stream())
         {
@@ -39,7 +49,7 @@ impl Hub {
         loop {
             // Whoever gets a session has a connection.
             let lease = self.checkout(deadline).await?;
-            let id = ConnectionId(lease.connection());
+            let id = lease.on();
             let berth = self.board(|slots| slots.begin_stream_on(id).then_some(id));
             let Some(mut berth) = berth else {
                 // It has ended, or is on its way out, or has no room for another stream.
@@ -81,6 +91,10 @@ impl Hub {
 impl Berth {
     pub(crate) fn link(&self) -> &Arc<dyn Link> {
         &self.link
+    }
+
+    pub(crate) fn on(&self) -> ConnectionId {
+        self.id
     }
 
     /// The stream's channel has ended.

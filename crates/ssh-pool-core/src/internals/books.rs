@@ -34,6 +34,7 @@ impl Books {
                 idle: Duration::MAX,
                 recovery: Duration::MAX,
                 drain: Duration::ZERO,
+                check: Duration::MAX,
                 ready_each: false,
             }),
             now: Instant::now(),
@@ -194,7 +195,7 @@ impl Books {
                 }
             }
             // No story here ends a connection.
-            Action::Sweep | Action::Disconnect(_) | Action::Report(_) => {}
+            Action::Sweep | Action::Suspect(_) | Action::Disconnect(_) | Action::Report(_) => {}
         }
     }
 }

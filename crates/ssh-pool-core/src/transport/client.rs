@@ -13,6 +13,7 @@ use russh::{Channel, ChannelId, ChannelOpenFailure, Sig};
 use super::known_hosts::{Judgement, TrustStore};
 use super::link::SshWire;
 use super::progress::Progress;
+use super::pulse::Pulse;
 use super::quirks;
 use super::{EnvNames, Incoming, Lifeline, Listener};
 use crate::address::Address;
@@ -37,6 +38,7 @@ pub(super) struct Channels {
     pub(super) prompt: Arc<AtomicBool>,
     pub(super) env_names: EnvNames,
     pub(super) lifeline: Lifeline,
+    pub(super) pulse: Arc<Pulse>,
     /// Of a connection that is shared with nobody.
     pub(super) valve: Option<Arc<Valve>>,
 }

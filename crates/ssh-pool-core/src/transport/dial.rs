@@ -1,12 +1,10 @@
 //! From nothing to an authenticated connection.
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +12,7 @@ use super::client::{Channels, Client};
 use super::known_hosts::TrustStore;
 use super::link::SshLink;
 use super::progress::Progress;
+use super::silence::Silence;
 use super::stream::Socket;
 use super::{DialError, Endpoint, Link, Transport, auth, config, keys};
 use crate::error::{Cause, CommandState, Error, HostKeyProblem, Phase};
@@ -21,9 +20,6 @@ use crate::error::{Cause, CommandState, Error, HostKeyProblem, Phase};
 /// sshd's words when it turns a connection away: `MaxStartups` reached, or a penalty
 /// (`PerSourcePenalties`, OpenSSH 9.8). They come in place of its identification line.
 const THROTTLED: [&str; 2] = ["Exceeded MaxStartups", "Not allowed at this time"];
-
-/// Longer than any process lives, and no clock overflows.
-const FOREVER: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// Real connections, through russh.
 #[derive(Debug, Clone, Copy)]
@@ -103,7 +99,11 @@ impl Dial<'_> {
             kill.clone(),
             self.progress.clone(),
             channels.prompt.clone(),
-            self.longest_silence(),
+            channels.pulse.clone(),
+            Silence::new(
+                self.endpoint.keepalive_interval,
+                self.endpoint.keepalive_misses,
+            ),
             valve,
         );
         let mut handle = russh::client::connect_stream(config, socket, handler)
@@ -137,16 +137,6 @@ impl Dial<'_> {
         guard.disarm();
         self.progress.enter(Phase::Channel);
         Ok(SshLink::new(handle, channels, kill, &self.endpoint.user))
-    }
-
-    /// The last keepalive that may be missed is sent after `misses` quiet intervals, and has one
-    /// more to be answered.
-    fn longest_silence(&self) -> Duration {
-        let intervals = u32::try_from(self.endpoint.keepalive_misses).unwrap_or(u32::MAX);
-        self.endpoint
-            .keepalive_interval
-            .saturating_mul(intervals.saturating_add(1))
-            .min(FOREVER)
     }
 
     /// Looks the name up and connects to the first address that answers, each within its share

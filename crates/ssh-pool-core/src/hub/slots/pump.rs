@@ -46,7 +46,7 @@ impl<W> Slots<W> {
             unserved -= 1;
         }
         if unserved > 0 {
-            self.cool_down();
+            self.cool_down(now);
             self.dial_more(unserved, now);
             self.set_alarm(now);
         } else if self.rules.ready_each {
@@ -54,6 +54,7 @@ impl<W> Slots<W> {
         } else if self.wants_spare() {
             self.open_one(now);
         }
+        self.watch(now);
     }
 
     /// The [`pump`](Slots::pump) would find nothing to do, whatever the time is.
@@ -95,10 +96,10 @@ impl<W> Slots<W> {
         }
         let learned = self.learned;
         for (id, connection) in self.connections.iter_mut() {
-            if let Some(mark) = connection.begin_ping() {
+            if let Some(mark) = connection.begin_ping(now) {
                 self.actions.push(Action::Ping { on: id, mark });
             } else if connection.occupied() == 0 && connection.room(learned, now) > 0 {
-                let mark = connection.begin_open();
+                let mark = connection.begin_open(now);
                 self.actions.push(Action::Open { on: id, mark });
             }
         }
@@ -113,15 +114,15 @@ impl<W> Slots<W> {
         let Some((id, connection)) = best else {
             return false;
         };
-        let mark = connection.begin_open();
+        let mark = connection.begin_open(now);
         self.actions.push(Action::Open { on: id, mark });
         true
     }
 
     /// Somebody waits while slots cool: a round trip on each such connection frees them.
-    fn cool_down(&mut self) {
+    fn cool_down(&mut self, now: Instant) {
         for (id, connection) in self.connections.iter_mut() {
-            if let Some(mark) = connection.begin_ping() {
+            if let Some(mark) = connection.begin_ping(now) {
                 self.actions.push(Action::Ping { on: id, mark });
             }
         }

@@ -294,6 +294,10 @@ impl World {
                         let before = self.retired.insert(id, (why, self.now));
                         assert_eq!(before, None, "once");
                     }
+                    Action::Suspect(id) => {
+                        assert!(!self.queue.is_empty(), "nobody waits for its answer");
+                        self.slots.retire(id, Retirement::Unresponsive, self.now);
+                    }
                     Action::Report(_) => {}
                     Action::WakeAt(at) => assert!(at > self.now, "a wake-up in the past"),
                 }

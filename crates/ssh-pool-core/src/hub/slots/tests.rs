@@ -16,6 +16,7 @@ pub(super) fn rules(connections: u32, sessions: u32) -> Rules {
         idle: Duration::from_secs(300),
         recovery: Duration::from_secs(300),
         drain: Duration::from_secs(30),
+        check: Duration::from_secs(2),
         ready_each: false,
     }
 }
