@@ -1,9 +1,15 @@
-//! How many handshakes may be under way at once: with one address, and in all.
+//! What the hosts of a pool share: how many handshakes may be under way at once, with one address
+//! and in all; places in the queue; connections.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::queue::Queue;
+use super::room::Room;
+use super::size;
+use crate::limits::Limits;
 
 /// The budgets of one pool. Callers with different users or identities dial the same server, so
 /// an address has one budget for all of them.
@@ -11,6 +17,8 @@ pub(crate) struct Budgets {
     all: Arc<Semaphore>,
     per_address: usize,
     addresses: Mutex<Addresses>,
+    queue: Arc<Queue>,
+    room: Arc<Room>,
 }
 
 #[derive(Default)]
@@ -40,22 +48,28 @@ const SMALL: usize = 64;
 pub(crate) struct Budget {
     address: Arc<Semaphore>,
     all: Arc<Semaphore>,
-}
-
-/// One handshake's share.
-pub(crate) struct Permit {
-    _address: Option<OwnedSemaphorePermit>,
-    _all: Option<OwnedSemaphorePermit>,
+    /// `None`: what the pool does for itself is not turned away.
+    queue: Option<Arc<Queue>>,
+    room: Arc<Room>,
 }
 
 impl Budgets {
-    pub(crate) fn new(all: u32, per_address: u32) -> Self {
-        let size = |count: u32| usize::try_from(count).unwrap_or(Semaphore::MAX_PERMITS);
+    pub(crate) fn new(limits: &Limits) -> Self {
         Self {
-            all: Arc::new(Semaphore::new(size(all))),
-            per_address: size(per_address),
+            all: Arc::new(Semaphore::new(size(limits.handshakes))),
+            per_address: size(limits.handshakes_per_host),
             addresses: Mutex::default(),
+            queue: Arc::new(Queue::new(limits.queued_commands)),
+            room: Arc::new(Room::new(limits.connections)),
         }
+    }
+
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    pub(crate) fn room(&self) -> &Arc<Room> {
+        &self.room
     }
 
     pub(crate) fn of(&self, host: &str, port: u16) -> Budget {
@@ -76,20 +90,38 @@ impl Budgets {
         Budget {
             address,
             all: self.all.clone(),
+            queue: Some(self.queue.clone()),
+            room: self.room.clone(),
         }
     }
 }
 
 impl Budget {
-    /// Waits for a share: the address first, so that a slow host holds none of the others up.
-    pub(crate) async fn acquire(&self) -> Permit {
-        // Neither semaphore is ever closed.
-        let address = self.address.clone().acquire_owned().await.ok();
-        let all = self.all.clone().acquire_owned().await.ok();
-        Permit {
-            _address: address,
-            _all: all,
+    /// For what the pool does for itself: it takes no place in the queue.
+    pub(crate) fn unqueued(self) -> Self {
+        Self {
+            queue: None,
+            ..self
         }
+    }
+
+    /// Waits for one of the handshakes with this address. This comes first, so that a slow host
+    /// holds none of the others up. Neither semaphore is ever closed.
+    pub(super) async fn address(&self) -> Option<SemaphorePermit<'_>> {
+        self.address.acquire().await.ok()
+    }
+
+    /// Waits for one of all handshakes.
+    pub(super) async fn handshake(&self) -> Option<SemaphorePermit<'_>> {
+        self.all.acquire().await.ok()
+    }
+
+    pub(super) fn queue(&self) -> Option<&Arc<Queue>> {
+        self.queue.as_ref()
+    }
+
+    pub(super) fn room(&self) -> &Room {
+        &self.room
     }
 }
 
@@ -103,7 +135,7 @@ mod tests {
 
     #[test]
     fn addresses_that_nobody_uses_are_forgotten_and_the_others_are_not() {
-        let budgets = Budgets::new(64, 4);
+        let budgets = Budgets::new(&Limits::default());
         let kept = budgets.of("kept", 22);
         for n in 0..10_000 {
             budgets.of(&format!("host-{n}"), 22);

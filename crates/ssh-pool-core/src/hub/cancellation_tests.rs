@@ -11,6 +11,7 @@ use super::{Deadline, Hand};
 use crate::transport::scripted::{Asked, Script, Server, connection_refused};
 use crate::{Error, Host, HostKeyPolicy, Identity, Limits, Phase, Pool, Timeouts};
 
+mod limits;
 mod retries;
 
 fn pool(server: &Server, limits: Limits, timeouts: Timeouts) -> (Pool, Host) {

@@ -126,6 +126,13 @@ impl Channels {
         self.pool().status().available
     }
 
+    /// Whether somebody who asks now need not wait, as far as can be said.
+    pub(super) fn has_idle(&self) -> bool {
+        self.pool
+            .get()
+            .is_some_and(|pool| pool.status().available > 0)
+    }
+
     /// Those who ask for a channel and have none.
     pub(super) fn waiting(&self) -> usize {
         self.pool.get().map_or(0, |pool| pool.status().waiting)

@@ -21,6 +21,9 @@ const TRIES: u32 = 8;
 /// before is not taken for one.
 const LOGIN_TRIES: u32 = 2;
 
+/// Descriptors that a dial has open at once: its socket, and a file or an agent's socket.
+const FOR_A_DIAL: usize = 2;
+
 /// What past dials of a host have taught, whatever the connections were for.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Dials(Arc<Mutex<History>>);
@@ -108,6 +111,9 @@ impl History {
 
     /// A dial that began in round `begun` has failed.
     fn failed(&mut self, failure: DialError, begun: Round, now: Instant) -> Verdict {
+        if let Error::Descriptors { .. } = failure.error {
+            return self.failed_here(failure.error, begun, now);
+        }
         // A server that was there a moment ago is probably restarting.
         let restarting = self.ever_connected && matches!(failure.error, Error::Connect { .. });
         let locked = matches!(failure.error, Error::AuthLost { .. }) && !self.ever_connected;
@@ -138,6 +144,25 @@ impl History {
             try_again,
         }
     }
+
+    /// A dial has failed for want of descriptors. That says nothing about the host: it is tried
+    /// again after the shortest pause each time, and remembered for no longer.
+    fn failed_here(&mut self, error: Error, begun: Round, now: Instant) -> Verdict {
+        let counts = u32::from(begun == self.round);
+        self.round.0 += u64::from(counts);
+        self.tries += counts;
+        let not_before = now + pause(1);
+        let try_again = self.tries < TRIES;
+        if !try_again {
+            self.tries = 0;
+            self.fail_fast_until = Some(not_before);
+        }
+        self.last_error = Some(error);
+        Verdict {
+            not_before,
+            try_again,
+        }
+    }
 }
 
 fn pause(failures: u32) -> Duration {
@@ -159,10 +184,13 @@ impl Hub {
         let hub = self.clone();
         self.runtime.spawn(
             async move {
-                // The budget is for handshakes: it ends with this one.
                 let dial = async {
-                    let _permit = hub.budget.acquire().await;
-                    hub.transport.dial(&hub.endpoint).await
+                    // These two are for the handshake, and end with it. A dial that waits for room
+                    // keeps nobody else from a handshake but those of its own address.
+                    let _address = hub.budget.address().await;
+                    let share = hub.share().await?;
+                    let _handshake = hub.budget.handshake().await;
+                    Some((hub.transport.dial(&hub.endpoint).await, share))
                 };
                 let Some(result) = hub.closing.run_until_cancelled(dial).await else {
                     let closed = DialError {
@@ -174,11 +202,13 @@ impl Hub {
                 };
                 let span = tracing::Span::current();
                 match result {
-                    Ok(link) => {
-                        let id = hub.connected(link, now().saturating_duration_since(started));
+                    None => tracing::debug!("there is room now, and nobody waits any more"),
+                    Some((Ok(link), share)) => {
+                        let took = now().saturating_duration_since(started);
+                        let id = hub.connected(link, share, took);
                         span.record("connection", id.0);
                     }
-                    Err(failure) => {
+                    Some((Err(failure), _share)) => {
                         span.record("error", tracing::field::display(&failure.error));
                         hub.dial_failed(failure, begun);
                     }
@@ -190,6 +220,9 @@ impl Hub {
 
     fn dial_failed(self: &Arc<Self>, failure: DialError, begun: Round) {
         let error = failure.error.clone();
+        if let Error::Descriptors { .. } = error {
+            self.budget.room().ask(FOR_A_DIAL);
+        }
         let (told, pause) = self.transition(|books, now| {
             let verdict = self.dials.history().failed(failure, begun, now);
             let pause = verdict.not_before.saturating_duration_since(now);
@@ -273,6 +306,31 @@ mod tests {
         // The next one began after those had failed.
         let begun = history.round;
         assert!(!history.failed(lost(), begun, now).try_again);
+    }
+
+    #[test]
+    fn want_of_descriptors_is_held_against_no_host() {
+        let none_left = || DialError {
+            error: Error::Descriptors {
+                target: "t".into(),
+                source: Cause::new("too many open files"),
+            },
+            passing: true,
+        };
+        let mut history = History::default();
+        let now = Instant::now();
+        for round in 0..3 {
+            for attempt in 1..=TRIES {
+                let verdict = history.failed(none_left(), history.round, now);
+                assert_eq!(verdict.try_again, attempt < TRIES, "{round}: {attempt}");
+                assert!(
+                    verdict.not_before <= now + FIRST_PAUSE,
+                    "{round}: {attempt}"
+                );
+            }
+            assert_eq!(history.failures, 0);
+            assert!(history.fresh_failure(now + FIRST_PAUSE).is_none());
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ use super::sessions::{Lesson, Mark, Sessions, View};
 use crate::event::Retirement;
 
 mod connections;
+mod idle;
 mod pump;
 
 use connections::Connections;
