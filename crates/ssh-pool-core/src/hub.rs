@@ -257,6 +257,8 @@ impl Hub {
             Poll::Ready(channel) => channel?,
             Poll::Pending => {
                 self.take_place(place)?;
+                let ticket = self.books().slots.next_ticket();
+                let channel = channels::with_ticket(ticket, channel);
                 match tokio::time::timeout_at(deadline.at.into(), channel).await {
                     Ok(channel) => channel?,
                     Err(_) => return Err(self.overdue(deadline.after)),
@@ -312,7 +314,10 @@ impl Hub {
                 return Err(Err(error));
             }
             let (answer, wait) = oneshot::channel();
-            let ticket = books.slots.wait(answer, now);
+            let ticket = match channels::ticket() {
+                Some(ticket) => books.slots.wait_in_turn(ticket, answer, now),
+                None => books.slots.wait(answer, now),
+            };
             Ok(lease::Waiting::new(self.clone(), ticket, wait))
         });
         match waiting {

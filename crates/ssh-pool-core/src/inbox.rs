@@ -153,8 +153,8 @@ impl Inbox {
         };
         Self {
             state: Mutex::new(state),
+            news: Notify::new(),
             valve,
-            ..Self::default()
         }
     }
 

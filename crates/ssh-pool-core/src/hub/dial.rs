@@ -112,7 +112,7 @@ impl History {
     /// A dial that began in round `begun` has failed.
     fn failed(&mut self, failure: DialError, begun: Round, now: Instant) -> Verdict {
         if let Error::Descriptors { .. } = failure.error {
-            return self.failed_here(failure.error, begun, now);
+            return self.failed_here(failure, begun, now);
         }
         // A server that was there a moment ago is probably restarting.
         let restarting = self.ever_connected && matches!(failure.error, Error::Connect { .. });
@@ -145,21 +145,19 @@ impl History {
         }
     }
 
-    /// A dial has failed for want of descriptors. That says nothing about the host: it is tried
-    /// again after the shortest pause each time, and remembered for no longer.
-    fn failed_here(&mut self, error: Error, begun: Round, now: Instant) -> Verdict {
+    /// A dial has failed for want of descriptors. That says nothing about the host: there is no
+    /// pause but the shortest, and whoever comes next finds out for themselves.
+    fn failed_here(&mut self, failure: DialError, begun: Round, now: Instant) -> Verdict {
         let counts = u32::from(begun == self.round);
         self.round.0 += u64::from(counts);
         self.tries += counts;
-        let not_before = now + pause(1);
-        let try_again = self.tries < TRIES;
+        let try_again = failure.passing && self.tries < TRIES;
         if !try_again {
             self.tries = 0;
-            self.fail_fast_until = Some(not_before);
         }
-        self.last_error = Some(error);
+        self.last_error = Some(failure.error);
         Verdict {
-            not_before,
+            not_before: now + pause(1),
             try_again,
         }
     }
@@ -329,7 +327,7 @@ mod tests {
                 );
             }
             assert_eq!(history.failures, 0);
-            assert!(history.fresh_failure(now + FIRST_PAUSE).is_none());
+            assert!(history.fresh_failure(now).is_none());
         }
     }
 

@@ -115,10 +115,10 @@ impl Dial<'_> {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(key) = new_key {
-            trust
-                .remember(&key)
-                .await
-                .map_err(|problem| self.untrusted(problem))?;
+            trust.remember(&key).await.map_err(|problem| DialError {
+                passing: false,
+                ..self.untrusted(problem)
+            })?;
         }
 
         auth::authenticate(
@@ -131,7 +131,8 @@ impl Dial<'_> {
         )
         .await
         .map_err(|error| DialError {
-            passing: matches!(error, Error::AuthLost { .. } | Error::Descriptors { .. }),
+            // Not for want of a descriptor either: the server has been bothered, and may count.
+            passing: matches!(error, Error::AuthLost { .. }),
             error,
         })?;
         guard.disarm();
