@@ -58,6 +58,7 @@ async fn one_caller_too_many_is_turned_away_at_once_and_nothing_else_changes() {
         assert!(errors.iter().all(full), "{errors:?}");
     }
     assert_eq!(began.elapsed(), Duration::ZERO);
+    sleep(Duration::from_millis(100)).await;
     assert_eq!(server.seen().dials, dials, "nothing was dialled for them");
     assert_eq!(pool.status().waiting, 3);
     let told = std::iter::from_fn(|| events.try_next())
@@ -224,7 +225,10 @@ async fn a_pool_that_closes_does_not_wait_for_room() {
     sleep(Duration::from_millis(100)).await;
     let waiting = tokio::spawn(hosts[1].command("true").output());
     sleep(Duration::from_millis(100)).await;
-    pool.close().await;
+    let closing = pool.close();
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(hosts[1].status().dialling, 0, "nor keeps a dial waiting");
+    closing.await;
     let error = waiting.await.expect("no panic").expect_err("closed");
     assert!(matches!(error, Error::Closed { .. }), "{error}");
     running.await.expect("no panic").expect("finished");
