@@ -147,6 +147,10 @@ fn now() -> Instant {
 }
 
 impl Hub {
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "called once, with what a hub is made of"
+    )]
     pub(crate) fn new(
         endpoint: Endpoint,
         transport: Arc<dyn Transport>,
