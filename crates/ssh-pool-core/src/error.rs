@@ -12,6 +12,7 @@ mod phase;
 mod refusal;
 
 pub use cause::Cause;
+pub(crate) use cause::no_descriptors;
 pub use host_key::HostKeyProblem;
 pub use phase::{CommandState, Phase};
 pub use refusal::{Refusal, Stream};
@@ -285,11 +286,13 @@ pub enum Error {
     },
 
     /// More output came than may be kept, and the command was cut off: more than
-    /// `Limits::output_bytes` for `output()`, or more than `Limits::stream_bytes` that its reader
-    /// had not read, on a shared connection.
+    /// `Limits::output_bytes` for `output()`; more than `Limits::stream_bytes` that its reader
+    /// had not read, on a shared connection; or more than `Limits::buffered_bytes` of all commands
+    /// and shared streams of the pool together.
     #[error(
-        "{target}: more than {limit} bytes of {stream} had to be kept, and it was cut off; raise \
-         Limits::output_bytes or Limits::stream_bytes, read faster, or do not share"
+        "{target}: more than {limit} bytes would have had to be kept, and {stream} was cut off; \
+         raise Limits::output_bytes or Limits::stream_bytes (of the whole pool: \
+         Limits::buffered_bytes), read faster, or do not share"
     )]
     OutputLimit {
         /// The target as `user@host:port`.
@@ -298,6 +301,31 @@ pub enum Error {
         stream: Stream,
         /// The cap, in bytes.
         limit: usize,
+    },
+
+    /// As many callers wait in the pool as `Limits::queued_commands` allows; this one was not let
+    /// in, and nothing has begun.
+    #[error(
+        "{target}: {limit} callers of the pool are waiting already; run fewer commands at once, or \
+         raise Limits::queued_commands"
+    )]
+    QueueFull {
+        /// The target as `user@host:port`.
+        target: Arc<str>,
+        /// `Limits::queued_commands`.
+        limit: usize,
+    },
+
+    /// This process, or this machine, has no file descriptors left to make a connection with.
+    #[error(
+        "{target}: no file descriptors are left for another connection; raise the limit (ulimit \
+         -n), or run fewer commands at once"
+    )]
+    Descriptors {
+        /// The target as `user@host:port`.
+        target: Arc<str>,
+        /// What could not be opened, or the operating system's error.
+        source: Cause,
     },
 
     /// The pool has been closed.
@@ -350,8 +378,9 @@ impl Error {
     pub fn phase(&self) -> Phase {
         match self {
             Error::InvalidInput { .. } => Phase::Input,
+            Error::QueueFull { .. } => Phase::Queue,
             Error::Resolve { .. } => Phase::Resolve,
-            Error::Connect { .. } => Phase::Connect,
+            Error::Connect { .. } | Error::Descriptors { .. } => Phase::Connect,
             Error::NotSsh { .. } | Error::Throttled { .. } => Phase::Banner,
             Error::KeyExchange { .. } => Phase::KeyExchange,
             Error::HostKey { .. } => Phase::HostKey,
@@ -399,6 +428,8 @@ impl Error {
             | Error::KeyExchange { lost: true, .. }
             | Error::AuthLost { .. }
             | Error::Timeout { .. }
+            | Error::QueueFull { .. }
+            | Error::Descriptors { .. }
             | Error::ConnectionLost { .. } => true,
             Error::Repeated { source, .. } => source.is_transient(),
             _ => false,

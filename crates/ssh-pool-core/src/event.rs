@@ -77,6 +77,12 @@ pub enum EventKind {
         /// Commands and streams that were on it, and ended with it.
         lost: u32,
     },
+    /// As many callers wait for a channel as `Limits::queued_commands` allows, and one was turned
+    /// away. Told again only when fewer than half as many have waited in between.
+    QueueFull {
+        /// So many wait.
+        limit: usize,
+    },
     /// The reader of this stream was so slow that it has missed events.
     Missed {
         /// So many.
@@ -104,6 +110,9 @@ pub enum Retirement {
     Refused,
     /// It was asked for a sign of life, and gave none within `Timeouts::check`. It may be dead.
     Unresponsive,
+    /// It was idle, and another one needed its room: under `Limits::connections`, or because file
+    /// descriptors ran out.
+    MadeRoom,
 }
 
 impl fmt::Display for Retirement {
@@ -116,6 +125,7 @@ impl fmt::Display for Retirement {
             Self::Worn => "it was worn",
             Self::Refused => "the server gives it no sessions",
             Self::Unresponsive => "it does not answer",
+            Self::MadeRoom => "another one needed its room",
         })
     }
 }
@@ -138,6 +148,12 @@ impl fmt::Display for EventKind {
             Self::Closed => f.write_str("connection closed"),
             Self::Died { cause, lost } => {
                 write!(f, "connection died: {cause}; {lost} were on it")
+            }
+            Self::QueueFull { limit } => {
+                write!(
+                    f,
+                    "{limit} wait for a channel, and one more was turned away"
+                )
             }
             Self::Missed { events } => write!(f, "{events} events were missed"),
         }

@@ -5,8 +5,11 @@
 //! across an await, a spawn or anybody else's code.
 
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -26,6 +29,8 @@ mod check;
 mod dial;
 mod eager;
 mod lease;
+mod queue;
+mod room;
 mod sessions;
 pub(crate) mod slots;
 mod snapshot;
@@ -38,6 +43,9 @@ use channels::Channels;
 use check::Checks;
 pub(crate) use dial::Dials;
 pub(crate) use lease::Lease;
+use queue::Place;
+use room::Share;
+pub(crate) use room::{Room, make_room};
 pub(crate) use sessions::View;
 pub(crate) use slots::Rules;
 pub(crate) use slots::Tally;
@@ -125,6 +133,12 @@ struct Books {
     /// Opened for nobody, on the way into the pool of idle channels.
     unclaimed: Vec<Ready>,
     next_id: u64,
+    /// Dials that wait for room in the pool.
+    held_up: u32,
+}
+
+fn size(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(tokio::sync::Semaphore::MAX_PERMITS)
 }
 
 fn now() -> Instant {
@@ -133,6 +147,10 @@ fn now() -> Instant {
 }
 
 impl Hub {
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "called once, with what a hub is made of"
+    )]
     pub(crate) fn new(
         endpoint: Endpoint,
         transport: Arc<dyn Transport>,
@@ -162,6 +180,7 @@ impl Hub {
                 checks: Checks::default(),
                 unclaimed: Vec::new(),
                 next_id: 0,
+                held_up: 0,
             }),
             ended: Notify::new(),
             closing: CancellationToken::new(),
@@ -196,12 +215,17 @@ impl Hub {
 
     /// A transition that mostly has no use for the time, which costs as much as both locks here.
     fn timeless<T>(self: &Arc<Self>, happened: impl FnOnce(&mut Books) -> T) -> T {
-        let (result, actions) = {
+        let room = self.budget.room();
+        let (result, actions, has_room) = {
             let mut books = self.books();
             let result = happened(&mut books);
-            (result, books.slots.take_actions())
+            let has_room = room.is_wanted() && books.slots.idle().next().is_some();
+            (result, books.slots.take_actions(), has_room)
         };
         self.carry_out(actions);
+        if has_room {
+            room.look();
+        }
         result
     }
 
@@ -221,14 +245,33 @@ impl Hub {
         self: &Arc<Self>,
         deadline: Deadline,
     ) -> Result<(Lease, Option<Next>), Error> {
-        match tokio::time::timeout_at(deadline.at.into(), self.channels.get()).await {
-            Ok(Ok(mut channel)) => {
-                let next = channel.next.take();
-                Ok((Lease::new(self.clone(), channel), next))
+        self.checkout_from(&mut None, deadline).await
+    }
+
+    /// [`checkout_before`](Self::checkout_before), for somebody who may have a place in the queue,
+    /// and keeps it.
+    async fn checkout_from(
+        self: &Arc<Self>,
+        place: &mut Option<Place>,
+        deadline: Deadline,
+    ) -> Result<(Lease, Option<Next>), Error> {
+        self.admit(place.as_ref())?;
+        let mut channel = pin!(self.channels.get());
+        let first = poll_fn(|cx| Poll::Ready(channel.as_mut().poll(cx))).await;
+        let mut channel = match first {
+            Poll::Ready(channel) => channel?,
+            Poll::Pending => {
+                self.take_place(place)?;
+                let ticket = self.books().slots.next_ticket();
+                let channel = channels::with_ticket(ticket, channel);
+                match tokio::time::timeout_at(deadline.at.into(), channel).await {
+                    Ok(channel) => channel?,
+                    Err(_) => return Err(self.overdue(deadline.after)),
+                }
             }
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(self.overdue(deadline.after)),
-        }
+        };
+        let next = channel.next.take();
+        Ok((Lease::new(self.clone(), channel), next))
     }
 
     /// When the wait for a channel ends: after its own time, or with the whole call.
@@ -241,9 +284,10 @@ impl Hub {
 
     pub(crate) fn overdue(&self, after: Duration) -> Error {
         let books = self.books();
+        let crowded = books.held_up > 0;
         Error::Timeout {
             target: self.endpoint.name.clone(),
-            phase: if books.slots.live() > 0 {
+            phase: if books.slots.live() > 0 || crowded {
                 Phase::Queue
             } else {
                 Phase::Connect
@@ -251,7 +295,10 @@ impl Hub {
             after,
             state: CommandState::NotStarted,
             killed: false,
-            source: self.dials.last_error().map(Cause::new),
+            source: match crowded {
+                true => Some(Cause::new(self.crowded())),
+                false => self.dials.last_error().map(Cause::new),
+            },
         }
     }
 
@@ -272,7 +319,10 @@ impl Hub {
                 return Err(Err(error));
             }
             let (answer, wait) = oneshot::channel();
-            let ticket = books.slots.wait(answer, now);
+            let ticket = match channels::ticket() {
+                Some(ticket) => books.slots.wait_in_turn(ticket, answer, now),
+                None => books.slots.wait(answer, now),
+            };
             Ok(lease::Waiting::new(self.clone(), ticket, wait))
         });
         match waiting {
@@ -402,6 +452,7 @@ impl Hub {
         link: Arc<dyn Link>,
         took: Duration,
         leave: breaker::Leave,
+        share: Share,
         evictions: u64,
     ) -> ConnectionId {
         let lifetime = self.patience.lifetime.mul_f64(0.9 + 0.2 * fastrand::f64());
@@ -432,6 +483,7 @@ impl Hub {
             if let Some(hub) = hub.upgrade() {
                 hub.died(id, cause);
             }
+            drop(share);
         });
         id
     }

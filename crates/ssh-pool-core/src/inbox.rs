@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::ReadBuf;
 use tokio::sync::Notify;
 
+use crate::buffered::{Buffered, Tab};
 use crate::error::{Cause, Stream};
 use crate::output::ExitStatus;
 use crate::sync::{Mutex, MutexGuard};
@@ -24,7 +25,7 @@ mod herald;
 mod intake;
 
 use intake::Intake;
-pub(crate) use intake::Sink;
+pub(crate) use intake::{Overrun, Sink};
 
 /// With so many unread bytes the valve is shut, and with half as many it is opened again.
 const BACKLOG: usize = 1 << 20;
@@ -62,7 +63,7 @@ pub(crate) struct Transcript {
     pub(crate) accepted: Option<bool>,
     pub(crate) eof: bool,
     pub(crate) exit: Option<ExitStatus>,
-    pub(crate) overrun: Option<Stream>,
+    pub(crate) overrun: Option<(Stream, Overrun)>,
     pub(crate) end: Option<End>,
 }
 
@@ -106,14 +107,9 @@ impl State {
         }
     }
 
-    fn overrun(&self) -> Option<Stream> {
-        if self.stdout.overran() {
-            Some(Stream::Stdout)
-        } else if self.stderr.overran() {
-            Some(Stream::Stderr)
-        } else {
-            None
-        }
+    fn overrun(&self) -> Option<(Stream, Overrun)> {
+        let of = |stream, intake: &Intake| Some((stream, intake.overrun()?));
+        of(Stream::Stdout, &self.stdout).or_else(|| of(Stream::Stderr, &self.stderr))
     }
 
     fn settled(&self) -> bool {
@@ -149,10 +145,16 @@ impl fmt::Debug for Inbox {
 }
 
 impl Inbox {
-    pub(crate) fn new(valve: Option<Arc<Valve>>) -> Self {
+    pub(crate) fn new(valve: Option<Arc<Valve>>, buffered: Option<Arc<Buffered>>) -> Self {
+        let state = State {
+            stdout: Intake::new(Tab::new(buffered.clone())),
+            stderr: Intake::new(Tab::new(buffered)),
+            ..State::default()
+        };
         Self {
+            state: Mutex::new(state),
+            news: Notify::new(),
             valve,
-            ..Self::default()
         }
     }
 
@@ -196,8 +198,8 @@ impl Inbox {
             let announced = intake.announced() != before;
             let reader = intake.take_reader();
             if overrun {
-                state.stdout.redirect(Sink::Discard);
-                state.stderr.redirect(Sink::Discard);
+                state.stdout.stop();
+                state.stderr.stop();
             }
             self.set_valve(&mut state);
             (reader, overrun, announced)
@@ -332,8 +334,8 @@ impl Inbox {
             return Err(tenant);
         }
         state.started = true;
-        state.stdout = Intake::new(stdout);
-        state.stderr = Intake::new(stderr);
+        state.stdout.restart(stdout);
+        state.stderr.restart(stderr);
         state.tenant = Some(Box::new(tenant));
         Ok(())
     }
@@ -385,8 +387,8 @@ impl Inbox {
             state.started = false;
             state.round += 1;
             state.sent = None;
-            state.stdout = Intake::default();
-            state.stderr = Intake::default();
+            state.stdout.restart(Sink::EARLY);
+            state.stderr.restart(Sink::EARLY);
             state.tenant.take()
         };
         drop(tenant);
@@ -395,8 +397,8 @@ impl Inbox {
     /// Nobody wants anything that is still to come. The peer is not held back any more.
     pub(crate) fn stop(&self) {
         let mut state = self.state();
-        state.stdout.redirect(Sink::Discard);
-        state.stderr.redirect(Sink::Discard);
+        state.stdout.stop();
+        state.stderr.stop();
         self.set_valve(&mut state);
     }
 
@@ -479,8 +481,8 @@ impl Inbox {
             self.set_valve(&mut state);
             return Poll::Ready(Ok(()));
         }
-        if state.intake(stream).overran() {
-            return Poll::Ready(Err(Cut::Overrun));
+        if let Some(overrun) = state.intake(stream).overrun() {
+            return Poll::Ready(Err(Cut::Overrun(overrun)));
         }
         match &state.end {
             Some(End::Lost(cause)) if !state.eof => Poll::Ready(Err(Cut::Lost(cause.clone()))),
@@ -523,7 +525,7 @@ impl Inbox {
 #[derive(Debug, Clone)]
 pub(crate) enum Cut {
     /// Its reader was too slow for a shared connection.
-    Overrun,
+    Overrun(Overrun),
     /// The connection went away.
     Lost(Cause),
 }
@@ -531,7 +533,7 @@ pub(crate) enum Cut {
 impl Cut {
     pub(crate) fn kind(&self) -> io::ErrorKind {
         match self {
-            Cut::Overrun => io::ErrorKind::QuotaExceeded,
+            Cut::Overrun(_) => io::ErrorKind::QuotaExceeded,
             Cut::Lost(_) => io::ErrorKind::ConnectionReset,
         }
     }

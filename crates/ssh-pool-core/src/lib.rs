@@ -4,6 +4,7 @@
 //! repository's ARCHITECTURE.md.
 
 mod address;
+mod buffered;
 mod child;
 mod command;
 mod error;

@@ -298,11 +298,11 @@ fn judge(hub: &Hub, transcript: Transcript, limit: usize) -> Judgement {
         overrun,
         end,
     } = transcript;
-    if let Some(stream) = overrun {
+    if let Some((stream, overrun)) = overrun {
         return Judgement::Failed(Error::OutputLimit {
             target,
             stream,
-            limit,
+            limit: overrun.limit(limit),
         });
     }
     if accepted == Some(false) {

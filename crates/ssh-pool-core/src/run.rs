@@ -30,7 +30,7 @@ pub(crate) struct Call {
 }
 
 /// Runs a command to its end, and again if it was lost and may be.
-pub(crate) async fn run(lanes: &Arc<Lanes>, hub: &Arc<Hub>, call: Call) -> Result<Output, Error> {
+pub(crate) async fn run(lanes: &Arc<Lanes>, hub: &Arc<Hub>, call: &Call) -> Result<Output, Error> {
     let span = tracing::debug_span!(
         "ssh_pool.command",
         host = %hub.name(),
@@ -54,11 +54,11 @@ pub(crate) async fn run(lanes: &Arc<Lanes>, hub: &Arc<Hub>, call: Call) -> Resul
     result
 }
 
-async fn attempts(lanes: &Arc<Lanes>, hub: &Arc<Hub>, call: Call) -> Result<Output, Error> {
+async fn attempts(lanes: &Arc<Lanes>, hub: &Arc<Hub>, call: &Call) -> Result<Output, Error> {
     let overall = call.timeout.map(Deadline::after);
     let mut attempts = 1;
     loop {
-        let error = match attempt(lanes, hub, &call, overall).await {
+        let error = match attempt(lanes, hub, call, overall).await {
             Ok(output) => return Ok(Output { attempts, ..output }),
             Err(error) => error,
         };
@@ -98,7 +98,8 @@ async fn attempt(
             None => finish.await,
             Some(Deadline { at, after }) => {
                 if tokio::time::timeout_at(at.into(), finish).await.is_err() {
-                    let outcome = process.terminate().await;
+                    // In a box: every command that waits would have room for this.
+                    let outcome = Box::pin(process.terminate()).await;
                     return Err(timed_out(hub, after, outcome));
                 }
             }

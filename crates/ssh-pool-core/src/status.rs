@@ -12,6 +12,18 @@ use crate::limits::Limits;
 pub struct PoolStatus {
     /// Every host that is or was recently in use, by target.
     pub hosts: Vec<HostStatus>,
+    /// Callers who wait for a session or a connection.
+    pub waiting: usize,
+    /// How many of them there may be: `Limits::queued_commands`.
+    pub waiting_limit: usize,
+    /// Connections to all hosts, whatever for and in whatever state, and dials under way.
+    pub connections: usize,
+    /// How many of them there may be: `Limits::connections`.
+    pub connections_limit: u32,
+    /// Bytes of output that are kept for commands and for readers of shared streams.
+    pub buffered_bytes: usize,
+    /// How many of them there may be: `Limits::buffered_bytes`.
+    pub buffered_bytes_limit: usize,
 }
 
 /// A snapshot of one host, as one identity and host-key policy sees it.

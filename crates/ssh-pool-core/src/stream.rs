@@ -233,7 +233,8 @@ impl IntoFuture for Connect {
     /// # Errors
     ///
     /// [`Error::StreamRefused`] and [`Error::SubsystemRefused`] when the server does not open it,
-    /// everything of a dial, [`Error::Timeout`] when there is no room in time, [`Error::Closed`].
+    /// everything of a dial, [`Error::Timeout`] when there is no room in time,
+    /// [`Error::QueueFull`] when too many wait for some already, [`Error::Closed`].
     /// A connection that is lost on the way is replaced.
     ///
     /// # Cancel safety

@@ -12,6 +12,7 @@ use tokio::io::AsyncWrite;
 use tokio_util::sync::CancellationToken;
 
 use crate::address::Address;
+use crate::buffered::Buffered;
 use crate::error::{Cause, Error};
 use crate::host_key::HostKeyPolicy;
 use crate::identity::Identity;
@@ -59,6 +60,8 @@ pub(crate) struct Endpoint {
     pub(crate) rekey: (usize, Duration),
     /// A reader that does not read holds the whole connection up: it is shared with nobody.
     pub(crate) isolated: bool,
+    /// Who counts the bytes that wait to be read or collected.
+    pub(crate) buffered: Option<Arc<Buffered>>,
 }
 
 #[cfg(test)]
@@ -79,6 +82,7 @@ impl Endpoint {
             auth_cooldown: Duration::from_secs(60),
             rekey: (1 << 30, Duration::from_secs(3600)),
             isolated: false,
+            buffered: None,
         }
     }
 }

@@ -37,10 +37,10 @@ impl Source {
         let kind = cut.kind();
         let target = self.target.clone();
         let error = match cut {
-            Cut::Overrun => Error::OutputLimit {
+            Cut::Overrun(overrun) => Error::OutputLimit {
                 target,
                 stream,
-                limit: self.limit,
+                limit: overrun.limit(self.limit),
             },
             Cut::Lost(source) => Error::ConnectionLost {
                 target,

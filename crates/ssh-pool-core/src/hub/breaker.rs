@@ -240,6 +240,9 @@ impl Circuit {
         }
         let counts = u32::from(leave.begun == self.round);
         self.round.0 += u64::from(counts);
+        if let Error::Descriptors { .. } = failure.error {
+            return (self.failed_here(failure, counts, now), None);
+        }
         self.failures += counts;
         self.tries += counts;
         let error = failure.error;
@@ -268,6 +271,21 @@ impl Circuit {
             try_again: false,
         };
         (verdict, change)
+    }
+
+    /// A dial has failed for want of descriptors. That says nothing about the host: there is no
+    /// pause but the shortest, and whoever comes next finds out for themselves.
+    fn failed_here(&mut self, failure: DialError, counts: u32, now: Instant) -> Verdict {
+        self.tries += counts;
+        let try_again = failure.passing && self.tries < TRIES;
+        if !try_again {
+            self.tries = 0;
+        }
+        self.last_error = Some(failure.error);
+        Verdict {
+            not_before: now + jitter(FIRST_PAUSE),
+            try_again,
+        }
     }
 
     /// Whether callers go on waiting after such a failure.

@@ -1,11 +1,17 @@
-//! How many handshakes may be under way at once, with one address and in all; and none for a while
-//! with an address that has turned one away.
+//! What the hosts of a pool share: how many handshakes may be under way at once, with one address
+//! and in all, and none for a while with an address that has turned one away; places in the queue;
+//! connections.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::queue::Queue;
+use super::room::Room;
+use super::size;
+use crate::limits::Limits;
 
 use super::now;
 use super::throttle::Throttle;
@@ -17,6 +23,8 @@ pub(crate) struct Budgets {
     all: Arc<Semaphore>,
     per_address: usize,
     addresses: Mutex<Addresses>,
+    queue: Arc<Queue>,
+    room: Arc<Room>,
 }
 
 #[derive(Default)]
@@ -82,6 +90,9 @@ impl Address {
 pub(crate) struct Budget {
     address: Arc<Address>,
     all: Arc<Semaphore>,
+    /// `None`: what the pool does for itself is not turned away.
+    queue: Option<Arc<Queue>>,
+    room: Arc<Room>,
 }
 
 /// One handshake's share.
@@ -100,13 +111,22 @@ impl Permit {
 }
 
 impl Budgets {
-    pub(crate) fn new(all: u32, per_address: u32) -> Self {
-        let size = |count: u32| usize::try_from(count).unwrap_or(Semaphore::MAX_PERMITS);
+    pub(crate) fn new(limits: &Limits) -> Self {
         Self {
-            all: Arc::new(Semaphore::new(size(all))),
-            per_address: size(per_address),
+            all: Arc::new(Semaphore::new(size(limits.handshakes))),
+            per_address: size(limits.handshakes_per_host),
             addresses: Mutex::default(),
+            queue: Arc::new(Queue::new(limits.queued_commands)),
+            room: Arc::new(Room::new(limits.connections)),
         }
+    }
+
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    pub(crate) fn room(&self) -> &Arc<Room> {
+        &self.room
     }
 
     pub(crate) fn of(&self, host: &str, port: u16) -> Budget {
@@ -127,14 +147,29 @@ impl Budgets {
         Budget {
             address,
             all: self.all.clone(),
+            queue: Some(self.queue.clone()),
+            room: self.room.clone(),
         }
     }
 }
 
 impl Budget {
-    /// Waits for a share: the address first, so that a slow host holds none of the others up.
-    pub(crate) async fn acquire(&self) -> Permit {
-        let share = acquire(&self.address.shares).await;
+    /// For what the pool does for itself: it takes no place in the queue.
+    pub(crate) fn unqueued(self) -> Self {
+        Self {
+            queue: None,
+            ..self
+        }
+    }
+
+    /// Waits for one of the handshakes with this address. This comes first, so that a slow host
+    /// holds none of the others up.
+    pub(super) async fn address(&self) -> Option<OwnedSemaphorePermit> {
+        acquire(&self.address.shares).await
+    }
+
+    /// Waits for one of all handshakes, and for the address to be in the mood for one.
+    pub(super) async fn handshake(&self, share: Option<OwnedSemaphorePermit>) -> Permit {
         loop {
             let turn = self.address.turn().await;
             let all = acquire(&self.all).await;
@@ -148,6 +183,14 @@ impl Budget {
                 };
             }
         }
+    }
+
+    pub(super) fn queue(&self) -> Option<&Arc<Queue>> {
+        self.queue.as_ref()
+    }
+
+    pub(super) fn room(&self) -> &Room {
+        &self.room
     }
 }
 
@@ -166,7 +209,7 @@ mod tests {
 
     #[test]
     fn addresses_that_nobody_uses_are_forgotten_and_the_others_are_not() {
-        let budgets = Budgets::new(64, 4);
+        let budgets = Budgets::new(&Limits::default());
         let kept = budgets.of("kept", 22);
         for n in 0..10_000 {
             budgets.of(&format!("host-{n}"), 22);

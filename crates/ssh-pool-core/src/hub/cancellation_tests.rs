@@ -14,6 +14,7 @@ use crate::{Error, Host, HostKeyPolicy, Identity, Limits, Phase, Pool, Timeouts}
 mod dials;
 mod renewals;
 mod checks;
+mod limits;
 mod retries;
 
 fn pool(server: &Server, limits: Limits, timeouts: Timeouts) -> (Pool, Host) {

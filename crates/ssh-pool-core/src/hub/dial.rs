@@ -8,11 +8,15 @@ use tokio::sync::Notify;
 use tracing::Instrument;
 
 use super::breaker::{Begin, Change, Circuit, Leave};
+use super::room::Share;
 use super::{Hub, now, tell};
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::status::Breaker;
 use crate::transport::{DialError, Link};
+
+/// Descriptors that a dial has open at once: its socket, and a file or an agent's socket.
+const FOR_A_DIAL: usize = 2;
 
 /// What past dials of a host have taught, whatever the connections were for.
 #[derive(Debug, Default, Clone)]
@@ -101,7 +105,7 @@ impl Drop for Held {
 /// What became of a dial that the books asked for.
 enum Outcome {
     /// The host had been evicted so often when the dial began.
-    Connected(Arc<dyn Link>, Held, u64),
+    Connected(Arc<dyn Link>, Share, Held, u64),
     Failed(DialError, Held, Duration),
     /// It was not made: this answers, and no other one is before then.
     Refused(Error, Instant),
@@ -128,9 +132,9 @@ impl Hub {
                 let outcome = hub.closing.run_until_cancelled(dial).await;
                 let span = tracing::Span::current();
                 match outcome {
-                    Some(Outcome::Connected(link, held, evictions)) => {
+                    Some(Outcome::Connected(link, share, held, evictions)) => {
                         let took = now().saturating_duration_since(started);
-                        let id = hub.connected(link, took, held.used(), evictions);
+                        let id = hub.connected(link, took, held.used(), share, evictions);
                         span.record("connection", id.0);
                     }
                     Some(Outcome::Failed(failure, held, took)) => {
@@ -186,8 +190,11 @@ impl Hub {
                     Err((error, until)) => return Outcome::Refused(error, until),
                 },
             };
-            // The budget is for handshakes: it ends with this one.
-            let permit = self.budget.acquire().await;
+            // A dial that waits for room keeps nobody else from a handshake but those of its own
+            // address. The permit is for the handshake, and ends with it.
+            let address = self.budget.address().await;
+            let share = self.share().await;
+            let permit = self.budget.handshake(address).await;
             if !held.confirm() {
                 continue;
             }
@@ -199,7 +206,7 @@ impl Hub {
             let result = self.transport.dial(&self.endpoint).await;
             permit.answered(result.as_ref().err(), now());
             return match result {
-                Ok(link) => Outcome::Connected(link, held, evictions),
+                Ok(link) => Outcome::Connected(link, share, held, evictions),
                 Err(failure) => {
                     Outcome::Failed(failure, held, now().saturating_duration_since(began))
                 }
@@ -209,6 +216,9 @@ impl Hub {
 
     fn dial_failed(self: &Arc<Self>, failure: DialError, leave: Leave, took: Duration) {
         let error = failure.error.clone();
+        if let Error::Descriptors { .. } = error {
+            self.budget.room().ask(FOR_A_DIAL);
+        }
         let (told, pause, change) = self.transition(|books, now| {
             let (verdict, change) = self.dials.circuit().failed(leave, failure, took, now);
             let pause = verdict.not_before.saturating_duration_since(now);

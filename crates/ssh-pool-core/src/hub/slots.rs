@@ -25,6 +25,7 @@ use crate::event::Retirement;
 
 mod connections;
 mod overdue;
+mod idle;
 mod pump;
 mod renewal;
 
@@ -198,15 +199,24 @@ impl<W> Slots<W> {
 
     // ── waiters ──────────────────────────────────────────────────────────────────────────────
 
+    /// The next place in the queue, for a caller who comes to it later.
+    pub(crate) fn next_ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+
     /// A caller wants a channel and found no spare.
     pub(crate) fn wait(&mut self, who: W, now: Instant) -> Ticket {
-        self.tickets += 1;
-        let ticket = Ticket(self.tickets);
-        self.waiters.push_back(Waiter {
-            ticket,
-            since: now,
-            who,
-        });
+        let ticket = self.next_ticket();
+        self.wait_in_turn(ticket, who, now)
+    }
+
+    /// The same for one who has a ticket: those who had to wait before they could come here may
+    /// come in any order.
+    pub(crate) fn wait_in_turn(&mut self, ticket: Ticket, who: W, now: Instant) -> Ticket {
+        let place = self.waiters.partition_point(|w| w.ticket < ticket);
+        let since = now;
+        self.waiters.insert(place, Waiter { ticket, since, who });
         self.pump(now);
         ticket
     }

@@ -46,9 +46,11 @@ impl Hub {
         {
             return Ok(berth);
         }
+        let mut place = None;
         loop {
             // Whoever gets a session has a connection.
-            let lease = self.checkout(deadline).await?;
+            let (lease, next) = self.checkout_from(&mut place, deadline).await?;
+            drop(next);
             let id = lease.on();
             let berth = self.board(|slots| slots.begin_stream_on(id).then_some(id));
             let Some(mut berth) = berth else {
@@ -57,6 +59,7 @@ impl Hub {
                 if deadline.is_over() {
                     return Err(self.overdue(deadline.after));
                 }
+                self.take_place(&mut place)?;
                 tokio::time::sleep(PAUSE).await;
                 continue;
             };

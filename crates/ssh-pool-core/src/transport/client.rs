@@ -17,6 +17,7 @@ use super::pulse::Pulse;
 use super::quirks;
 use super::{EnvNames, Incoming, Lifeline, Listener};
 use crate::address::Address;
+use crate::buffered::Buffered;
 use crate::error::{Cause, Phase, Stream};
 use crate::inbox::{End, Flow, Inbox};
 use crate::output::ExitStatus;
@@ -41,6 +42,7 @@ pub(super) struct Channels {
     pub(super) pulse: Arc<Pulse>,
     /// Of a connection that is shared with nobody.
     pub(super) valve: Option<Arc<Valve>>,
+    buffered: Option<Arc<Buffered>>,
 }
 
 struct Entry {
@@ -53,9 +55,10 @@ struct Entry {
 }
 
 impl Channels {
-    pub(super) fn new(valve: Option<Arc<Valve>>) -> Self {
+    pub(super) fn new(valve: Option<Arc<Valve>>, buffered: Option<Arc<Buffered>>) -> Self {
         Self {
             valve,
+            buffered,
             ..Self::default()
         }
     }
@@ -71,7 +74,7 @@ impl Channels {
 
     fn unclaimed(&self) -> Entry {
         Entry {
-            inbox: Arc::new(Inbox::new(self.valve.clone())),
+            inbox: Arc::new(Inbox::new(self.valve.clone(), self.buffered.clone())),
             claimed: false,
             over: false,
         }

@@ -9,13 +9,13 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Channels, Client};
-use super::known_hosts::TrustStore;
+use super::known_hosts::{TrustStore, Untrusted};
 use super::link::SshLink;
 use super::progress::Progress;
 use super::silence::Silence;
 use super::stream::Socket;
 use super::{DialError, Endpoint, Link, Transport, auth, config, keys};
-use crate::error::{Cause, CommandState, Error, HostKeyProblem, Phase};
+use crate::error::{Cause, CommandState, Error, Phase, no_descriptors};
 
 /// sshd's words when it turns a connection away: `MaxStartups` reached, or a penalty
 /// (`PerSourcePenalties`, OpenSSH 9.8). They come in place of its identification line.
@@ -70,7 +70,7 @@ impl Dial<'_> {
         // and decrypted.
         let credentials = keys::load(name, &self.endpoint.identity)
             .await
-            .map_err(lasting)?;
+            .map_err(local)?;
         let trust = TrustStore::load(&self.endpoint.policy, host, *port)
             .await
             .map_err(|problem| self.untrusted(problem))?;
@@ -81,7 +81,7 @@ impl Dial<'_> {
         // A dial that fails, or is dropped at any await, leaves no socket behind.
         let guard = kill.clone().drop_guard();
         let valve = self.endpoint.isolated.then(Arc::default);
-        let channels = Arc::new(Channels::new(valve.clone()));
+        let channels = Arc::new(Channels::new(valve.clone(), self.endpoint.buffered.clone()));
         let accepted = Arc::new(Mutex::new(None));
         let handler = Client::new(
             channels.clone(),
@@ -115,10 +115,10 @@ impl Dial<'_> {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(key) = new_key {
-            trust
-                .remember(&key)
-                .await
-                .map_err(|problem| self.untrusted(problem))?;
+            trust.remember(&key).await.map_err(|problem| DialError {
+                passing: false,
+                ..self.untrusted(problem)
+            })?;
         }
 
         auth::authenticate(
@@ -131,6 +131,7 @@ impl Dial<'_> {
         )
         .await
         .map_err(|error| DialError {
+            // Not for want of a descriptor either: the server has been bothered, and may count.
             passing: matches!(error, Error::AuthLost { .. }),
             error,
         })?;
@@ -150,6 +151,10 @@ impl Dial<'_> {
             ..
         } = self.endpoint;
         let unresolved = |source: Cause| {
+            // Resolvers open files and sockets of their own, and do not say what they lacked.
+            if source.no_descriptors() || !can_open() {
+                return self.no_descriptors(source);
+            }
             lasting(Error::Resolve {
                 target: name.clone(),
                 source,
@@ -174,6 +179,9 @@ impl Dial<'_> {
                     }
                     return Ok(tcp);
                 }
+                Ok(Err(error)) if no_descriptors(&error) => {
+                    return Err(self.no_descriptors(Cause::new(error)));
+                }
                 Ok(Err(error)) => last = Some(error),
                 Err(_) => last = Some(ErrorKind::TimedOut.into()),
             }
@@ -191,16 +199,26 @@ impl Dial<'_> {
         })
     }
 
-    fn untrusted(&self, problem: HostKeyProblem) -> DialError {
-        lasting(Error::HostKey {
+    fn untrusted(&self, problem: Untrusted) -> DialError {
+        match problem {
+            Untrusted::Key(reason) => lasting(Error::HostKey {
+                target: self.endpoint.name.clone(),
+                reason,
+            }),
+            Untrusted::Descriptors(error) => self.no_descriptors(Cause::new(error)),
+        }
+    }
+
+    fn no_descriptors(&self, source: Cause) -> DialError {
+        local(Error::Descriptors {
             target: self.endpoint.name.clone(),
-            reason: problem,
+            source,
         })
     }
 
     fn handshake_failed(&self, error: russh::Error) -> DialError {
         if let Some(problem) = self.progress.refusal() {
-            return self.untrusted(problem);
+            return self.untrusted(problem.into());
         }
         let target = self.endpoint.name.clone();
         let lost = matches!(
@@ -247,6 +265,18 @@ impl Dial<'_> {
             }
         }
     }
+}
+
+/// Whether a socket can be made just now.
+fn can_open() -> bool {
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0));
+    socket.err().is_none_or(|error| !no_descriptors(&error))
+}
+
+/// What was wrong on this side: it passes if it was only descriptors.
+fn local(error: Error) -> DialError {
+    let passing = matches!(error, Error::Descriptors { .. });
+    DialError { error, passing }
 }
 
 fn lasting(error: Error) -> DialError {

@@ -1,5 +1,7 @@
 //! What is known about one host's keys before it is dialled, and the verdict on the key it shows.
 
+use std::io;
+
 use russh::keys::{Algorithm, HashAlg, PublicKey};
 
 use self::host_lines::HostLines;
@@ -14,6 +16,20 @@ mod pin;
 
 pub(crate) use judgement::{Judgement, fingerprint};
 pub(crate) use pin::check_pin;
+
+/// Why a host's keys could not be looked up or stored.
+#[derive(Debug)]
+pub(crate) enum Untrusted {
+    Key(HostKeyProblem),
+    /// There was no descriptor for a file: what it says may be known at another time.
+    Descriptors(io::Error),
+}
+
+impl From<HostKeyProblem> for Untrusted {
+    fn from(problem: HostKeyProblem) -> Self {
+        Self::Key(problem)
+    }
+}
 
 /// The host keys that a policy trusts for one host.
 ///
@@ -40,7 +56,7 @@ impl TrustStore {
         policy: &HostKeyPolicy,
         host: &str,
         port: u16,
-    ) -> Result<Self, HostKeyProblem> {
+    ) -> Result<Self, Untrusted> {
         let known = match policy.trust() {
             Trust::Files(files) => {
                 let lines = HostLines::new(host, port, files.clone());
@@ -89,7 +105,7 @@ impl TrustStore {
     ///
     /// The file is read again under a lock: if somebody has stored this key meanwhile, there is
     /// nothing to do; if it is another key, this one is refused.
-    pub(crate) async fn remember(&self, key: &PublicKey) -> Result<(), HostKeyProblem> {
+    pub(crate) async fn remember(&self, key: &PublicKey) -> Result<(), Untrusted> {
         let Known::Listed(lines) = &self.known else {
             return Ok(());
         };
@@ -97,7 +113,7 @@ impl TrustStore {
         let (lines, key) = (lines.blank(), key.clone());
         tokio::task::spawn_blocking(move || lines.store(&key))
             .await
-            .unwrap_or(Err(lost))
+            .unwrap_or(Err(lost.into()))
     }
 }
 
@@ -113,11 +129,11 @@ fn signature_algorithms(key: Algorithm) -> Vec<Algorithm> {
     }
 }
 
-async fn read_in_background(mut lines: HostLines) -> Result<HostLines, HostKeyProblem> {
+async fn read_in_background(mut lines: HostLines) -> Result<HostLines, Untrusted> {
     let lost = lines.unread(&"the task that reads it was stopped");
     tokio::task::spawn_blocking(move || lines.read().map(|()| lines))
         .await
-        .unwrap_or(Err(lost))
+        .unwrap_or(Err(lost.into()))
 }
 
 #[cfg(test)]
@@ -326,7 +342,7 @@ mod tests {
         let policy = HostKeyPolicy::known_hosts_file(&folder.0);
         let problem = TrustStore::load(&policy, "web-1", 22).await.unwrap_err();
         assert!(
-            matches!(problem, HostKeyProblem::Unreadable { .. }),
+            matches!(problem, Untrusted::Key(HostKeyProblem::Unreadable { .. })),
             "{problem:?}"
         );
     }
@@ -363,7 +379,7 @@ mod tests {
         std::fs::write(&path, format!("web-1 {B}\n")).unwrap();
         let problem = store.remember(&key(A)).await.unwrap_err();
         assert!(
-            matches!(problem, HostKeyProblem::Changed { .. }),
+            matches!(problem, Untrusted::Key(HostKeyProblem::Changed { .. })),
             "{problem:?}"
         );
         assert_eq!(
@@ -399,14 +415,14 @@ mod tests {
         let store = load(&HostKeyPolicy::accept_new(below_a_file), 22).await;
         let problem = store.remember(&key(A)).await.unwrap_err();
         assert!(
-            matches!(problem, HostKeyProblem::NotStored { .. }),
+            matches!(problem, Untrusted::Key(HostKeyProblem::NotStored { .. })),
             "{problem:?}"
         );
         let policy = HostKeyPolicy::accept_new(folder.0.join("other"));
         let store = TrustStore::load(&policy, "*", 22).await.unwrap();
         let problem = store.remember(&key(A)).await.unwrap_err();
         assert!(
-            matches!(problem, HostKeyProblem::NotStored { .. }),
+            matches!(problem, Untrusted::Key(HostKeyProblem::NotStored { .. })),
             "{problem:?}"
         );
         assert!(!folder.0.join("other").exists());

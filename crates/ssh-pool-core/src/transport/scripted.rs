@@ -62,6 +62,8 @@ pub(crate) enum Asked {
 pub(crate) struct Seen {
     pub(crate) dials: u32,
     pub(crate) connections: u32,
+    /// The most there were at once.
+    pub(crate) most_connections: u32,
     pub(crate) refused: u32,
     /// Exec requests that went out.
     pub(crate) requested: u32,
@@ -150,15 +152,24 @@ impl Server {
 impl Transport for Server {
     fn dial<'a>(&'a self, _: &'a Endpoint) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>> {
         async move {
-            self.state().seen.dials += 1;
+            let id = {
+                let mut state = self.state();
+                state.seen.dials += 1;
+                state.seen.dials
+            };
             sleep(self.script.handshake).await;
             let failure = self.state().failures.pop_front();
             if let Some(failure) = failure {
                 return Err(failure);
             }
             let mut state = self.state();
-            let id = state.seen.dials;
             state.seen.connections += 1;
+            let Seen {
+                connections,
+                most_connections,
+                ..
+            } = &mut state.seen;
+            *most_connections = (*most_connections).max(*connections);
             state.held.insert(id, 0);
             let link = Arc::new(ScriptedLink {
                 id,

@@ -188,8 +188,20 @@ pub(super) fn before_a_session() -> Vec<Row> {
         allowed: "publickey".into(),
         cooldown: Duration::from_secs(60),
     };
+    let full = Error::QueueFull {
+        target: target.clone(),
+        limit: 16_384,
+    };
+    let descriptors = Error::Descriptors {
+        target: target.clone(),
+        source: source.clone(),
+    };
     let auth_lost = Error::AuthLost { target, source };
     vec![
+        Row::new(full, Phase::Queue, "run fewer commands at once").transient(),
+        Row::new(descriptors, Phase::Connect, "ulimit -n")
+            .caused()
+            .transient(),
         Row::new(invalid, Phase::Input, "must be"),
         Row::new(resolve, Phase::Resolve, "check its spelling").caused(),
         Row::new(connect, Phase::Connect, "check that the server is up")

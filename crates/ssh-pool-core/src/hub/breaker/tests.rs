@@ -425,3 +425,30 @@ proptest! {
         prop_assert!(matches!(begin, Begin::Go(_)), "{begin:?}");
     }
 }
+
+#[test]
+fn want_of_descriptors_is_held_against_no_host() {
+    let none_left = || DialError {
+        error: Error::Descriptors {
+            target: "t".into(),
+            source: Cause::new("too many open files"),
+        },
+        passing: true,
+    };
+    let mut circuit = Circuit::default();
+    let mut now = Instant::now();
+    for round in 0..3 {
+        for attempt in 1..=TRIES {
+            let (verdict, change) = fail(&mut circuit, none_left(), now);
+            assert!(change.is_none(), "{round}: {attempt}");
+            assert_eq!(verdict.try_again, attempt < TRIES, "{round}: {attempt}");
+            assert!(
+                verdict.not_before <= now + FIRST_PAUSE,
+                "{round}: {attempt}"
+            );
+            assert!(circuit.answer(now).is_none());
+            now = verdict.not_before;
+        }
+        assert_eq!(circuit.failures, 0);
+    }
+}

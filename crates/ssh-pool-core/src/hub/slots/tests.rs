@@ -455,3 +455,37 @@ fn a_closed_pool_takes_everybody_out_of_the_queue() {
         "a late dial"
     );
 }
+
+#[test]
+fn whoever_leaves_a_long_queue_leaves_from_anywhere() {
+    const LONG: u32 = 10_000;
+    let now = Instant::now();
+    let mut slots = Slots::new(rules(1, 1));
+    let mut tickets: Vec<_> = (0..LONG).map(|who| (who, slots.wait(who, now))).collect();
+    // One in ten stays.
+    let (stay, mut leave): (Vec<_>, Vec<_>) = tickets.drain(..).partition(|(who, _)| who % 10 == 0);
+    let mut rest = leave.split_off(leave.len() / 3);
+    let mut back = rest.split_off(rest.len() / 2);
+    back.reverse();
+    fastrand::shuffle(&mut rest);
+    for (who, ticket) in leave.into_iter().chain(back).chain(rest) {
+        let before = slots.waiting();
+        slots.abandon(ticket);
+        assert_eq!(slots.waiting() + 1, before, "{who}");
+    }
+    let left = slots.dismiss();
+    assert!(left.iter().eq(stay.iter().map(|(who, _)| who)), "in order");
+}
+
+#[test]
+fn tickets_say_who_is_next_and_not_when_they_come() {
+    let now = Instant::now();
+    let mut slots = Slots::new(rules(1, 1));
+    let tickets: Vec<_> = (0..3).map(|_| slots.next_ticket()).collect();
+    slots.wait(3, now);
+    for who in [1, 0, 2] {
+        slots.wait_in_turn(tickets[who as usize], who, now);
+    }
+    slots.abandon(tickets[1]);
+    assert_eq!(slots.dismiss(), [0, 2, 3]);
+}
