@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
 use crate::command::Input;
-use crate::error::{CommandState, Error, Phase, Stream};
+use crate::error::{CommandState, Error, Origin, Phase, Stream};
 use crate::hub::{Deadline, Hub};
 use crate::lanes::Lanes;
 use crate::output::{ExitStatus, Output};
@@ -16,6 +16,7 @@ use crate::process::{self, Job, Judgement, Process};
 use crate::run;
 use crate::terminate::{Outcome, Sent};
 use crate::transport::Channel;
+use crate::waited::Waited;
 
 mod streams;
 mod task;
@@ -60,6 +61,7 @@ pub struct Child {
 
 struct Running {
     process: Process,
+    waited: Waited,
     deadline: Option<Deadline>,
     exit_grace: Option<Duration>,
     stream_limit: usize,
@@ -87,16 +89,30 @@ pub(crate) async fn spawn(
     spawn: Spawn,
 ) -> Result<Child, Error> {
     let overall = spawn.timeout.map(Deadline::after);
+    let mut waited = Waited::default();
+    let started = start(lanes, hub, &spawn, overall, &mut waited).await;
+    let process = started.map_err(|error| error.having_waited(&waited))?;
+    Ok(child(process, spawn, overall, waited))
+}
+
+/// Until the server has accepted it there may be several channels.
+async fn start(
+    lanes: &Arc<Lanes>,
+    hub: &Arc<Hub>,
+    spawn: &Spawn,
+    overall: Option<Deadline>,
+    waited: &mut Waited,
+) -> Result<Process, Error> {
     let acquire = hub.acquire_deadline(overall);
     loop {
-        let process = process::start(lanes, hub, &spawn.job, acquire).await?;
+        let process = process::start(lanes, hub, &spawn.job, acquire, waited).await?;
         let inbox = &process.channel().inbox;
         if tokio::time::timeout_at(acquire.at.into(), inbox.answered())
             .await
             .is_err()
         {
             return Err(Error::Timeout {
-                target: hub.name().clone(),
+                target: hub.name().into(),
                 phase: Phase::Exec,
                 after: acquire.after,
                 state: CommandState::Unknown,
@@ -105,7 +121,7 @@ pub(crate) async fn spawn(
             });
         }
         if inbox.transcript().accepted == Some(true) {
-            return Ok(child(process, spawn, overall));
+            return Ok(process);
         }
         match process.judge(spawn.stream_limit).await {
             Judgement::NeverStarted => tracing::debug!("the channel closed before exec: again"),
@@ -113,19 +129,19 @@ pub(crate) async fn spawn(
             // It has ended before it was accepted, with a status: no server does that.
             Judgement::Done(_) => {
                 return Err(Error::ClosedWithoutStatus {
-                    target: hub.name().clone(),
+                    target: hub.name().into(),
                 });
             }
         }
     }
 }
 
-fn child(process: Process, spawn: Spawn, deadline: Option<Deadline>) -> Child {
+fn child(process: Process, spawn: Spawn, deadline: Option<Deadline>, waited: Waited) -> Child {
     let hub = process.hub().clone();
     let channel = process.channel().clone();
     let source = Source {
         inbox: channel.inbox.clone(),
-        target: hub.name().clone(),
+        target: Origin::from(hub.name()).after(&waited),
         limit: spawn.stream_limit,
     };
     let writer = || ChildStdin::new(channel.clone(), source.clone(), hub.runtime().clone());
@@ -149,6 +165,7 @@ fn child(process: Process, spawn: Spawn, deadline: Option<Deadline>) -> Child {
         stderr: piped(Stream::Stderr).map(ChildStderr::new),
         state: Running {
             process,
+            waited,
             deadline,
             exit_grace: spawn.exit_grace,
             stream_limit: spawn.stream_limit,
@@ -263,7 +280,7 @@ impl Child {
             }
             if bytes.len() > limit {
                 return Err(Error::OutputLimit {
-                    target: self.state.process.hub().name().clone(),
+                    target: self.state.origin(),
                     stream,
                     limit,
                 });
@@ -278,7 +295,14 @@ impl Child {
             stdout,
             stderr,
             attempts: 1,
+            waited: self.state.waited,
         })
+    }
+
+    /// What the command waited for before it was sent.
+    #[must_use]
+    pub fn waited(&self) -> Waited {
+        self.state.waited
     }
 
     /// Sends a signal to the process group of the command, by its name in RFC 4254, section 6.10,
@@ -328,11 +352,11 @@ impl Child {
     ///
     /// Cancel safe; call it again, or drop the child, to go on.
     pub async fn kill(&mut self) -> Result<(), Error> {
-        let Running { process, .. } = &self.state;
+        let process = &self.state.process;
         match process.remote().terminate().await {
             Outcome::Killed => Ok(()),
             Outcome::Unknown => Err(Error::NotKilled {
-                target: process.hub().name().clone(),
+                target: self.state.origin(),
                 after: process.hub().kill_grace(),
             }),
         }
@@ -364,6 +388,11 @@ impl Drop for Child {
 }
 
 impl Running {
+    /// For errors.
+    fn origin(&self) -> Origin {
+        Origin::from(self.process.hub().name()).after(&self.waited)
+    }
+
     async fn wait(&mut self) -> Result<ExitStatus, Error> {
         if let Some(ended) = &self.ended {
             return ended.clone();
@@ -393,9 +422,10 @@ impl Running {
             }
             (Judgement::Failed(error), _) => Err(error),
             (Judgement::NeverStarted, _) => Err(Error::ClosedWithoutStatus {
-                target: hub.name().clone(),
+                target: hub.name().into(),
             }),
         };
+        let ended = ended.map_err(|error| error.having_waited(&self.waited));
         self.process.set_over();
         self.ended = Some(ended.clone());
         ended

@@ -17,6 +17,7 @@ use crate::error::{Cause, CommandState, Error, Phase};
 use crate::event::{EventKind, Reporter, Retirement};
 use crate::inbox::End;
 use crate::transport::{Channel, Endpoint, Link, Transport};
+use crate::waited::{self, Waited};
 
 mod actions;
 mod budget;
@@ -27,6 +28,7 @@ mod lease;
 mod sessions;
 pub(crate) mod slots;
 mod streams;
+mod waiting;
 
 pub(crate) use actions::Next;
 pub(crate) use budget::{Budget, Budgets};
@@ -38,6 +40,7 @@ pub(crate) use slots::Rules;
 pub(crate) use slots::Tally;
 use slots::{ConnectionId, Hand, Slots};
 pub(crate) use streams::Berth;
+use waiting::Opening;
 
 /// What a waiter is told.
 type Answer = Result<Ready, Error>;
@@ -47,6 +50,7 @@ type Waiter = oneshot::Sender<Answer>;
 pub(crate) struct Ready {
     connection: ConnectionId,
     channel: Channel,
+    opening: Opening,
     /// Counted as leased rather than as a spare. Changed under the hub's lock only.
     leased: Arc<AtomicBool>,
     /// What follows from its being taken, on the way to whoever takes it.
@@ -127,7 +131,7 @@ pub(crate) struct Snapshot {
     pub(crate) last_error: Option<Error>,
 }
 
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     // tokio's clock, so that a test's paused time is everybody's time.
     tokio::time::Instant::now().into_std()
 }
@@ -207,20 +211,31 @@ impl Hub {
     // ── for those who want a channel ─────────────────────────────────────────────────────────
 
     /// A channel, ready for one command: a spare, or one opened for this call, on a connection
-    /// that may first have to be dialled.
+    /// that may first have to be dialled. What it had to wait for is added to `waited`.
     ///
     /// Cancel safe: a dropped call loses its place in the queue and nothing else. What was
     /// started for it goes to the next one.
-    pub(crate) async fn checkout(self: &Arc<Self>, deadline: Deadline) -> Result<Lease, Error> {
-        Ok(self.checkout_before(deadline).await?.0)
+    pub(crate) async fn checkout(
+        self: &Arc<Self>,
+        deadline: Deadline,
+        waited: &mut Waited,
+    ) -> Result<Lease, Error> {
+        Ok(self.checkout_before(deadline, waited).await?.0)
     }
 
     /// [`checkout`](Self::checkout), before what follows from it has begun.
     pub(crate) async fn checkout_before(
         self: &Arc<Self>,
         deadline: Deadline,
+        waited: &mut Waited,
     ) -> Result<(Lease, Option<Next>), Error> {
-        match tokio::time::timeout_at(deadline.at.into(), self.channels.get()).await {
+        let get = tokio::time::timeout_at(deadline.at.into(), self.channels.get());
+        let (got, begun) = waited::marked(get, || self.begin_waiting()).await;
+        if let Some(begun) = begun {
+            let channel = got.as_ref().ok().and_then(|got| got.as_ref().ok());
+            *waited += self.end_waiting(&begun, channel.map(|channel| channel.opening));
+        }
+        match got {
             Ok(Ok(mut channel)) => {
                 let next = channel.next.take();
                 Ok((Lease::new(self.clone(), channel), next))
@@ -241,7 +256,7 @@ impl Hub {
     pub(crate) fn overdue(&self, after: Duration) -> Error {
         let books = self.books();
         Error::Timeout {
-            target: self.endpoint.name.clone(),
+            target: self.name().into(),
             phase: if books.slots.live() > 0 {
                 Phase::Queue
             } else {
@@ -460,7 +475,7 @@ impl Hub {
 
     fn closed_error(&self) -> Error {
         Error::Closed {
-            target: self.endpoint.name.clone(),
+            target: self.name().into(),
         }
     }
 

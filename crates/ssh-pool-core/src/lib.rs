@@ -35,11 +35,12 @@ mod terminate;
 mod timeouts;
 mod transport;
 mod valve;
+mod waited;
 
 pub use address::Address;
 pub use child::{Child, ChildStderr, ChildStdin, ChildStdout};
 pub use command::{Command, Stdio};
-pub use error::{Cause, CommandState, Error, HostKeyProblem, Phase, Refusal, Stream};
+pub use error::{Cause, CommandState, Error, HostKeyProblem, Origin, Phase, Refusal, Stream};
 pub use event::{Event, EventKind, Events, Retirement};
 pub use forward::Forward;
 pub use host::Host;
@@ -53,3 +54,4 @@ pub use status::{HostStatus, PoolStatus};
 pub use stream::{ChannelStream, Connect};
 pub use target::Target;
 pub use timeouts::Timeouts;
+pub use waited::Waited;

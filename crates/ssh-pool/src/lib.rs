@@ -64,8 +64,8 @@
 pub use ssh_pool_core::{
     Address, Cause, ChannelStream, Child, ChildStderr, ChildStdin, ChildStdout, Command,
     CommandState, Connect, Error, Event, EventKind, Events, ExitStatus, Forward, Host,
-    HostKeyPolicy, HostKeyProblem, HostStatus, Identity, Limits, Output, Phase, Pool, PoolBuilder,
-    PoolStatus, Pty, Refusal, Retirement, Stdio, Stream, Target, Timeouts,
+    HostKeyPolicy, HostKeyProblem, HostStatus, Identity, Limits, Origin, Output, Phase, Pool,
+    PoolBuilder, PoolStatus, Pty, Refusal, Retirement, Stdio, Stream, Target, Timeouts, Waited,
 };
 
 #[cfg(feature = "docker")]

@@ -24,9 +24,12 @@ use super::sessions::{Lesson, Mark, Sessions, View};
 use crate::event::Retirement;
 
 mod connections;
+mod meter;
 mod pump;
 
 use connections::Connections;
+use meter::Meter;
+pub(crate) use meter::Reading;
 
 /// One connection, for as long as the process lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,8 +67,12 @@ pub(crate) struct Rules {
 pub(crate) enum Action {
     /// Dial one connection.
     Dial,
-    /// Open a session channel; report `opened` or `refused` with this mark.
-    Open { on: ConnectionId, mark: Mark },
+    /// Open a session channel, asked for now; report `opened` or `refused` with this mark.
+    Open {
+        on: ConnectionId,
+        mark: Mark,
+        since: Instant,
+    },
     /// Make one round trip; report `pinged` with this mark.
     Ping { on: ConnectionId, mark: Mark },
     /// Somebody waits while spares lie idle: hand them over.
@@ -142,6 +149,7 @@ pub(crate) struct Slots<W> {
     closed: bool,
     /// How much the server dislikes unused session channels.
     dislike: u32,
+    meter: Meter,
     tally: Tally,
     actions: Vec<Action>,
 }
@@ -171,6 +179,7 @@ impl<W> Slots<W> {
             wake_at: None,
             closed: false,
             dislike: 0,
+            meter: Meter::default(),
             tally: Tally::default(),
             actions: Vec::new(),
         }
@@ -516,6 +525,11 @@ impl<W> Slots<W> {
 
     pub(crate) fn learned(&self) -> u32 {
         self.learned
+    }
+
+    /// How long, so far, a wait was one for a connection.
+    pub(crate) fn standstill(&self, now: Instant) -> Reading {
+        self.meter.read(now)
     }
 
     pub(crate) fn tally(&self) -> Tally {

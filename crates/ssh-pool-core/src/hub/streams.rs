@@ -8,6 +8,7 @@ use super::{Deadline, Hub, Lane, Lease};
 use crate::error::Error;
 use crate::inbox::End;
 use crate::transport::Link;
+use crate::waited::Waited;
 
 /// Before a place is looked for again where there was none.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -25,11 +26,13 @@ pub(crate) struct Berth {
 }
 
 impl Hub {
-    /// A place for a stream, on a connection that may first have to be dialled. Cancel safe.
+    /// A place for a stream, on a connection that may first have to be dialled. What it had to wait
+    /// for is added to `waited`. Cancel safe.
     pub(crate) async fn berth(
         self: &Arc<Self>,
         lane: Lane,
         deadline: Deadline,
+        waited: &mut Waited,
     ) -> Result<Berth, Error> {
         if lane != Lane::Isolated
             && let Some(berth) = self.board(|slots| slots.begin_stream())
@@ -38,7 +41,7 @@ impl Hub {
         }
         loop {
             // Whoever gets a session has a connection.
-            let lease = self.checkout(deadline).await?;
+            let lease = self.checkout(deadline, waited).await?;
             let id = ConnectionId(lease.connection());
             let berth = self.board(|slots| slots.begin_stream_on(id).then_some(id));
             let Some(mut berth) = berth else {
@@ -48,6 +51,7 @@ impl Hub {
                     return Err(self.overdue(deadline.after));
                 }
                 tokio::time::sleep(PAUSE).await;
+                waited.queue += PAUSE;
                 continue;
             };
             if lane == Lane::Isolated {

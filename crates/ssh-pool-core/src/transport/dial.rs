@@ -45,7 +45,7 @@ impl Transport for Russh {
                 Ok(Err(failure)) => Err(failure),
                 Err(_) => Err(DialError {
                     error: Error::Timeout {
-                        target: endpoint.name.clone(),
+                        target: (&endpoint.name).into(),
                         phase: progress.phase(),
                         after: endpoint.connect_timeout,
                         state: CommandState::NotStarted,
@@ -161,7 +161,7 @@ impl Dial<'_> {
         } = self.endpoint;
         let unresolved = |source: Cause| {
             lasting(Error::Resolve {
-                target: name.clone(),
+                target: name.into(),
                 source,
             })
         };
@@ -193,7 +193,7 @@ impl Dial<'_> {
                 // A reset, other than a refusal, comes from a server that had accepted.
                 passing: error.kind() == ErrorKind::ConnectionReset,
                 error: Error::Connect {
-                    target: name.clone(),
+                    target: name.into(),
                     source: Cause::new(error),
                 },
             },
@@ -203,7 +203,7 @@ impl Dial<'_> {
 
     fn untrusted(&self, problem: HostKeyProblem) -> DialError {
         lasting(Error::HostKey {
-            target: self.endpoint.name.clone(),
+            target: (&self.endpoint.name).into(),
             reason: problem,
         })
     }
@@ -212,7 +212,7 @@ impl Dial<'_> {
         if let Some(problem) = self.progress.refusal() {
             return self.untrusted(problem);
         }
-        let target = self.endpoint.name.clone();
+        let target = (&self.endpoint.name).into();
         let lost = matches!(
             error,
             russh::Error::IO(_) | russh::Error::Disconnect | russh::Error::HUP

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::meter::Standstill;
 use super::{Action, ConnectionId, Hand, NO_SPARES, Sessions, Slots};
 
 /// How long a round trip on a live connection may take before another one is worth a dial.
@@ -39,9 +40,13 @@ impl<W> Slots<W> {
 
     /// Whatever can be started now is started: this runs at the end of every transition.
     pub(super) fn pump(&mut self, now: Instant) {
-        if self.closed {
-            return;
+        if !self.closed {
+            self.start_all(now);
         }
+        self.meter.enter(self.standing_still(now), now);
+    }
+
+    fn start_all(&mut self, now: Instant) {
         self.creep(now);
         let mut unserved = self.unserved();
         if unserved > 0
@@ -71,6 +76,23 @@ impl<W> Slots<W> {
         let nothing_to_learn = self.learned_at.is_none();
         let nothing_to_open = !self.rules.ready_each && !self.wants_spare();
         self.closed || self.waiters.is_empty() && nothing_to_learn && nothing_to_open
+    }
+
+    /// Whether those who wait do so for a connection.
+    fn standing_still(&self, now: Instant) -> Option<Standstill> {
+        if self.dialling == 0 && self.dial_not_before.is_none() {
+            return None; // as a rule
+        }
+        let live = self.live();
+        // Where a connection is one session, those that are live are in use.
+        if live > 0 && !self.rules.ready_each {
+            None
+        } else if self.dialling > 0 {
+            Some(Standstill::Dialling)
+        } else {
+            let held = self.dial_not_before.is_some_and(|t| now < t);
+            (held && live < self.rules.connections).then_some(Standstill::BackingOff)
+        }
     }
 
     /// Waiters that no open in flight will serve.
@@ -108,7 +130,11 @@ impl<W> Slots<W> {
                 self.actions.push(Action::Ping { on: id, mark });
             } else if connection.occupied() == 0 && connection.room(learned, now) > 0 {
                 let mark = connection.begin_open();
-                self.actions.push(Action::Open { on: id, mark });
+                self.actions.push(Action::Open {
+                    on: id,
+                    mark,
+                    since: now,
+                });
             }
         }
     }
@@ -123,7 +149,11 @@ impl<W> Slots<W> {
             return false;
         };
         let mark = connection.begin_open();
-        self.actions.push(Action::Open { on: id, mark });
+        self.actions.push(Action::Open {
+            on: id,
+            mark,
+            since: now,
+        });
         true
     }
 

@@ -20,7 +20,7 @@ pub(super) fn rules(connections: u32, sessions: u32) -> Rules {
 
 fn opens(actions: &[Action]) -> Vec<(ConnectionId, Mark)> {
     let open = |action: &Action| match action {
-        Action::Open { on, mark } => Some((*on, *mark)),
+        Action::Open { on, mark, .. } => Some((*on, *mark)),
         _ => None,
     };
     actions.iter().filter_map(open).collect()
@@ -357,7 +357,7 @@ fn no_spare_where_the_server_allows_a_single_session() {
         for action in slots.take_actions() {
             if let Action::Ping { on, mark } = action {
                 slots.pinged(on, mark, now);
-            } else if let Action::Open { on, mark } = action {
+            } else if let Action::Open { on, mark, .. } = action {
                 slots.opened(on, mark, now);
             }
         }

@@ -438,14 +438,14 @@ where
             && let Some((identity, source)) = self.agent_problem.take()
         {
             return Error::Identity {
-                target: target.clone(),
+                target: target.into(),
                 identity,
                 source,
             };
         }
         let tried = std::mem::take(&mut self.tried);
         Error::AuthRejected {
-            target: target.clone(),
+            target: target.into(),
             tried,
             allowed,
             cooldown,
@@ -475,7 +475,7 @@ where
             Err(_) => Cause::new("the session does not answer"),
         };
         Error::AuthLost {
-            target: target.clone(),
+            target: target.into(),
             source,
         }
     }

@@ -1,0 +1,111 @@
+//! How long there was nothing to wait for but a connection.
+
+use std::time::{Duration, Instant};
+
+/// Why nobody is served, when no command that ends could change it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standstill {
+    /// A connection is being made.
+    Dialling,
+    /// The next dial is not allowed yet.
+    BackingOff,
+}
+
+/// The hands of the meter. What passed between two readings is their difference.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Reading {
+    pub(crate) dialling: Duration,
+    pub(crate) backing_off: Duration,
+}
+
+impl Reading {
+    /// What has passed since an earlier one.
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self {
+            dialling: self.dialling.saturating_sub(earlier.dialling),
+            backing_off: self.backing_off.saturating_sub(earlier.backing_off),
+        }
+    }
+
+    fn add(&mut self, why: Standstill, time: Duration) {
+        match why {
+            Standstill::Dialling => self.dialling += time,
+            Standstill::BackingOff => self.backing_off += time,
+        }
+    }
+}
+
+/// Adds up all the time that a host has stood still, whoever waits: so a wait costs two readings,
+/// and nothing has to be kept for each waiter.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    so_far: Reading,
+    now: Option<(Standstill, Instant)>,
+}
+
+impl Meter {
+    /// This is how it is from now on.
+    pub(super) fn enter(&mut self, state: Option<Standstill>, now: Instant) {
+        if state == self.now.map(|(why, _)| why) {
+            return;
+        }
+        self.so_far = self.read(now);
+        self.now = state.map(|why| (why, now));
+    }
+
+    pub(super) fn read(&self, now: Instant) -> Reading {
+        let mut reading = self.so_far;
+        if let Some((why, since)) = self.now {
+            reading.add(why, now.saturating_duration_since(since));
+        }
+        reading
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn reading(dialling: u64, backing_off: u64) -> Reading {
+        Reading {
+            dialling: ms(dialling),
+            backing_off: ms(backing_off),
+        }
+    }
+
+    #[test]
+    fn each_standstill_counts_from_when_it_began_to_when_it_ended() {
+        let start = Instant::now();
+        let mut meter = Meter::default();
+        for (at, state) in [
+            (0, Some(Standstill::Dialling)),
+            (40, Some(Standstill::BackingOff)),
+            (140, Some(Standstill::Dialling)),
+            (150, None),
+            (900, Some(Standstill::Dialling)),
+            (903, None),
+        ] {
+            meter.enter(state, start + ms(at));
+        }
+        assert_eq!(meter.read(start + ms(5000)), reading(53, 100));
+    }
+
+    #[test]
+    fn a_reading_in_the_middle_has_what_has_passed_by_then() {
+        let start = Instant::now();
+        let mut meter = Meter::default();
+        meter.enter(Some(Standstill::Dialling), start);
+        assert_eq!(meter.read(start + ms(7)), reading(7, 0));
+        // Said again, it goes on.
+        meter.enter(Some(Standstill::Dialling), start + ms(10));
+        let early = meter.read(start + ms(12));
+        assert_eq!(early, reading(12, 0));
+        meter.enter(Some(Standstill::BackingOff), start + ms(20));
+        let late = meter.read(start + ms(25));
+        assert_eq!(late.since(early), reading(8, 5));
+    }
+}
