@@ -9,6 +9,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::command::Input;
 use crate::error::{CommandState, Error, Origin, Phase, Stream};
+use crate::event::EventKind;
 use crate::hub::{Deadline, Hub};
 use crate::lanes::Lanes;
 use crate::output::{ExitStatus, Output};
@@ -59,10 +60,17 @@ pub struct Child {
     state: Running,
 }
 
+/// What was settled before the command ran.
+struct Begun {
+    deadline: Option<Deadline>,
+    waited: Waited,
+    #[cfg(feature = "metrics")]
+    counted: crate::metrics::Counted,
+}
+
 struct Running {
     process: Process,
-    waited: Waited,
-    deadline: Option<Deadline>,
+    begun: Begun,
     exit_grace: Option<Duration>,
     stream_limit: usize,
     output_limit: usize,
@@ -88,11 +96,23 @@ pub(crate) async fn spawn(
     hub: &Arc<Hub>,
     spawn: Spawn,
 ) -> Result<Child, Error> {
-    let overall = spawn.timeout.map(Deadline::after);
+    let deadline = spawn.timeout.map(Deadline::after);
+    #[cfg(feature = "metrics")]
+    let mut counted = crate::metrics::Counted::begin(lanes, hub);
     let mut waited = Waited::default();
-    let started = start(lanes, hub, &spawn, overall, &mut waited).await;
+    let started = start(lanes, hub, &spawn, deadline, &mut waited).await;
+    #[cfg(feature = "metrics")]
+    if started.is_err() {
+        counted.end(&started, &waited);
+    }
     let process = started.map_err(|error| error.having_waited(&waited))?;
-    Ok(child(process, spawn, overall, waited))
+    let begun = Begun {
+        deadline,
+        waited,
+        #[cfg(feature = "metrics")]
+        counted,
+    };
+    Ok(child(process, spawn, begun))
 }
 
 /// Until the server has accepted it there may be several channels.
@@ -136,7 +156,10 @@ async fn start(
     }
 }
 
-fn child(process: Process, spawn: Spawn, deadline: Option<Deadline>, waited: Waited) -> Child {
+fn child(process: Process, spawn: Spawn, begun: Begun) -> Child {
+    let Begun {
+        deadline, waited, ..
+    } = begun;
     let hub = process.hub().clone();
     let channel = process.channel().clone();
     let source = Source {
@@ -165,8 +188,7 @@ fn child(process: Process, spawn: Spawn, deadline: Option<Deadline>, waited: Wai
         stderr: piped(Stream::Stderr).map(ChildStderr::new),
         state: Running {
             process,
-            waited,
-            deadline,
+            begun,
             exit_grace: spawn.exit_grace,
             stream_limit: spawn.stream_limit,
             output_limit: spawn.output_limit,
@@ -279,6 +301,7 @@ impl Child {
                 bytes.append(&mut inbox.collected(stream));
             }
             if bytes.len() > limit {
+                inbox.report(EventKind::Overrun { stream, limit });
                 return Err(Error::OutputLimit {
                     target: self.state.origin(),
                     stream,
@@ -295,14 +318,14 @@ impl Child {
             stdout,
             stderr,
             attempts: 1,
-            waited: self.state.waited,
+            waited: self.state.begun.waited,
         })
     }
 
     /// What the command waited for before it was sent.
     #[must_use]
     pub fn waited(&self) -> Waited {
-        self.state.waited
+        self.state.begun.waited
     }
 
     /// Sends a signal to the process group of the command, by its name in RFC 4254, section 6.10,
@@ -390,7 +413,7 @@ impl Drop for Child {
 impl Running {
     /// For errors.
     fn origin(&self) -> Origin {
-        Origin::from(self.process.hub().name()).after(&self.waited)
+        Origin::from(self.process.hub().name()).after(&self.begun.waited)
     }
 
     async fn wait(&mut self) -> Result<ExitStatus, Error> {
@@ -411,7 +434,7 @@ impl Running {
             copy.done().await;
         }
         let hub = self.process.hub();
-        let late = self.deadline.filter(|deadline| deadline.is_over());
+        let late = self.begun.deadline.filter(|deadline| deadline.is_over());
         let ended = match (self.process.judge(self.stream_limit).await, late) {
             (Judgement::Done(status), None) => Ok(status),
             (Judgement::Done(_), Some(deadline)) => {
@@ -425,7 +448,9 @@ impl Running {
                 target: hub.name().into(),
             }),
         };
-        let ended = ended.map_err(|error| error.having_waited(&self.waited));
+        #[cfg(feature = "metrics")]
+        self.begun.counted.end(&ended, &self.begun.waited);
+        let ended = ended.map_err(|error| error.having_waited(&self.begun.waited));
         self.process.set_over();
         self.ended = Some(ended.clone());
         ended

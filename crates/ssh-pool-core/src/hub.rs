@@ -14,7 +14,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Cause, CommandState, Error, Phase};
-use crate::event::{EventKind, Reporter, Retirement};
+use crate::event::{EventKind, Reporter, Retirement, Witness};
 use crate::inbox::End;
 use crate::transport::{Channel, Endpoint, Link, Transport};
 use crate::waited::{self, Waited};
@@ -179,9 +179,17 @@ impl Hub {
         &self.runtime
     }
 
-    fn report(&self, connection: Option<ConnectionId>, kind: EventKind) {
+    pub(crate) fn report(&self, connection: Option<ConnectionId>, kind: EventKind) {
         let connection = connection.map(|id| id.0);
         self.reporter.report(&self.endpoint.name, connection, kind);
+    }
+
+    fn witness(&self, on: ConnectionId) -> Witness {
+        Witness {
+            reporter: self.reporter.clone(),
+            target: self.name().clone(),
+            connection: on.0,
+        }
     }
 
     pub(crate) fn kill_grace(&self) -> Duration {

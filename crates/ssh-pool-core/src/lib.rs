@@ -20,6 +20,8 @@ pub mod internals;
 mod lanes;
 mod limits;
 mod maintenance;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod output;
 mod pool;
 mod process;

@@ -14,6 +14,8 @@ const SHORTEST_PERIOD: Duration = Duration::from_millis(20);
 /// alive, and ends with it.
 pub(crate) async fn run(pool: Weak<Inner>, shortest_timeout: Duration) {
     let period = (shortest_timeout / 10).clamp(SHORTEST_PERIOD, LONGEST_PERIOD);
+    #[cfg(feature = "metrics")]
+    let mut gauges = crate::metrics::Gauges::default();
     loop {
         tokio::time::sleep(period).await;
         let Some(pool) = pool.upgrade() else {
@@ -23,5 +25,7 @@ pub(crate) async fn run(pool: Weak<Inner>, shortest_timeout: Duration) {
             lanes.hubs().for_each(Hub::tick);
         }
         pool.forget_unused();
+        #[cfg(feature = "metrics")]
+        gauges.show(&pool.hosts(), pool.limits());
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::{CommandState, Error, Phase, Stream};
+use crate::event::EventKind;
 use crate::hub::{self, Deadline, Hub};
 use crate::lanes::Lanes;
 use crate::output::Output;
@@ -44,10 +45,14 @@ pub(crate) async fn run(lanes: &Arc<Lanes>, hub: &Arc<Hub>, call: Call) -> Resul
         exit = tracing::field::Empty,
         error = tracing::field::Empty,
     );
+    #[cfg(feature = "metrics")]
+    let mut counted = crate::metrics::Counted::begin(lanes, hub);
     let mut waited = Waited::default();
     let attempts = attempts(lanes, hub, call, &mut waited);
     let result = tracing::Instrument::instrument(attempts, span.clone()).await;
     waited.record(&span);
+    #[cfg(feature = "metrics")]
+    counted.end(&result, &waited);
     match result {
         Ok(output) => {
             span.record("exit", tracing::field::display(&output.status));
@@ -87,6 +92,12 @@ async fn attempts(
             ?pause,
             "a command was lost, and is run again"
         );
+        let kind = EventKind::Rerun {
+            attempts,
+            error: error.clone(),
+            pause,
+        };
+        hub.report(None, kind);
         let begun = hub::now();
         let sleep = tokio::time::sleep(pause);
         // A pool that is being closed takes no new attempt, so there is nothing to wait for.

@@ -302,6 +302,7 @@ async fn open(
     hub.runtime().spawn(async move {
         let opened = match berth.link().connect(&to).await {
             Ok(channel) => {
+                channel.inbox.watch(berth.witness());
                 channel.inbox.adopt(sink);
                 // From now on its end frees the berth.
                 channel.inbox.on_end(move |end| berth.leave(end));

@@ -32,6 +32,17 @@ impl Waited {
         self.queue + self.dial + self.back_off + self.channel
     }
 
+    /// Each part by its name.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn parts(&self) -> [(&'static str, Duration); 4] {
+        [
+            ("queue", self.queue),
+            ("dial", self.dial),
+            ("back_off", self.back_off),
+            ("channel", self.channel),
+        ]
+    }
+
     /// A wait of `all`, of which so much is known. What is not, was spent in the queue.
     pub(crate) fn split(
         all: Duration,
@@ -63,13 +74,13 @@ impl Waited {
         if self.is_zero() {
             return;
         }
-        for (name, part) in [
+        for (name, time) in [
             ("queue_ms", self.queue),
             ("dial_ms", self.dial),
             ("back_off_ms", self.back_off),
             ("channel_ms", self.channel),
         ] {
-            span.record(name, u64::try_from(part.as_millis()).unwrap_or(u64::MAX));
+            span.record(name, u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         }
     }
 }

@@ -116,6 +116,7 @@ impl Hub {
             next: None,
         };
         if !matches!(hand, Hand::Discard) {
+            inbox.watch(self.witness(on));
             let hub = Arc::downgrade(self);
             inbox.on_end(move |end| {
                 if let Some(hub) = hub.upgrade() {

@@ -527,11 +527,6 @@ impl<W> Slots<W> {
         self.learned
     }
 
-    /// How long, so far, a wait was one for a connection.
-    pub(crate) fn standstill(&self, now: Instant) -> Reading {
-        self.meter.read(now)
-    }
-
     pub(crate) fn tally(&self) -> Tally {
         self.tally
     }

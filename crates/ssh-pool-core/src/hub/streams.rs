@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::slots::ConnectionId;
 use super::{Deadline, Hub, Lane, Lease};
 use crate::error::Error;
+use crate::event::Witness;
 use crate::inbox::End;
 use crate::transport::Link;
 use crate::waited::Waited;
@@ -85,6 +86,11 @@ impl Hub {
 impl Berth {
     pub(crate) fn link(&self) -> &Arc<dyn Link> {
         &self.link
+    }
+
+    /// For what happens on the stream's channel.
+    pub(crate) fn witness(&self) -> Witness {
+        self.hub.witness(self.id)
     }
 
     /// The stream's channel has ended.

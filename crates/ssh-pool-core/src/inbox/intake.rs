@@ -23,9 +23,9 @@ pub(crate) enum Sink {
     Read(Option<usize>),
 }
 
-/// More came than may be kept.
+/// More came than so many bytes, which may be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Overrun;
+pub(super) struct Overrun(pub(super) usize);
 
 #[derive(Debug)]
 pub(super) struct Intake {
@@ -97,7 +97,7 @@ impl Intake {
         };
         if bytes.len() > most - self.bytes.len().min(most) {
             self.overrun = true;
-            return Err(Overrun);
+            return Err(Overrun(most));
         }
         self.bytes.extend_from_slice(bytes);
         Ok(())

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::Slots;
+
 /// Why nobody is served, when no command that ends could change it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standstill {
@@ -59,6 +61,35 @@ impl Meter {
             reading.add(why, now.saturating_duration_since(since));
         }
         reading
+    }
+}
+
+impl<W> Slots<W> {
+    /// How long, so far, there was nothing to wait for but a connection.
+    pub(crate) fn standstill(&self, now: Instant) -> Reading {
+        self.meter.read(now)
+    }
+
+    /// Something may have changed.
+    pub(super) fn set_meter(&mut self, now: Instant) {
+        self.meter.enter(self.state(now), now);
+    }
+
+    /// Whether those who wait do so for a connection.
+    fn state(&self, now: Instant) -> Option<Standstill> {
+        if self.dialling == 0 && self.dial_not_before.is_none() {
+            return None; // as a rule
+        }
+        let live = self.live();
+        // Where a connection is one session, those that are live are in use.
+        if live > 0 && !self.rules.ready_each {
+            None
+        } else if self.dialling > 0 {
+            Some(Standstill::Dialling)
+        } else {
+            let held = self.dial_not_before.is_some_and(|t| now < t);
+            (held && live < self.rules.connections).then_some(Standstill::BackingOff)
+        }
     }
 }
 

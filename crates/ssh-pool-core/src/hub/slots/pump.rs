@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::meter::Standstill;
 use super::{Action, ConnectionId, Hand, NO_SPARES, Sessions, Slots};
 
 /// How long a round trip on a live connection may take before another one is worth a dial.
@@ -43,7 +42,7 @@ impl<W> Slots<W> {
         if !self.closed {
             self.start_all(now);
         }
-        self.meter.enter(self.standing_still(now), now);
+        self.set_meter(now);
     }
 
     fn start_all(&mut self, now: Instant) {
@@ -76,23 +75,6 @@ impl<W> Slots<W> {
         let nothing_to_learn = self.learned_at.is_none();
         let nothing_to_open = !self.rules.ready_each && !self.wants_spare();
         self.closed || self.waiters.is_empty() && nothing_to_learn && nothing_to_open
-    }
-
-    /// Whether those who wait do so for a connection.
-    fn standing_still(&self, now: Instant) -> Option<Standstill> {
-        if self.dialling == 0 && self.dial_not_before.is_none() {
-            return None; // as a rule
-        }
-        let live = self.live();
-        // Where a connection is one session, those that are live are in use.
-        if live > 0 && !self.rules.ready_each {
-            None
-        } else if self.dialling > 0 {
-            Some(Standstill::Dialling)
-        } else {
-            let held = self.dial_not_before.is_some_and(|t| now < t);
-            (held && live < self.rules.connections).then_some(Standstill::BackingOff)
-        }
     }
 
     /// Waiters that no open in flight will serve.

@@ -459,3 +459,33 @@ fn a_closed_pool_takes_everybody_out_of_the_queue() {
         "a late dial"
     );
 }
+
+#[test]
+fn the_meter_runs_while_there_is_nothing_to_wait_for_but_a_connection() {
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let until = |slots: &Slots<u32>, ms| {
+        let Reading {
+            dialling,
+            backing_off,
+        } = slots.standstill(at(ms));
+        (dialling.as_millis(), backing_off.as_millis())
+    };
+    let mut slots = Slots::new(rules(1, 1));
+    assert_eq!(until(&slots, 0), (0, 0));
+    slots.wait(0, at(100));
+    assert_eq!(until(&slots, 110), (10, 0));
+    slots.dial_failed(at(130), at(230), true);
+    slots.wait(1, at(150));
+    assert_eq!(until(&slots, 150), (30, 20));
+    slots.wake(at(230));
+    slots.dialled(A, at(250), at(1_000_000));
+    assert_eq!(until(&slots, 300), (50, 100));
+    // One is served, and the other waits for it.
+    assert_eq!(answer_opens(&mut slots, 1, at(300)).0, [0]);
+    assert_eq!(until(&slots, 9000), (50, 100));
+    slots.died(A, at(9000));
+    assert_eq!(until(&slots, 9007), (57, 100));
+    slots.close(at(9010));
+    assert_eq!(until(&slots, 9999), (60, 100));
+}
