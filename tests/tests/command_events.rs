@@ -118,7 +118,7 @@ async fn a_shared_stream_past_its_cap_is_told_though_nobody_reads_it() {
     expect_overrun(&mut events, &sshd, Stream::Stdout).await;
     let mut kept = Vec::new();
     stream.read_to_end(&mut kept).await.unwrap_err();
-    drop(writing.await.unwrap());
+    drop((stream, writing.await.unwrap()));
     pool.close().await;
     assert_eq!(left(&mut events, is_overrun), 0);
 }

@@ -31,3 +31,38 @@ impl Inbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::error::Cause;
+    use crate::event::Reporter;
+
+    #[test]
+    fn a_leak_is_told_once_and_only_where_we_have_closed_the_channel() {
+        let reporter = Arc::new(Reporter::default());
+        let mut events = reporter.listen();
+        for lost in [false, true] {
+            let inbox = Inbox::default();
+            inbox.watch(Witness {
+                reporter: reporter.clone(),
+                target: "t".into(),
+                connection: 7,
+            });
+            inbox.leak(Duration::ZERO);
+            assert!(events.try_next().is_none(), "it goes on");
+            if lost {
+                inbox.end(End::Lost(Cause::new("reset")));
+            } else {
+                inbox.end_here();
+            }
+            inbox.leak(Duration::ZERO);
+            inbox.leak(Duration::ZERO);
+            let told: Vec<_> = std::iter::from_fn(|| events.try_next()).collect();
+            assert_eq!(told.len(), usize::from(!lost), "{told:?}");
+            assert!(told.iter().all(|event| event.connection == Some(7)));
+        }
+    }
+}

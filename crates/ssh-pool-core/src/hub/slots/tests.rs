@@ -486,6 +486,6 @@ fn the_meter_runs_while_there_is_nothing_to_wait_for_but_a_connection() {
     assert_eq!(until(&slots, 9000), (50, 100));
     slots.died(A, at(9000));
     assert_eq!(until(&slots, 9007), (57, 100));
-    slots.close(at(9010));
+    slots.dialled(B, at(9010), at(1_000_000));
     assert_eq!(until(&slots, 9999), (60, 100));
 }
