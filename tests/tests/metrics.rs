@@ -146,8 +146,9 @@ async fn server(limits: Limits) -> (Embedded, Pool, Host, Numbers) {
     let numbers = numbers();
     let server = Embedded::start().await;
     let idle = Duration::from_millis(100);
-    let pool = Pool::builder(HostKeyPolicy::known_hosts_file(server.known_hosts()))
-        .identity(Identity::key_file(server.client_key()))
+    // No files: they would be gone with the server.
+    let pool = Pool::builder(HostKeyPolicy::pinned(server.host_key()))
+        .identity(Identity::key_pem(server.client_key_pem()))
         .limits(limits)
         .timeouts(Timeouts::default().idle(idle))
         .build()
