@@ -1,19 +1,20 @@
 //! The one error type: split by what a caller can do about it, clonable because a failed dial is
 //! shared by everyone who waited for it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Address;
 
 mod cause;
 mod host_key;
+mod origin;
 mod phase;
 mod refusal;
 
 pub use cause::Cause;
 pub(crate) use cause::no_descriptors;
 pub use host_key::HostKeyProblem;
+pub use origin::Origin;
 pub use phase::{CommandState, Phase};
 pub use refusal::{Refusal, Stream};
 
@@ -40,7 +41,7 @@ pub enum Error {
     #[error("{target}: the host name does not resolve; check its spelling and the resolver")]
     Resolve {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// The resolver's error.
         source: Cause,
     },
@@ -49,7 +50,7 @@ pub enum Error {
     #[error("{target}: cannot connect; check that the server is up, and the port and firewalls")]
     Connect {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// The operating system's error.
         source: Cause,
     },
@@ -58,7 +59,7 @@ pub enum Error {
     #[error("{target}: not an SSH server, it said \"{received}\"; check the port")]
     NotSsh {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// The first bytes received, escaped.
         received: String,
         /// What the parser made of it.
@@ -71,7 +72,7 @@ pub enum Error {
     #[error("{target}: the server is throttling connections (\"{message}\"); try again later")]
     Throttled {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// The server's words, escaped.
         message: String,
         /// How the connection ended.
@@ -85,7 +86,7 @@ pub enum Error {
     )]
     KeyExchange {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// The connection was lost, which may pass. If not, the two sides have nothing in common.
         lost: bool,
         /// What the protocol said.
@@ -96,7 +97,7 @@ pub enum Error {
     #[error("{target}: {reason}")]
     HostKey {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// Why, with both fingerprints.
         reason: HostKeyProblem,
     },
@@ -106,7 +107,7 @@ pub enum Error {
     #[error("{target}: cannot use the identity {identity}")]
     Identity {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// Which identity, without its secret.
         identity: String,
         /// What went wrong with it.
@@ -125,7 +126,7 @@ pub enum Error {
     )]
     AuthRejected {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// What was offered, in order: key fingerprints and method names, never secrets.
         tried: Vec<String>,
         /// The methods that the server said could continue.
@@ -138,7 +139,7 @@ pub enum Error {
     #[error("{target}: the connection was lost during authentication; the server's log says why")]
     AuthLost {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// How it was lost.
         source: Cause,
     },
@@ -147,7 +148,7 @@ pub enum Error {
     #[error("{target}: no result after {after:?} (phase: {phase}){}", timeout_hint(*phase, *killed))]
     Timeout {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// What was being waited for.
         phase: Phase,
         /// The deadline that passed.
@@ -167,7 +168,7 @@ pub enum Error {
     )]
     SessionRefused {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// The reason of the server's open failure (RFC 4254, section 5.1).
         reason: String,
     },
@@ -176,21 +177,21 @@ pub enum Error {
     #[error("{target}: the server refused to execute the command; check what the account may run")]
     ExecRefused {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
     },
 
     /// The server refused a terminal; the command did not start. sshd: `PermitTTY`.
     #[error("{target}: the server refused a terminal; check PermitTTY, or run without one")]
     PtyRefused {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
     },
 
     /// The server refused the subsystem.
     #[error("{target}: the server has no subsystem \"{name}\", or refuses it to this account")]
     SubsystemRefused {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// The subsystem.
         name: String,
     },
@@ -199,7 +200,7 @@ pub enum Error {
     #[error("{target}: no stream to {to}: {refusal} ({message})")]
     StreamRefused {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// Where the stream was to go.
         to: Address,
         /// Why not, as far as the server says.
@@ -217,7 +218,7 @@ pub enum Error {
     )]
     ForwardRefused {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// Where it was to listen.
         on: Address,
     },
@@ -226,7 +227,7 @@ pub enum Error {
     #[error("{target}: cannot listen on {on} on this machine")]
     Listen {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// Where.
         on: Address,
         /// The operating system's error.
@@ -242,7 +243,7 @@ pub enum Error {
     )]
     NotKilled {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// How long it had to end before it was forced to.
         after: Duration,
     },
@@ -251,7 +252,7 @@ pub enum Error {
     #[error("{target}: the connection was lost (phase: {phase}){}", lost_hint(*phase))]
     ConnectionLost {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// [`Phase::Channel`], [`Phase::Exec`] or [`Phase::Running`].
         phase: Phase,
         /// Why it was lost.
@@ -266,7 +267,7 @@ pub enum Error {
     )]
     ClosedWithoutStatus {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
     },
 
     /// An [`idempotent`](crate::Command::idempotent) command was lost with its connection, was tried
@@ -278,7 +279,7 @@ pub enum Error {
     )]
     Repeated {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// How often it was tried, the last attempt included, which may not have been sent.
         attempts: u32,
         /// What the last attempt failed with.
@@ -296,7 +297,7 @@ pub enum Error {
     )]
     OutputLimit {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// Which stream.
         stream: Stream,
         /// The cap, in bytes.
@@ -311,7 +312,7 @@ pub enum Error {
     )]
     QueueFull {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// `Limits::queued_commands`.
         limit: usize,
     },
@@ -323,7 +324,7 @@ pub enum Error {
     )]
     Descriptors {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// What could not be opened, or the operating system's error.
         source: Cause,
     },
@@ -332,7 +333,7 @@ pub enum Error {
     #[error("{target}: the pool is closed; build another one for new work")]
     Closed {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
     },
 }
 
@@ -466,12 +467,12 @@ impl Error {
     }
 
     /// What the last of so many attempts failed with is what all of them have failed with.
-    pub(crate) fn after(self, target: &Arc<str>, attempts: u32) -> Self {
+    pub(crate) fn after(self, target: impl Into<Origin>, attempts: u32) -> Self {
         if attempts == 1 {
             return self;
         }
         Error::Repeated {
-            target: target.clone(),
+            target: target.into(),
             attempts,
             source: Box::new(self),
         }

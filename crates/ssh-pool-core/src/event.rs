@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::broadcast;
 
-use crate::error::{Cause, Error};
+use crate::error::{Cause, Error, Stream};
 
 /// How many events a reader may be behind before it misses the oldest.
 const BEHIND: usize = 1024;
@@ -83,6 +83,31 @@ pub enum EventKind {
         /// So many wait.
         limit: usize,
     },
+    /// More output came than may be kept, and the command or stream was cut off:
+    /// [`Error::OutputLimit`].
+    Overrun {
+        /// Which stream.
+        stream: Stream,
+        /// The cap, in bytes.
+        limit: usize,
+    },
+    /// A command that nobody waits for any more was told to end, and forced to, and the server has
+    /// not said that it did. It may still be running and hold its session, so its connection takes
+    /// no new ones: see [`Error::NotKilled`].
+    Leaked {
+        /// So long was tried to end it.
+        after: Duration,
+    },
+    /// An [idempotent](crate::Command::idempotent) command was lost with its connection, and is run
+    /// again.
+    Rerun {
+        /// How often it has been tried so far.
+        attempts: u32,
+        /// What the last attempt failed with.
+        error: Error,
+        /// The next one begins after this.
+        pause: Duration,
+    },
     /// The reader of this stream was so slow that it has missed events.
     Missed {
         /// So many.
@@ -155,6 +180,18 @@ impl fmt::Display for EventKind {
                     "{limit} wait for a channel, and one more was turned away"
                 )
             }
+            Self::Overrun { stream, limit } => {
+                write!(
+                    f,
+                    "more than {limit} bytes of {stream} came, and it was cut off"
+                )
+            }
+            Self::Leaked { after } => {
+                write!(f, "a command did not end for certain within {after:?}")
+            }
+            Self::Rerun {
+                attempts, pause, ..
+            } => write!(f, "lost at attempt {attempts}: run again after {pause:?}"),
             Self::Missed { events } => write!(f, "{events} events were missed"),
         }
     }
@@ -219,6 +256,8 @@ impl Reporter {
 
     pub(crate) fn report(&self, target: &Arc<str>, connection: Option<u64>, kind: EventKind) {
         tracing::debug!(host = %target, connection, "{kind}");
+        #[cfg(feature = "metrics")]
+        crate::metrics::count(target, &kind);
         if let Some(listeners) = self.listeners.get() {
             let event = Event {
                 at: SystemTime::now(),
@@ -229,5 +268,19 @@ impl Reporter {
             // Nobody may be listening any more.
             drop(listeners.send(event));
         }
+    }
+}
+
+/// Tells what happens on one connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Witness {
+    pub(crate) reporter: Arc<Reporter>,
+    pub(crate) target: Arc<str>,
+    pub(crate) connection: u64,
+}
+
+impl Witness {
+    pub(crate) fn report(&self, kind: EventKind) {
+        (self.reporter).report(&self.target, Some(self.connection), kind);
     }
 }

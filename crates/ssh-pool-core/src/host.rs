@@ -14,6 +14,7 @@ use crate::lanes::Lanes;
 use crate::pool::Inner;
 use crate::status::HostStatus;
 use crate::stream::Connect;
+use crate::waited::Waited;
 
 /// A handle to one host of a [`Pool`](crate::Pool). Cheap to clone; making one dials nothing.
 ///
@@ -167,7 +168,9 @@ impl Host {
     pub async fn warm(&self) -> Result<(), Error> {
         let hub = self.lanes.shared();
         let deadline: Deadline = hub.acquire_deadline(None);
-        hub.warm(deadline).await
+        let mut waited = Waited::default();
+        let warm = hub.warm(deadline, &mut waited).await;
+        warm.map_err(|error| error.having_waited(&waited))
     }
 
     /// Replaces this host's connections: those there are finish their commands and take no new

@@ -17,9 +17,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Cause, CommandState, Error, Phase};
-use crate::event::{EventKind, Reporter, Retirement};
+use crate::event::{EventKind, Reporter, Retirement, Witness};
 use crate::inbox::End;
 use crate::transport::{Channel, Endpoint, Link, Transport};
+use crate::waited::Waited;
 
 mod actions;
 mod breaker;
@@ -36,6 +37,7 @@ pub(crate) mod slots;
 mod snapshot;
 mod streams;
 mod throttle;
+mod waiting;
 
 pub(crate) use actions::Next;
 pub(crate) use budget::{Budget, Budgets};
@@ -52,6 +54,7 @@ pub(crate) use slots::Tally;
 use slots::{ConnectionId, Hand, Slots};
 pub(crate) use snapshot::{Sight, Snapshot};
 pub(crate) use streams::Berth;
+use waiting::Opening;
 
 /// What a waiter is told.
 type Answer = Result<Ready, Error>;
@@ -61,6 +64,7 @@ type Waiter = oneshot::Sender<Answer>;
 pub(crate) struct Ready {
     connection: ConnectionId,
     channel: Channel,
+    opening: Opening,
     /// Counted as leased rather than as a spare. Changed under the hub's lock only.
     leased: Arc<AtomicBool>,
     /// What follows from its being taken, on the way to whoever takes it.
@@ -141,7 +145,7 @@ fn size(count: u32) -> usize {
     usize::try_from(count).unwrap_or(tokio::sync::Semaphore::MAX_PERMITS)
 }
 
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     // tokio's clock, so that a test's paused time is everybody's time.
     tokio::time::Instant::now().into_std()
 }
@@ -195,9 +199,17 @@ impl Hub {
         &self.runtime
     }
 
-    fn report(&self, connection: Option<ConnectionId>, kind: EventKind) {
+    pub(crate) fn report(&self, connection: Option<ConnectionId>, kind: EventKind) {
         let connection = connection.map(|id| id.0);
         self.reporter.report(&self.endpoint.name, connection, kind);
+    }
+
+    fn witness(&self, on: ConnectionId) -> Witness {
+        Witness {
+            reporter: self.reporter.clone(),
+            target: self.name().clone(),
+            connection: on.0,
+        }
     }
 
     pub(crate) fn kill_grace(&self) -> Duration {
@@ -232,20 +244,25 @@ impl Hub {
     // ── for those who want a channel ─────────────────────────────────────────────────────────
 
     /// A channel, ready for one command: a spare, or one opened for this call, on a connection
-    /// that may first have to be dialled.
+    /// that may first have to be dialled. What it had to wait for is added to `waited`.
     ///
     /// Cancel safe: a dropped call loses its place in the queue and nothing else. What was
     /// started for it goes to the next one.
-    pub(crate) async fn checkout(self: &Arc<Self>, deadline: Deadline) -> Result<Lease, Error> {
-        Ok(self.checkout_before(deadline).await?.0)
+    pub(crate) async fn checkout(
+        self: &Arc<Self>,
+        deadline: Deadline,
+        waited: &mut Waited,
+    ) -> Result<Lease, Error> {
+        Ok(self.checkout_before(deadline, waited).await?.0)
     }
 
     /// [`checkout`](Self::checkout), before what follows from it has begun.
     pub(crate) async fn checkout_before(
         self: &Arc<Self>,
         deadline: Deadline,
+        waited: &mut Waited,
     ) -> Result<(Lease, Option<Next>), Error> {
-        self.checkout_from(&mut None, deadline).await
+        self.checkout_from(&mut None, deadline, waited).await
     }
 
     /// [`checkout_before`](Self::checkout_before), for somebody who may have a place in the queue,
@@ -254,17 +271,22 @@ impl Hub {
         self: &Arc<Self>,
         place: &mut Option<Place>,
         deadline: Deadline,
+        waited: &mut Waited,
     ) -> Result<(Lease, Option<Next>), Error> {
         self.admit(place.as_ref())?;
         let mut channel = pin!(self.channels.get());
+        // What need not wait costs no look at the clock.
         let first = poll_fn(|cx| Poll::Ready(channel.as_mut().poll(cx))).await;
         let mut channel = match first {
             Poll::Ready(channel) => channel?,
             Poll::Pending => {
                 self.take_place(place)?;
-                let ticket = self.books().slots.next_ticket();
+                let (ticket, begun) = self.begin_waiting();
                 let channel = channels::with_ticket(ticket, channel);
-                match tokio::time::timeout_at(deadline.at.into(), channel).await {
+                let got = tokio::time::timeout_at(deadline.at.into(), channel).await;
+                let opening = got.as_ref().ok().and_then(|got| got.as_ref().ok());
+                *waited += self.end_waiting(&begun, opening.map(|channel| channel.opening));
+                match got {
                     Ok(channel) => channel?,
                     Err(_) => return Err(self.overdue(deadline.after)),
                 }
@@ -286,7 +308,7 @@ impl Hub {
         let books = self.books();
         let crowded = books.held_up > 0;
         Error::Timeout {
-            target: self.endpoint.name.clone(),
+            target: self.name().into(),
             phase: if books.slots.live() > 0 || crowded {
                 Phase::Queue
             } else {
@@ -531,7 +553,7 @@ impl Hub {
 
     fn closed_error(&self) -> Error {
         Error::Closed {
-            target: self.endpoint.name.clone(),
+            target: self.name().into(),
         }
     }
 

@@ -17,12 +17,14 @@ use tokio::sync::Notify;
 
 use crate::buffered::{Buffered, Tab};
 use crate::error::{Cause, Stream};
+use crate::event::{EventKind, Witness};
 use crate::output::ExitStatus;
 use crate::sync::{Mutex, MutexGuard};
 use crate::valve::Valve;
 
 mod herald;
 mod intake;
+mod witness;
 
 use intake::Intake;
 pub(crate) use intake::{Overrun, Sink};
@@ -93,6 +95,10 @@ struct State {
     /// The pool knows of the end.
     told: bool,
     hook: Option<Hook>,
+    /// Who tells of what happens here.
+    witness: Option<Witness>,
+    /// It has been told that the command may go on.
+    leaked: bool,
     writer: Option<Waker>,
     /// Whoever owns the channel's slot: let go when the channel has ended, not when the command's
     /// future happens to be polled.
@@ -187,28 +193,34 @@ impl Inbox {
 
     /// Bytes have arrived.
     pub(crate) fn data(&self, stream: Stream, bytes: &[u8]) {
-        let (reader, overrun, announced) = {
+        let (reader, overrun, most, witness, announced) = {
             let mut state = self.state();
             if state.end.is_some() {
                 return;
             }
             let intake = state.intake(stream);
-            let before = intake.announced();
-            let overrun = intake.push(bytes).is_err();
+            let (before, most) = (intake.announced(), intake.most());
+            let overrun = intake.push(bytes).err();
             let announced = intake.announced() != before;
             let reader = intake.take_reader();
-            if overrun {
+            let mut witness = None;
+            if overrun.is_some() {
                 state.stdout.stop();
                 state.stderr.stop();
+                witness = state.witness.clone().filter(|_| state.started);
             }
             self.set_valve(&mut state);
-            (reader, overrun, announced)
+            (reader, overrun, most, witness, announced)
         };
         if let Some(reader) = reader {
             reader.wake();
         }
-        if overrun || announced {
+        if overrun.is_some() || announced {
             self.news.notify_waiters();
+        }
+        if let (Some(witness), Some(overrun)) = (witness, overrun) {
+            let limit = overrun.limit(most);
+            witness.report(EventKind::Overrun { stream, limit });
         }
     }
 

@@ -15,6 +15,7 @@ use crate::inbox::Sink;
 use crate::limits::Limits;
 use crate::pool::Pool;
 use crate::quote;
+use crate::waited::Waited;
 
 mod books;
 mod instant;
@@ -48,7 +49,8 @@ pub struct Session(Lease);
 /// Dropping the future costs the place in the queue.
 pub async fn checkout(host: &Host) -> Result<Session, Error> {
     let hub = host.lanes().shared();
-    let lease = hub.checkout(hub.acquire_deadline(None)).await?;
+    let deadline = hub.acquire_deadline(None);
+    let lease = hub.checkout(deadline, &mut Waited::default()).await?;
     Ok(Session(lease))
 }
 

@@ -21,6 +21,8 @@ pub mod internals;
 mod lanes;
 mod limits;
 mod maintenance;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod output;
 mod pool;
 mod process;
@@ -36,11 +38,12 @@ mod terminate;
 mod timeouts;
 mod transport;
 mod valve;
+mod waited;
 
 pub use address::Address;
 pub use child::{Child, ChildStderr, ChildStdin, ChildStdout};
 pub use command::{Command, Stdio};
-pub use error::{Cause, CommandState, Error, HostKeyProblem, Phase, Refusal, Stream};
+pub use error::{Cause, CommandState, Error, HostKeyProblem, Origin, Phase, Refusal, Stream};
 pub use event::{Event, EventKind, Events, Retirement};
 pub use forward::Forward;
 pub use host::Host;
@@ -54,3 +57,4 @@ pub use status::{Breaker, ConnectionStatus, HostStatus, PoolStatus, Purpose};
 pub use stream::{ChannelStream, Connect};
 pub use target::Target;
 pub use timeouts::Timeouts;
+pub use waited::Waited;

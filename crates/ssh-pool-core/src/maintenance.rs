@@ -18,6 +18,8 @@ pub(crate) async fn run(pool: Weak<Inner>, room: Arc<Room>, shortest_timeout: Du
     let period = (shortest_timeout / 10).clamp(SHORTEST_PERIOD, LONGEST_PERIOD);
     let mut ticks = interval_at(Instant::now() + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    #[cfg(feature = "metrics")]
+    let mut gauges = crate::metrics::Gauges::default();
     loop {
         let due = tokio::select! {
             _ = ticks.tick() => true,
@@ -33,6 +35,10 @@ pub(crate) async fn run(pool: Weak<Inner>, room: Arc<Room>, shortest_timeout: Du
                 lanes.hubs().for_each(Hub::tick);
             }
             pool.forget_unused();
+        }
+        #[cfg(feature = "metrics")]
+        if due {
+            gauges.show(&pool.hosts(), pool.limits());
         }
     }
 }

@@ -122,6 +122,8 @@ impl PoolBuilder {
             what: "place for a pool",
             reason: "it is built inside a tokio runtime, and there is none here".into(),
         })?;
+        #[cfg(feature = "metrics")]
+        crate::metrics::describe();
         let shortest = timeouts.idle.min(timeouts.lifetime);
         let inner = Arc::new(Inner {
             budgets: Budgets::new(&limits),
@@ -202,6 +204,25 @@ impl Pool {
 
     /// What happens to the connections of this pool from now on: see [`Event`](crate::Event). For
     /// the moment itself, without history, see [`status`](Pool::status).
+    ///
+    /// ```no_run
+    /// # use ssh_pool_core as ssh_pool;
+    /// # fn watch(pool: ssh_pool::Pool) {
+    /// use ssh_pool::EventKind;
+    ///
+    /// let mut events = pool.events();
+    /// tokio::spawn(async move {
+    ///     while let Some(event) = events.next().await {
+    ///         match event.kind {
+    ///             EventKind::Died { .. } | EventKind::DialFailed { .. } => {
+    ///                 eprintln!("{}: {}", event.target, event.kind);
+    ///             }
+    ///             _ => {} // more kinds may come
+    ///         }
+    ///     }
+    /// });
+    /// # }
+    /// ```
     #[must_use]
     pub fn events(&self) -> Events {
         self.inner.reporter.listen()

@@ -13,6 +13,7 @@ use super::{Deadline, Hub};
 use crate::error::Error;
 use crate::event::Retirement;
 use crate::transport::Link;
+use crate::waited::Waited;
 
 /// The checks under way, and who waits for which. There are a few at most.
 #[derive(Default)]
@@ -92,10 +93,14 @@ impl Hub {
     }
 
     /// Makes sure of a connection with a spare channel.
-    pub(crate) async fn warm(self: &Arc<Self>, deadline: Deadline) -> Result<(), Error> {
+    pub(crate) async fn warm(
+        self: &Arc<Self>,
+        deadline: Deadline,
+        waited: &mut Waited,
+    ) -> Result<(), Error> {
         loop {
             // Dropped unused, the channel is a spare.
-            let lease = self.checkout(deadline).await?;
+            let lease = self.checkout(deadline, waited).await?;
             let Some(link) = self.link_of(&lease) else {
                 continue;
             };

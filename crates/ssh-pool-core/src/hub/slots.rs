@@ -26,11 +26,14 @@ use crate::event::Retirement;
 mod connections;
 mod overdue;
 mod idle;
+mod meter;
 mod pump;
 mod renewal;
 
 use connections::Connections;
 use renewal::Renewal;
+use meter::Meter;
+pub(crate) use meter::Reading;
 
 /// One connection, for as long as the process lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,8 +75,12 @@ pub(crate) struct Rules {
 pub(crate) enum Action {
     /// Dial one connection.
     Dial,
-    /// Open a session channel; report `opened` or `refused` with this mark.
-    Open { on: ConnectionId, mark: Mark },
+    /// Open a session channel, asked for now; report `opened` or `refused` with this mark.
+    Open {
+        on: ConnectionId,
+        mark: Mark,
+        since: Instant,
+    },
     /// Make one round trip; report `pinged` with this mark.
     Ping { on: ConnectionId, mark: Mark },
     /// Somebody waits while spares lie idle: hand them over.
@@ -156,6 +163,7 @@ pub(crate) struct Slots<W> {
     closed: bool,
     /// How much the server dislikes unused session channels.
     dislike: u32,
+    meter: Meter,
     tally: Tally,
     actions: Vec<Action>,
 }
@@ -187,6 +195,7 @@ impl<W> Slots<W> {
             watch_at: None,
             closed: false,
             dislike: 0,
+            meter: Meter::default(),
             tally: Tally::default(),
             actions: Vec::new(),
         }

@@ -29,7 +29,7 @@ pub(crate) enum Sink {
     Read(Option<usize>),
 }
 
-/// More came than may be kept.
+/// More came than so many bytes, which may be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Overrun {
     /// Of this stream.
@@ -124,11 +124,10 @@ impl Intake {
     }
 
     fn keep(&mut self, bytes: &[u8]) -> Result<(), Overrun> {
-        let most = match self.sink {
-            Sink::Discard => return Ok(()),
-            Sink::Collect(most) | Sink::Read(Some(most)) => most,
-            Sink::Read(None) => usize::MAX,
-        };
+        if self.sink == Sink::Discard {
+            return Ok(());
+        }
+        let most = self.most();
         let own = bytes.len() > most - self.bytes.len().min(most);
         let fits = if own {
             Err(Overrun::Stream)
@@ -140,6 +139,14 @@ impl Intake {
             Err(overrun) => self.overrun = Some(overrun),
         }
         fits
+    }
+
+    /// The cap of this stream.
+    pub(super) fn most(&self) -> usize {
+        match self.sink {
+            Sink::Collect(most) | Sink::Read(Some(most)) => most,
+            Sink::Discard | Sink::Read(None) => usize::MAX,
+        }
     }
 
     /// Takes nothing more in and forgets what there is.

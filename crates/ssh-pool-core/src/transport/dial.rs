@@ -41,7 +41,7 @@ impl Transport for Russh {
                 Ok(Err(failure)) => Err(failure),
                 Err(_) => Err(DialError {
                     error: Error::Timeout {
-                        target: endpoint.name.clone(),
+                        target: (&endpoint.name).into(),
                         phase: progress.phase(),
                         after: endpoint.connect_timeout,
                         state: CommandState::NotStarted,
@@ -156,7 +156,7 @@ impl Dial<'_> {
                 return self.no_descriptors(source);
             }
             lasting(Error::Resolve {
-                target: name.clone(),
+                target: name.into(),
                 source,
             })
         };
@@ -191,7 +191,7 @@ impl Dial<'_> {
                 // A reset, other than a refusal, comes from a server that had accepted.
                 passing: error.kind() == ErrorKind::ConnectionReset,
                 error: Error::Connect {
-                    target: name.clone(),
+                    target: name.into(),
                     source: Cause::new(error),
                 },
             },
@@ -202,7 +202,7 @@ impl Dial<'_> {
     fn untrusted(&self, problem: Untrusted) -> DialError {
         match problem {
             Untrusted::Key(reason) => lasting(Error::HostKey {
-                target: self.endpoint.name.clone(),
+                target: (&self.endpoint.name).into(),
                 reason,
             }),
             Untrusted::Descriptors(error) => self.no_descriptors(Cause::new(error)),
@@ -211,7 +211,7 @@ impl Dial<'_> {
 
     fn no_descriptors(&self, source: Cause) -> DialError {
         local(Error::Descriptors {
-            target: self.endpoint.name.clone(),
+            target: (&self.endpoint.name).into(),
             source,
         })
     }
@@ -220,7 +220,7 @@ impl Dial<'_> {
         if let Some(problem) = self.progress.refusal() {
             return self.untrusted(problem.into());
         }
-        let target = self.endpoint.name.clone();
+        let target = (&self.endpoint.name).into();
         let lost = matches!(
             error,
             russh::Error::IO(_) | russh::Error::Disconnect | russh::Error::HUP

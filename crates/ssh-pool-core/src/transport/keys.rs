@@ -67,12 +67,12 @@ pub(crate) async fn load(target: &Arc<str>, identity: &Identity) -> Result<Vec<C
     }
     match first_problem {
         Some((identity, problem)) if credentials.is_empty() => Err(Error::Identity {
-            target: target.clone(),
+            target: target.into(),
             identity,
             source: Cause::new(problem),
         }),
         None if credentials.is_empty() => Err(Error::Identity {
-            target: target.clone(),
+            target: target.into(),
             identity: "that was chosen".into(),
             source: Cause::new(Problem::Nothing),
         }),

@@ -49,7 +49,7 @@ impl Row {
     }
 }
 
-pub(super) fn target() -> Arc<str> {
+pub(super) fn target() -> Origin {
     TARGET.into()
 }
 
@@ -250,7 +250,7 @@ fn with_a_session() -> Vec<Row> {
         target: target.clone(),
         after: Duration::from_secs(2),
     };
-    let repeated = lost(Phase::Running).after(&target, 3);
+    let repeated = lost(Phase::Running).after(target.clone(), 3);
     let closed = Error::Closed { target };
     let lost_at = |phase, advice| Row::new(lost(phase), phase, advice).caused().transient();
     vec![

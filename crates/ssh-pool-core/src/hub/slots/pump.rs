@@ -28,9 +28,13 @@ impl<W> Slots<W> {
 
     /// Whatever can be started now is started: this runs at the end of every transition.
     pub(super) fn pump(&mut self, now: Instant) {
-        if self.closed {
-            return;
+        if !self.closed {
+            self.start_all(now);
         }
+        self.set_meter(now);
+    }
+
+    fn start_all(&mut self, now: Instant) {
         self.creep(now);
         self.renew(now);
         let mut unserved = self.unserved();
@@ -100,7 +104,11 @@ impl<W> Slots<W> {
                 self.actions.push(Action::Ping { on: id, mark });
             } else if connection.occupied() == 0 && connection.room(learned, now) > 0 {
                 let mark = connection.begin_open(now);
-                self.actions.push(Action::Open { on: id, mark });
+                self.actions.push(Action::Open {
+                    on: id,
+                    mark,
+                    since: now,
+                });
             }
         }
     }
@@ -115,7 +123,11 @@ impl<W> Slots<W> {
             return false;
         };
         let mark = connection.begin_open(now);
-        self.actions.push(Action::Open { on: id, mark });
+        self.actions.push(Action::Open {
+            on: id,
+            mark,
+            since: now,
+        });
         true
     }
 

@@ -262,7 +262,7 @@ impl World {
             for action in actions {
                 match action {
                     Action::Dial => self.dialling.push_back(self.slots.evictions()),
-                    Action::Open { on, mark } => {
+                    Action::Open { on, mark, .. } => {
                         self.opening
                             .get_mut(&on)
                             .expect("an open on a live connection")

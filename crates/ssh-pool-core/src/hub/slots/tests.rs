@@ -23,7 +23,7 @@ pub(super) fn rules(connections: u32, sessions: u32) -> Rules {
 
 pub(super) fn opens(actions: &[Action]) -> Vec<(ConnectionId, Mark)> {
     let open = |action: &Action| match action {
-        Action::Open { on, mark } => Some((*on, *mark)),
+        Action::Open { on, mark, .. } => Some((*on, *mark)),
         _ => None,
     };
     actions.iter().filter_map(open).collect()
@@ -364,7 +364,7 @@ fn no_spare_where_the_server_allows_a_single_session() {
         for action in slots.take_actions() {
             if let Action::Ping { on, mark } = action {
                 slots.pinged(on, mark, now);
-            } else if let Action::Open { on, mark } = action {
+            } else if let Action::Open { on, mark, .. } = action {
                 slots.opened(on, mark, now);
             }
         }
@@ -488,4 +488,34 @@ fn tickets_say_who_is_next_and_not_when_they_come() {
     }
     slots.abandon(tickets[1]);
     assert_eq!(slots.dismiss(), [0, 2, 3]);
+}
+
+#[test]
+fn the_meter_runs_while_there_is_nothing_to_wait_for_but_a_connection() {
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let until = |slots: &Slots<u32>, ms| {
+        let Reading {
+            dialling,
+            backing_off,
+        } = slots.standstill(at(ms));
+        (dialling.as_millis(), backing_off.as_millis())
+    };
+    let mut slots = Slots::new(rules(1, 1));
+    assert_eq!(until(&slots, 0), (0, 0));
+    slots.wait(0, at(100));
+    assert_eq!(until(&slots, 110), (10, 0));
+    slots.dial_failed(at(130), at(230), true);
+    slots.wait(1, at(150));
+    assert_eq!(until(&slots, 150), (30, 20));
+    slots.wake(at(230));
+    slots.dialled(A, at(250), at(1_000_000));
+    assert_eq!(until(&slots, 300), (50, 100));
+    // One is served, and the other waits for it.
+    assert_eq!(answer_opens(&mut slots, 1, at(300)).0, [0]);
+    assert_eq!(until(&slots, 9000), (50, 100));
+    slots.died(A, at(9000));
+    assert_eq!(until(&slots, 9007), (57, 100));
+    slots.dialled(B, at(9010), at(1_000_000));
+    assert_eq!(until(&slots, 9999), (60, 100));
 }

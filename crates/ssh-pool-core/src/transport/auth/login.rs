@@ -453,14 +453,14 @@ where
             && let Some((identity, source)) = self.agent_problem.take()
         {
             return Error::Identity {
-                target: target.clone(),
+                target: target.into(),
                 identity,
                 source,
             };
         }
         let tried = std::mem::take(&mut self.tried);
         Error::AuthRejected {
-            target: target.clone(),
+            target: target.into(),
             tried,
             allowed,
             cooldown,
@@ -490,7 +490,7 @@ where
             Err(_) => Cause::new("the session does not answer"),
         };
         Error::AuthLost {
-            target: target.clone(),
+            target: target.into(),
             source,
         }
     }
