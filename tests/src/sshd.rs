@@ -57,6 +57,11 @@ pub enum Release {
     Trixie,
 }
 
+impl Release {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Installed, Self::Trixie];
+}
+
 /// What an [`Sshd`] is started with.
 #[derive(Clone, Debug)]
 pub struct SshdBuilder {
@@ -232,6 +237,12 @@ impl Sshd {
         self.dir().join("known_hosts")
     }
 
+    /// Which OpenSSH it is.
+    #[must_use]
+    pub fn release(&self) -> Release {
+        self.release
+    }
+
     /// Its public host key of that type: `ssh-ed25519 AAAA… comment`.
     ///
     /// # Panics
@@ -306,6 +317,38 @@ impl Sshd {
     pub fn refused_credentials(&self) -> usize {
         self.log
             .count(|line| line.starts_with("Failed ") && !line.starts_with("Failed none "))
+    }
+
+    /// What it has logged of penalties (PerSourcePenalties, OpenSSH 9.8 and later): the first one of
+    /// an address even where it is below the minimum and has no effect yet, each one that takes
+    /// effect, and every connection that was turned away for one.
+    #[must_use]
+    pub fn penalties(&self) -> Vec<String> {
+        let log = self.log();
+        let lines = log.lines().filter(|line| line.contains("penalty"));
+        lines.map(str::to_owned).collect()
+    }
+
+    /// Nobody has been punished, nor come near to it. Older releases do not punish.
+    ///
+    /// # Panics
+    ///
+    /// When somebody has, with the lines of the log.
+    pub fn assert_no_penalty(&self) {
+        let penalties = self.penalties();
+        assert!(penalties.is_empty(), "punished: {penalties:#?}");
+    }
+
+    /// Nobody has been shut out, though penalties may have been counted.
+    ///
+    /// # Panics
+    ///
+    /// When somebody has, with the lines of the log.
+    pub fn assert_not_banned(&self) {
+        let mut penalties = self.penalties();
+        // Below the minimum (15 s by default) a penalty is deferred.
+        penalties.retain(|line| !line.contains(" deferred penalty "));
+        assert!(penalties.is_empty(), "banned: {penalties:#?}");
     }
 
     /// Waits until `count` lines of the log hold `pattern`; `false` when that takes too long.
