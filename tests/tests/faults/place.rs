@@ -117,7 +117,7 @@ impl Setting {
     fn place(&self, server: Server) -> Place {
         let proxy = server.proxy();
         let known_hosts = server.known_hosts();
-        fs::write(&known_hosts, proxy.known_hosts_line(&server.host_key())).unwrap();
+        fs::write(&known_hosts, server.known_hosts_lines(&proxy)).unwrap();
         let (user, key) = match &server {
             Server::Sshd(sshd) => (sshd.user(), sshd.client_key()),
             Server::Dropbear(dropbear) => (dropbear.user(), dropbear.client_key()),
@@ -146,11 +146,16 @@ impl Server {
         })
     }
 
-    fn host_key(&self) -> String {
-        match self {
-            Self::Sshd(sshd) => sshd.host_public_key("ed25519"),
-            Self::Dropbear(dropbear) => dropbear.host_public_key().to_owned(),
-        }
+    /// What it is known by, with and without the proxy.
+    fn known_hosts_lines(&self, proxy: &Proxy) -> String {
+        let (key, direct) = match self {
+            Self::Sshd(sshd) => (sshd.host_public_key("ed25519"), sshd.known_hosts()),
+            Self::Dropbear(dropbear) => {
+                let key = dropbear.host_public_key().to_owned();
+                (key, dropbear.known_hosts())
+            }
+        };
+        proxy.known_hosts_line(&key) + &fs::read_to_string(direct).unwrap()
     }
 
     fn known_hosts(&self) -> PathBuf {
