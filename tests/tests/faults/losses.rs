@@ -22,7 +22,8 @@ async fn running(
 fn assert_lost(ended: Result<ssh_pool::Output, Error>) {
     let error = ended.unwrap_err();
     assert!(matches!(error, Error::ConnectionLost { .. }), "{error:?}");
-    assert_eq!(error.phase(), Phase::Running, "{error:?}");
+    // The server's word that it has begun may be lost as well.
+    assert!(error.phase() >= Phase::Exec, "{error:?}");
     assert_eq!(error.command_state(), CommandState::Unknown);
     assert!(error.is_transient() && !error.is_timeout());
 }

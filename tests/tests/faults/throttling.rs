@@ -73,11 +73,11 @@ async fn a_burst_on_an_sshd_that_takes_one_handshake_at_a_time_completes() {
         .timeouts(impatient.clone());
     narrow
         .on_each(async |place| {
-            // One pool that would dial four at once, and five others that know nothing of it.
+            // One pool that would dial four at once, and two others that know nothing of it.
             let mut storms = JoinSet::new();
             let host = place.host.clone();
             storms.spawn(async move { storm(&host, 200, 60).await });
-            for _ in 0..5 {
+            for _ in 0..2 {
                 let policy = HostKeyPolicy::known_hosts_file(place.sshd().known_hosts());
                 let pool = Pool::builder(policy)
                     .identity(Identity::key_file(place.sshd().client_key()))
