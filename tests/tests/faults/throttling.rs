@@ -48,7 +48,7 @@ async fn a_server_that_says_it_has_too_many_is_tried_again_after_growing_pauses(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_does_not_relent_is_named_when_the_deadline_passes() {
-    let timeouts = Timeouts::default().acquire(Duration::from_millis(800));
+    let timeouts = Timeouts::default().acquire(Duration::from_millis(1500));
     let stubborn = Setting::new().timeouts(timeouts);
     stubborn
         .on_each(async |place| {
