@@ -1,11 +1,9 @@
-//! The end of a pool, and a server that has no use for one.
-
-use std::time::Instant;
+//! The end of a pool.
 
 use ssh_pool::{CommandState, Error, Limits, Phase};
 use ssh_pool_tests::{Sshd, eventually_async};
 
-use crate::{Gate, Ledger, SOON, builder, known, on, server};
+use crate::{Gate, Ledger, SOON, builder, known, server};
 
 fn is_closed(error: &Error) -> bool {
     error.command_state() == CommandState::NotStarted

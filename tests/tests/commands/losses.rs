@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 
 use ssh_pool::{CommandState, Error, Phase};
-use ssh_pool_tests::Sshd;
 
-use crate::{Gate, Ledger, SOON, dials, on, server};
+use crate::{Gate, Ledger, dials, server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_lost_under_a_command_is_replaced_and_the_command_is_not_run_again() {
