@@ -57,6 +57,11 @@ pub enum Release {
     Trixie,
 }
 
+impl Release {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Installed, Self::Trixie];
+}
+
 /// What an [`Sshd`] is started with.
 #[derive(Clone, Debug)]
 pub struct SshdBuilder {
@@ -230,6 +235,12 @@ impl Sshd {
     #[must_use]
     pub fn known_hosts(&self) -> PathBuf {
         self.dir().join("known_hosts")
+    }
+
+    /// Which OpenSSH it is.
+    #[must_use]
+    pub fn release(&self) -> Release {
+        self.release
     }
 
     /// Its public host key of that type: `ssh-ed25519 AAAA… comment`.

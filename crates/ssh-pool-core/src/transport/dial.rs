@@ -31,25 +31,14 @@ impl Transport for Russh {
         endpoint: &'a Endpoint,
     ) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>> {
         async move {
-            let progress = Arc::new(Progress::default());
             let dial = Dial {
                 endpoint,
-                progress: progress.clone(),
+                progress: Arc::default(),
             };
             match tokio::time::timeout(endpoint.connect_timeout, dial.run()).await {
                 Ok(Ok(link)) => Ok(Arc::new(link) as Arc<dyn Link>),
                 Ok(Err(failure)) => Err(failure),
-                Err(_) => Err(DialError {
-                    error: Error::Timeout {
-                        target: (&endpoint.name).into(),
-                        phase: progress.phase(),
-                        after: endpoint.connect_timeout,
-                        state: CommandState::NotStarted,
-                        killed: false,
-                        source: None,
-                    },
-                    passing: false,
-                }),
+                Err(_) => Err(dial.overdue()),
             }
         }
         .boxed()
@@ -62,7 +51,7 @@ struct Dial<'a> {
 }
 
 impl Dial<'_> {
-    async fn run(self) -> Result<SshLink, DialError> {
+    async fn run(&self) -> Result<SshLink, DialError> {
         let Endpoint {
             name, host, port, ..
         } = self.endpoint;
@@ -140,6 +129,17 @@ impl Dial<'_> {
         Ok(SshLink::new(handle, channels, kill, &self.endpoint.user))
     }
 
+    fn overdue(&self) -> DialError {
+        lasting(Error::Timeout {
+            target: (&self.endpoint.name).into(),
+            phase: self.progress.phase(),
+            after: self.endpoint.connect_timeout,
+            state: CommandState::NotStarted,
+            killed: false,
+            source: None,
+        })
+    }
+
     /// Looks the name up and connects to the first address that answers, each within its share
     /// of the deadline.
     async fn connect(&self) -> Result<TcpStream, DialError> {
@@ -168,8 +168,9 @@ impl Dial<'_> {
         let share = *connect_timeout / share;
 
         self.progress.enter(Phase::Connect);
-        let mut last = None;
+        let (mut last, mut silent) = (None, false);
         for address in addresses {
+            silent = false;
             match tokio::time::timeout(share, TcpStream::connect(address)).await {
                 Ok(Ok(tcp)) => {
                     // Off, every small packet waits for the peer's delayed ACK: 48 ms instead of
@@ -183,8 +184,12 @@ impl Dial<'_> {
                     return Err(self.no_descriptors(Cause::new(error)));
                 }
                 Ok(Err(error)) => last = Some(error),
-                Err(_) => last = Some(ErrorKind::TimedOut.into()),
+                Err(_) => silent = true,
             }
+        }
+        // The last share ends with the whole, which would say the same.
+        if silent {
+            return Err(self.overdue());
         }
         Err(match last {
             Some(error) => DialError {
@@ -240,6 +245,7 @@ impl Dial<'_> {
         let words = String::from_utf8_lossy(&greeting);
         let shown: String = words.trim_end().escape_debug().take(200).collect();
         let source = Cause::new(error);
+        let cut_off = lost && is_cut_off(&greeting);
         if THROTTLED.iter().any(|text| words.contains(text)) {
             let error = Error::Throttled {
                 target,
@@ -250,14 +256,14 @@ impl Dial<'_> {
                 error,
                 passing: true,
             }
-        } else if !words.trim().is_empty() {
+        } else if !cut_off && !words.trim().is_empty() {
             lasting(Error::NotSsh {
                 target,
                 received: shown,
                 source,
             })
         } else {
-            // Accepted, then closed without a word: how dropbear turns away too many
+            // Lost in the middle of its identification. Or accepted, then closed without a word: how dropbear turns away too many
             // unauthenticated connections of one address.
             DialError {
                 error: Error::Connect { target, source },
@@ -277,6 +283,13 @@ fn can_open() -> bool {
 fn local(error: Error) -> DialError {
     let passing = matches!(error, Error::Descriptors { .. });
     DialError { error, passing }
+}
+
+/// The identification line (RFC 4253, section 4.2) has begun, and does not end.
+fn is_cut_off(greeting: &[u8]) -> bool {
+    let line = greeting.rsplit(|byte| *byte == b'\n').next();
+    let begins = |line: &[u8]| line.starts_with(b"SSH-") || b"SSH-".starts_with(line);
+    line.is_some_and(|line| !line.is_empty() && begins(line))
 }
 
 fn lasting(error: Error) -> DialError {
