@@ -14,7 +14,7 @@ use crate::record::{Fate, Journal, Record};
 use crate::work::{Answer, Way, Work};
 
 /// What a call may take as a rule: longer than any fault, and than `Timeouts::acquire`.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(40);
 /// How often an idempotent command is tried, at most.
 const TRIES: u32 = 3;
 /// Milliseconds that a caller does nothing for, on average.
@@ -174,11 +174,7 @@ impl Scene {
             Ok(answer) => answer,
             Err(_) => Answer {
                 fate: draw.cut.map_or(Fate::Hung, |_| Fate::Dropped),
-                attempts: if draw.way == Way::Idempotent {
-                    TRIES
-                } else {
-                    1
-                },
+                attempts: TRIES,
                 timed_out: false,
                 text: draw.cut.is_none().then(|| format!("{:?}", handle.status())),
             },
@@ -189,7 +185,11 @@ impl Scene {
             host,
             way: draw.way,
             fate: answer.fate,
-            attempts: answer.attempts,
+            // Whatever the pool says, nothing else may be tried twice.
+            attempts: match draw.way {
+                Way::Idempotent => answer.attempts.min(TRIES),
+                _ => 1,
+            },
             timed_out: answer.timed_out,
             began,
             took: millis(clock.elapsed()),

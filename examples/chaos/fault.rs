@@ -64,8 +64,8 @@ pub(crate) struct Harm {
 }
 
 /// What is lost is noticed, and what was remembered is forgotten, this long after the end of a
-/// fault: keepalives, pauses between dials, and a busy machine.
-pub(crate) const AFTERMATH: Duration = Duration::from_secs(8);
+/// fault: keepalives, a dial that has met it, the pause after that, and a busy machine.
+pub(crate) const AFTERMATH: Duration = Duration::from_secs(12);
 /// sshd 10.0 remembers what a fault makes of our logins, and adds it up: while it does, it refuses.
 pub(crate) const PENALTY: Duration = Duration::from_secs(30);
 

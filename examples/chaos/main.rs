@@ -124,11 +124,12 @@ async fn main() -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The settings of the pool: short, so that much happens in little time.
+/// The settings of the pool: short, so that much happens in little time, and long enough for a
+/// machine that is busy with other things.
 fn timeouts() -> Timeouts {
     Timeouts::default()
-        .connect(Duration::from_secs(3))
-        .acquire(Duration::from_secs(10))
+        .connect(Duration::from_secs(8))
+        .acquire(Duration::from_secs(25))
         .keepalive_interval(Duration::from_secs(1))
         .keepalive_misses(3)
         .idle(Duration::from_secs(4))

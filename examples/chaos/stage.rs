@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use ssh_pool_examples::Interrupts;
 use ssh_pool_tests::eventually;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -81,6 +82,8 @@ pub(crate) struct Left {
 
 /// The whole life of the process.
 pub(crate) async fn run(folder: &Path) -> anyhow::Result<()> {
+    // A terminal interrupts both processes. This one ends with its input, so that nothing is left.
+    let _ignored = Interrupts::new()?;
     let tcp = TcpListener::bind("127.0.0.1:0").await?;
     let path = folder.join("echo");
     let unix = UnixListener::bind(&path).context("cannot listen on a socket file")?;

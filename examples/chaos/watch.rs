@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use serde::Serialize;
 use ssh_pool::{EventKind, Events};
 
 use crate::caller::Scene;
@@ -15,7 +14,7 @@ use crate::host::now;
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// A connection that has died.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug)]
 pub(crate) struct Death {
     pub(crate) host: usize,
     pub(crate) at: u64,
@@ -24,14 +23,12 @@ pub(crate) struct Death {
 }
 
 /// What the pool has told.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Default)]
 pub(crate) struct Told {
     /// How often which kind of event.
     pub(crate) counts: HashMap<&'static str, u64>,
-    /// Of each host.
+    /// Dials of each host.
     pub(crate) dialled: HashMap<usize, u64>,
-    pub(crate) failed_dials: HashMap<usize, u64>,
-    pub(crate) refused: HashMap<usize, u64>,
     pub(crate) deaths: Vec<Death>,
     pub(crate) missed: u64,
 }
@@ -47,14 +44,8 @@ pub(crate) async fn listen(mut events: Events, targets: Vec<String>) -> Told {
                 *told.dialled.entry(host).or_default() += 1;
                 "dialled"
             }
-            EventKind::DialFailed { .. } => {
-                *told.failed_dials.entry(host).or_default() += 1;
-                "dial failed"
-            }
-            EventKind::SessionRefused { .. } => {
-                *told.refused.entry(host).or_default() += 1;
-                "session refused"
-            }
+            EventKind::DialFailed { .. } => "dial failed",
+            EventKind::SessionRefused { .. } => "session refused",
             EventKind::LimitLearned { .. } => "limit learned",
             EventKind::Retired { .. } => "retired",
             EventKind::Closed => "closed",
