@@ -9,7 +9,7 @@ use ssh_pool::Host;
 use tokio::sync::RwLock;
 use tokio::time::{sleep, timeout};
 
-use crate::host::{HostInfo, millis, now};
+use crate::host::{ALLOWANCE, HostInfo, millis, now};
 use crate::record::{Fate, Journal, Record};
 use crate::work::{Answer, Way, Work};
 
@@ -169,7 +169,7 @@ impl Scene {
             limit: draw.limit,
         };
         // The call has a limit of its own, which the pool keeps. This one is for when it does not.
-        let longest = draw.limit + self.kill_grace + info.kind.allowance();
+        let longest = draw.limit + self.kill_grace + ALLOWANCE;
         let answer = match timeout(draw.cut.unwrap_or(longest), work.run()).await {
             Ok(answer) => answer,
             Err(_) => Answer {

@@ -123,10 +123,11 @@ impl Fault {
     pub(crate) fn harm(self) -> Harm {
         let (loses, refuses) = match self {
             Self::Delay | Self::Hiccup | Self::Reload => (false, false),
-            Self::Reset | Self::Fin | Self::Forget | Self::Restart | Self::Kill => (true, false),
+            Self::Reset | Self::Fin | Self::Restart | Self::Kill => (true, false),
             Self::Throttled | Self::HeldBanner | Self::Preamble | Self::Deaf => (true, false),
             // A dial that is told nothing is over with its deadline, for all who wait for it.
-            Self::Freeze | Self::Stop | Self::Silence | Self::BannerOnly => (true, true),
+            Self::Freeze | Self::Stop | Self::Forget => (true, true),
+            Self::Silence | Self::BannerOnly => (true, true),
             // Not taken for something that passes.
             Self::Garbage | Self::Refused | Self::Down | Self::KeyRefused => (true, true),
         };

@@ -18,16 +18,6 @@ pub(crate) enum Kind {
     Embedded,
 }
 
-impl Kind {
-    /// How long after its deadline a call may return, beyond `Timeouts::kill_grace`: a second for the
-    /// server to say that a command has ended, ten where an errand has to signal it, and two for a
-    /// machine that is busy.
-    pub(crate) fn allowance(self) -> Duration {
-        let errand = if self == Self::Dropbear { 10 } else { 0 };
-        Duration::from_secs(1 + errand + 2)
-    }
-}
-
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -54,6 +44,11 @@ pub(crate) struct HostInfo {
     pub(crate) tcp: Option<SocketAddr>,
     pub(crate) unix: Option<PathBuf>,
 }
+
+/// How long after its deadline a call may return, beyond `Timeouts::kill_grace`: a second for the
+/// server to say that a command has ended, five before each of two signals where it has not
+/// answered the request yet or an errand has to do it, and two for a machine that is busy.
+pub(crate) const ALLOWANCE: Duration = Duration::from_secs(1 + 2 * 5 + 2);
 
 /// What time it is for both processes: milliseconds since 1970.
 pub(crate) fn now() -> u64 {

@@ -10,7 +10,7 @@ use ssh_pool::HostStatus;
 use crate::caller::LIMIT;
 use crate::fault::{Fault, Harm};
 use crate::gauge::Gauge;
-use crate::host::{HostInfo, millis};
+use crate::host::{ALLOWANCE, HostInfo, millis};
 use crate::record::{Fate, Record};
 use crate::stage::{Left, Struck};
 use crate::watch::Told;
@@ -110,13 +110,7 @@ pub(crate) fn judge(evidence: &Evidence) -> Vec<Verdict> {
         }),
         of_records(
             "no call takes longer than its time and the allowance",
-            &|record| {
-                let kind = evidence
-                    .hosts
-                    .get(record.host)
-                    .map(|host| host.kind.allowance());
-                record.is_late(kind.unwrap_or_default() + evidence.kill_grace)
-            },
+            &|record| record.is_late(ALLOWANCE + evidence.kill_grace),
         ),
         of_records(
             "what failed before it was sent was refused by a fault",
@@ -247,8 +241,9 @@ impl Evidence {
     fn unexplained_logins(&self) -> Vec<String> {
         let mut found = Vec::new();
         for (host, left) in self.left.iter().enumerate() {
-            let refused = |struck: &&Struck| struck.host == host && struck.fault.harm().loses;
-            if left.failed_logins > 0 && self.struck.iter().find(refused).is_none() {
+            // A login that a fault cuts off counts as a failure too.
+            let cuts = |struck: &Struck| struck.host == host && struck.fault.harm().loses;
+            if left.failed_logins > 0 && !self.struck.iter().any(cuts) {
                 found.push(format!("{}: {}", self.name(host), left.failed_logins));
             }
         }

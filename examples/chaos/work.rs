@@ -231,7 +231,7 @@ impl Work<'_> {
         while let Some(line) = lines.next().await? {
             count += 1;
             last = line.text;
-            if self.way == Way::Slow && count % 8_000 == 0 {
+            if self.way == Way::Slow && usize::is_multiple_of(count, 8_000) {
                 // What is there already is read after a deadline too: not for longer than is allowed.
                 tokio::time::sleep(Duration::from_millis(self.sleep.min(150))).await;
             }

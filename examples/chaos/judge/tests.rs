@@ -177,7 +177,7 @@ fn a_wrong_answer_and_a_late_one_are_found() {
     assert_eq!(spoiled(0, Fate::Hung, 1, 1), [LATE]);
     let late = |more: u64| {
         broken(|evidence| {
-            let allowance = evidence.kill_grace + Kind::Sshd.allowance();
+            let allowance = evidence.kill_grace + ALLOWANCE;
             let (record, _) = first(evidence, 0);
             record.took = record.limit + millis(allowance) + more;
         })
