@@ -60,6 +60,16 @@ pub enum Release {
 impl Release {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Installed, Self::Trixie];
+
+    /// Whether this machine has it, and we may start it. Tests do not ask: what they need and
+    /// cannot have is a panic.
+    #[must_use]
+    pub fn is_there(self) -> bool {
+        match self {
+            Self::Installed => true,
+            Self::Trixie => Uid::effective().is_root() && trixie::is_there(),
+        }
+    }
 }
 
 /// What an [`Sshd`] is started with.

@@ -92,7 +92,7 @@ impl Hub {
             self.report(None, EventKind::QueueFull { limit });
         }
         Error::QueueFull {
-            target: self.name().clone(),
+            target: self.name().into(),
             limit,
         }
     }

@@ -52,7 +52,7 @@ pub(crate) async fn load(target: &Arc<str>, identity: &Identity) -> Result<Vec<C
             // Another one would do, and may not be the one that this server takes.
             Err(problem) if problem.is_want_of_descriptors() => {
                 return Err(Error::Descriptors {
-                    target: target.clone(),
+                    target: target.clone().into(),
                     source: Cause::new(problem),
                 });
             }

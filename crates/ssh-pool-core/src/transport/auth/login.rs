@@ -446,7 +446,7 @@ where
         cooldown: Duration,
     ) -> Error {
         if let Some(source) = self.descriptors.take() {
-            let target = target.clone();
+            let target = target.into();
             return Error::Descriptors { target, source };
         }
         if self.attempts == 0
