@@ -11,10 +11,10 @@ use super::{Deadline, Hand};
 use crate::transport::scripted::{Asked, Script, Server, connection_refused};
 use crate::{Error, Host, HostKeyPolicy, Identity, Limits, Phase, Pool, Timeouts, Waited};
 
-mod dials;
-mod renewals;
 mod checks;
+mod dials;
 mod limits;
+mod renewals;
 mod retries;
 mod waits;
 

@@ -24,16 +24,16 @@ use super::sessions::{Lesson, Mark, Sessions, View};
 use crate::event::Retirement;
 
 mod connections;
-mod overdue;
 mod idle;
 mod meter;
+mod overdue;
 mod pump;
 mod renewal;
 
 use connections::Connections;
-use renewal::Renewal;
 use meter::Meter;
 pub(crate) use meter::Reading;
+use renewal::Renewal;
 
 /// One connection, for as long as the process lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -68,7 +68,9 @@ async fn a_replacement_that_cannot_be_dialled_is_nobodys_problem() {
     }
     // A minute and more of failures.
     let slowest = work(&host, Duration::from_secs(150)).await;
-    let told = story(&mut events);
+    let mut told = story(&mut events);
+    // The breaker opens and closes over it.
+    told.retain(|told| told != "something else 0");
     let failures = told.iter().filter(|told| *told == "dial failed 0").count();
     assert_eq!(failures, 20, "{told:?}");
     assert_eq!(told[20..22], ["dialled 2", "retired 1"], "{told:?}");
