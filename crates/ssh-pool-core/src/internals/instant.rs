@@ -13,8 +13,8 @@ use crate::inbox::{End, Flow, Inbox};
 use crate::output::ExitStatus;
 use crate::pty::Pty;
 use crate::transport::{
-    Channel, DialError, Endpoint, EnvNames, Gone, Lifeline, Link, ListenError, Listener, OpenError,
-    Request, Signals, Transport, Wire, Writer,
+    Channel, DialError, Endpoint, EnvNames, Gone, Kept, Lifeline, Link, ListenError, Listener,
+    OpenError, Request, Signals, Transport, Wire, Writer,
 };
 
 /// What every command says.
@@ -40,14 +40,23 @@ fn accept(inbox: &Inbox) {
 pub(super) struct Server;
 
 impl Transport for Server {
-    fn dial<'a>(&'a self, _: &'a Endpoint) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>> {
-        ready(Ok(Arc::<Connection>::default() as Arc<dyn Link>)).boxed()
+    fn dial<'a>(
+        &'a self,
+        _: &'a Endpoint,
+        kept: Kept,
+    ) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>> {
+        let lifeline = Lifeline::default();
+        let connection = Connection {
+            lifeline,
+            _kept: kept,
+        };
+        ready(Ok(Arc::new(connection) as Arc<dyn Link>)).boxed()
     }
 }
 
-#[derive(Default)]
 struct Connection {
     lifeline: Lifeline,
+    _kept: Kept,
 }
 
 impl Link for Connection {
