@@ -197,7 +197,9 @@ const ROWS: [Row; 20] = [
     ("connections shut out", |c| c.shut_out),
 ];
 
-const TIMES: [(&str, fn(&Count) -> f64); 4] = [
+type Time = fn(&Count) -> f64;
+
+const TIMES: [(&str, Time); 4] = [
     ("median, ms", |c| c.p50_ms),
     ("p90, ms", |c| c.p90_ms),
     ("p99, ms", |c| c.p99_ms),
