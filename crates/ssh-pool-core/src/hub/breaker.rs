@@ -292,7 +292,7 @@ impl Circuit {
     fn may_pass(&self, error: &Error, passing: bool) -> bool {
         if let Error::Throttled { .. } = error {
             // It is there, and has asked for patience: that of each caller is the limit.
-            return passing;
+            return passing && self.told < REPEATED;
         }
         // A server that was there a moment ago is probably restarting.
         let restarting = self.ever_connected && matches!(error, Error::Connect { .. });
