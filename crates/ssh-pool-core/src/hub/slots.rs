@@ -553,7 +553,7 @@ impl<W> Slots<W> {
     }
 }
 
-#[cfg(test)]
-mod stories;
+#[cfg(any(test, feature = "internals"))]
+pub(crate) mod stories;
 #[cfg(test)]
 mod tests;

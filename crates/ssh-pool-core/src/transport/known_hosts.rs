@@ -1,5 +1,8 @@
 //! What is known about one host's keys before it is dialled, and the verdict on the key it shows.
 
+#[cfg(feature = "internals")]
+use std::path::Path;
+
 use russh::keys::{Algorithm, HashAlg, PublicKey};
 
 use self::host_lines::HostLines;
@@ -118,6 +121,31 @@ async fn read_in_background(mut lines: HostLines) -> Result<HostLines, HostKeyPr
     tokio::task::spawn_blocking(move || lines.read().map(|()| lines))
         .await
         .unwrap_or(Err(lost))
+}
+
+/// The verdict on a public key line under one known_hosts file with this text; `None` if it is no
+/// such line.
+#[cfg(feature = "internals")]
+pub(crate) fn verdict(text: &[u8], host: &str, port: u16, key: &str) -> Option<Judgement> {
+    let key = format::parse_key(key)?;
+    let mut lines = HostLines::new(host, port, Vec::new());
+    lines.add(text, Path::new("known_hosts"));
+    Some(lines.judge(&key))
+}
+
+/// The verdict on a public key line where new keys are taken. A new one has been stored in the file.
+#[cfg(feature = "internals")]
+pub(crate) fn remember(path: &Path, host: &str, port: u16, key: &str) -> Option<Judgement> {
+    let key = format::parse_key(key)?;
+    let mut lines = HostLines::new(host, port, vec![path.to_owned()]).accepting_new(path);
+    let judged = lines.read().map(|()| lines.judge(&key));
+    let judgement = judged.unwrap_or_else(Judgement::Refused);
+    if judgement == Judgement::TrustedNew
+        && let Err(problem) = lines.blank().store(&key)
+    {
+        return Some(Judgement::Refused(problem));
+    }
+    Some(judgement)
 }
 
 #[cfg(test)]
