@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use ssh_pool::git::{Command, Error, Git, Output};
 use ssh_pool::{CommandState, HostKeyPolicy, Target};
-use ssh_pool_tests::{Cut, OBJECTS_PER_COMMIT, Proxy, TempDir, eventually_async, git_env};
+use ssh_pool_tests::{Cut, OBJECTS_PER_COMMIT, Proxy, Step, TempDir, eventually_async, git_env};
 
 use crate::demo::Demo;
 
@@ -195,7 +195,7 @@ impl Place {
         let target = target.host_key_policy(key);
         let url = self.demo.repos.url(&target.to_string(), "big");
         let git = Git::new(&self.demo.pool).allow(target)?;
-        proxy.cut_after(Some((1_000_000, Cut::Reset)));
+        proxy.script([Step::from_server(1_000_000, Cut::Reset)]);
         let (into, again) = (self.path("lost"), self.path("again"));
         let clone = |into: &Path| {
             ["clone", "--quiet", &url]
@@ -225,7 +225,7 @@ impl Place {
         ensure!(state == CommandState::Unknown, "{error}: {state:?}");
         let took = ended.saturating_duration_since(cut);
         ensure!(took <= AT_ONCE, "git ended {took:?} after its connection");
-        proxy.cut_after(None);
+        proxy.script([]);
         good(run(&git, clone(&again)).await?).context("the next clone")?;
         println!(
             "ok  a connection cut in a clone: git ended within {took:.0?}; the next clone works"

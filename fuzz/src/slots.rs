@@ -16,6 +16,8 @@ pub fn check(data: &[u8]) {
             handshakes,
             patience,
             recovery,
+            lifetime,
+            drain,
             flags,
         ],
         story,
@@ -27,10 +29,12 @@ pub fn check(data: &[u8]) {
     let beginning = Beginning {
         connections: within(connections, 1, 4),
         sessions: within(sessions, 1, 12),
-        server_limit: within(server_limit, 0, 12),
+        server_limit: within(server_limit, 1, 12),
         handshakes: within(handshakes, 1, 4),
         patience: Duration::from_millis(25 * u64::from(*patience)),
         recovery: Duration::from_secs(1 + u64::from(*recovery)),
+        lifetime: Duration::from_secs(within(lifetime, 1, 60).into()),
+        drain: Duration::from_secs(within(drain, 0, 20).into()),
         late_release: flags & 1 == 1,
         ready_each: flags & 2 == 2,
     };

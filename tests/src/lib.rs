@@ -10,11 +10,13 @@
 //! | [`Sshd`] in two [releases](Release), [`Dropbear`] | the real servers, with stock limits |
 //! | [`Dockerd`] | a Docker daemon with an image, which knows of no other |
 //! | [`Embedded`] | an SSH server inside this process, which needs nothing installed |
-//! | [`Proxy`] | a TCP proxy that delays, freezes, resets and worse |
+//! | [`Proxy`] | a TCP proxy that delays, freezes, resets and worse, also [by script](Step) |
+//! | [`BlackHole`] | a host that swallows every packet |
 //! | [`CountedLine`] | a slow line that counts round trips |
 //! | [`Agent`], [`generate`], [`sign_user_certificate`] | what a client logs in with |
 //! | [`Repos`] | bare git repositories |
 //! | [`TestUser`] | who it logs in as |
+//! | [`Ledger`], [`storm()`] | what ran how often; many commands at once |
 //! | [`procs`] | what runs below a server, and what this process holds |
 //! | [`eventually`] | waiting with a deadline, in the place of sleeping |
 //!
@@ -31,6 +33,7 @@
 
 mod agent;
 mod background;
+mod black_hole;
 mod client;
 mod connection;
 mod counted_line;
@@ -40,6 +43,7 @@ mod dropbear;
 mod embedded;
 mod exec;
 mod keys;
+mod ledger;
 mod log;
 mod mark;
 mod noise;
@@ -49,13 +53,16 @@ mod proxy;
 mod relay;
 mod repos;
 mod run;
+mod script;
 mod sshd;
+mod storm;
 mod temp;
 mod trixie;
 mod user;
 mod wait;
 
 pub use agent::Agent;
+pub use black_hole::BlackHole;
 pub use client::ssh;
 pub use counted_line::CountedLine;
 pub use dockerd::Dockerd;
@@ -64,12 +71,15 @@ pub use embedded::{Embedded, EmbeddedBuilder};
 pub use keys::{
     KeyFormat, KeyPair, fingerprint, generate, sign_host_certificate, sign_user_certificate,
 };
+pub use ledger::Ledger;
 pub use noise::noise;
 pub use ports::free as free_address;
 pub use proxy::{Greeting, Proxy};
 pub use relay::Cut;
 pub use repos::{OBJECTS_PER_COMMIT, Repos, git_env, stock_git};
+pub use script::{Fault, Rate, Step};
 pub use sshd::{Release, Sshd, SshdBuilder};
+pub use storm::storm;
 pub use temp::TempDir;
 pub use user::TestUser;
 pub use wait::{eventually, eventually_async};

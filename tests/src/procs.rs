@@ -132,6 +132,20 @@ pub fn threads() -> usize {
     entries("/proc/self/task")
 }
 
+/// How many connections to these ports of the loopback are established: their clients' ends.
+#[must_use]
+pub fn connections_to(ports: &[u16]) -> usize {
+    const ESTABLISHED: &str = "01";
+    let table = fs::read_to_string("/proc/self/net/tcp").expect("read /proc/self/net/tcp");
+    let is_one = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(2);
+        let port = fields.next().and_then(|remote| remote.split_once(':'));
+        let port = port.and_then(|(_, port)| u16::from_str_radix(port, 16).ok());
+        port.is_some_and(|port| ports.contains(&port)) && fields.next() == Some(ESTABLISHED)
+    };
+    table.lines().skip(1).filter(is_one).count()
+}
+
 /// How much memory of this process is resident, in bytes.
 #[must_use]
 pub fn resident_bytes() -> usize {

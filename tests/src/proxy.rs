@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::background::Background;
 use crate::relay::{Cut, Link, Relay};
+use crate::script::{Rate, Step};
 
 /// How a new connection is received.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,8 +41,9 @@ pub enum Greeting {
 /// A proxy on loopback in front of one server. It runs on a thread of its own; dropping it closes
 /// all its connections.
 ///
-/// [`greet`](Self::greet) changes what new connections meet. Delay, freezing and the cuts apply to
-/// the connections there are; delay and freezing to later ones as well.
+/// [`greet`](Self::greet) changes how new connections are received, and [`script`](Self::script)
+/// what befalls each of them later. Delay, rate, freezing, memory and the cuts apply to the
+/// connections there are; all but the cuts to later ones as well.
 #[derive(Debug)]
 pub struct Proxy {
     _background: Background,
@@ -52,19 +54,34 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Shared {
     server: SocketAddr,
-    greetings: Mutex<Greetings>,
+    greetings: Mutex<Plan<Greeting>>,
+    scripts: Mutex<Plan<Arc<[Step]>>>,
     link: watch::Sender<Link>,
     /// Each change is for the connections of that moment.
     cut: watch::Sender<Option<Cut>>,
     connections: AtomicUsize,
     open: AtomicUsize,
+    forgotten: Arc<AtomicUsize>,
 }
 
+/// What new connections get.
 #[derive(Debug, Default)]
-struct Greetings {
-    usual: Greeting,
+struct Plan<T> {
+    usual: T,
     /// How many times another one comes first.
-    next: Option<(usize, Greeting)>,
+    next: Option<(usize, T)>,
+}
+
+impl<T: Clone> Plan<T> {
+    fn take(&mut self) -> T {
+        match &mut self.next {
+            Some((count @ 1.., first)) => {
+                *count -= 1;
+                first.clone()
+            }
+            _ => self.usual.clone(),
+        }
+    }
 }
 
 impl Proxy {
@@ -82,10 +99,12 @@ impl Proxy {
         let shared = Arc::new(Shared {
             server,
             greetings: Mutex::default(),
+            scripts: Mutex::default(),
             link: watch::Sender::new(Link::default()),
             cut: watch::Sender::new(None),
             connections: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
+            forgotten: Arc::default(),
         });
         background.spawn(listen(listener, Arc::clone(&shared)));
         Self {
@@ -115,7 +134,7 @@ impl Proxy {
 
     /// Receives new connections like this from now on.
     pub fn greet(&self, greeting: Greeting) {
-        *self.shared.greetings() = Greetings {
+        *locked(&self.shared.greetings) = Plan {
             usual: greeting,
             next: None,
         };
@@ -123,7 +142,21 @@ impl Proxy {
 
     /// Receives the next `count` connections like this, and later ones as before.
     pub fn greet_next(&self, count: usize, greeting: Greeting) {
-        self.shared.greetings().next = Some((count, greeting));
+        locked(&self.shared.greetings).next = Some((count, greeting));
+    }
+
+    /// Does this to each later connection, step by step, from when it is passed on. A script
+    /// without steps does nothing.
+    pub fn script(&self, steps: impl Into<Vec<Step>>) {
+        *locked(&self.shared.scripts) = Plan {
+            usual: steps.into().into(),
+            next: None,
+        };
+    }
+
+    /// Does this to each of the next `count` connections, and to later ones what was done before.
+    pub fn script_next(&self, count: usize, steps: impl Into<Vec<Step>>) {
+        locked(&self.shared.scripts).next = Some((count, steps.into().into()));
     }
 
     /// Delays every byte by that time, in each direction; zero passes it on at once.
@@ -142,10 +175,15 @@ impl Proxy {
         self.shared.link.send_modify(|link| link.frozen = false);
     }
 
-    /// Cuts each later connection as soon as that many bytes have gone from server to client, or
-    /// none any more with `None`.
-    pub fn cut_after(&self, limit: Option<(usize, Cut)>) {
-        self.shared.link.send_modify(|link| link.limit = limit);
+    /// Carries so many bytes a second; [`Rate::default`] sets no bound.
+    pub fn throttle(&self, rate: Rate) {
+        self.shared.link.send_modify(|link| link.rate = rate);
+    }
+
+    /// Forgets each connection on which nothing has passed for so long, as a NAT table does: see
+    /// [`forget`](Self::forget). `None` forgets none by itself.
+    pub fn remember_idle(&self, memory: Option<Duration>) {
+        self.shared.link.send_modify(|link| link.memory = memory);
     }
 
     /// Resets (RST) the connections there are, on both sides.
@@ -176,28 +214,19 @@ impl Proxy {
         self.shared.open.load(Ordering::SeqCst)
     }
 
+    /// How many connections it has forgotten.
+    #[must_use]
+    pub fn forgotten_connections(&self) -> usize {
+        self.shared.forgotten.load(Ordering::SeqCst)
+    }
+
     fn cut(&self, cut: Cut) {
         self.shared.cut.send_replace(Some(cut));
     }
 }
 
-impl Shared {
-    fn greetings(&self) -> MutexGuard<'_, Greetings> {
-        self.greetings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn greeting(&self) -> Greeting {
-        let mut greetings = self.greetings();
-        match &mut greetings.next {
-            Some((count @ 1.., greeting)) => {
-                *count -= 1;
-                greeting.clone()
-            }
-            _ => greetings.usual.clone(),
-        }
-    }
+fn locked<T>(plan: &Mutex<T>) -> MutexGuard<'_, T> {
+    plan.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn listen(listener: TcpListener, shared: Arc<Shared>) {
@@ -211,11 +240,14 @@ async fn listen(listener: TcpListener, shared: Arc<Shared>) {
             client,
             server: shared.server,
             link: shared.link.subscribe(),
+            script: locked(&shared.scripts).take(),
             cut: shared.cut.subscribe(),
+            forgotten: Arc::clone(&shared.forgotten),
         };
+        let greeting = locked(&shared.greetings).take();
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
-            relay.run(shared.greeting()).await;
+            relay.run(greeting).await;
             shared.open.fetch_sub(1, Ordering::SeqCst);
         });
     }

@@ -2,20 +2,25 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::ReadHalf;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::proxy::Greeting;
+use crate::script::{Course, Rate, Side, Step};
 
 const CHUNK: usize = 64 * 1024;
 /// How many chunks wait inside the proxy; beyond them the sender's own buffers fill up.
 const WAITING: usize = 64;
+/// A throttled line does not hold a second's worth back and then pass it on at once.
+const PIECES_A_SECOND: usize = 50;
 /// How long an ended connection waits for the other side to end it as well.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -35,15 +40,18 @@ pub enum Cut {
 pub(crate) struct Link {
     pub(crate) delay: Duration,
     pub(crate) frozen: bool,
-    /// Bytes from server to client, and what happens after them.
-    pub(crate) limit: Option<(usize, Cut)>,
+    pub(crate) rate: Rate,
+    /// How long a connection is remembered on which nothing passes; for ever if `None`.
+    pub(crate) memory: Option<Duration>,
 }
 
 pub(crate) struct Relay {
     pub(crate) client: TcpStream,
     pub(crate) server: SocketAddr,
     pub(crate) link: watch::Receiver<Link>,
+    pub(crate) script: Arc<[Step]>,
     pub(crate) cut: watch::Receiver<Option<Cut>>,
+    pub(crate) forgotten: Arc<AtomicUsize>,
 }
 
 impl Relay {
@@ -57,7 +65,7 @@ impl Relay {
         };
         match result {
             Ok(None) => self.pass().await,
-            Ok(Some(cut)) => end(cut, &mut [&mut self.client]).await,
+            Ok(Some(cut)) => end(cut, &mut [&mut self.client], &self.forgotten).await,
             Err(_) => {}
         }
     }
@@ -104,25 +112,32 @@ impl Relay {
     async fn pass(mut self) {
         let Ok(mut server) = TcpStream::connect(self.server).await else {
             // The nearest to a refused connection that can still be told.
-            return end(Cut::Reset, &mut [&mut self.client]).await;
+            return end(Cut::Reset, &mut [&mut self.client], &self.forgotten).await;
         };
         let _ = server.set_nodelay(true);
-        let limit = self.link.borrow().limit;
+        let course = Course::new(self.script);
         let cut = {
             let (from_client, to_client) = self.client.split();
             let (from_server, to_server) = server.split();
-            let up = flow(from_client, to_server, self.link.clone(), None);
-            let down = flow(from_server, to_client, self.link.clone(), limit);
+            let flow = |from| Flow {
+                from,
+                course: &course,
+                link: self.link.clone(),
+            };
+            let up = flow(Side::Client).carry(from_client, to_server);
+            let down = flow(Side::Server).carry(from_server, to_client);
             tokio::select! {
                 // Only when both directions have ended, or one has failed.
                 result = async { tokio::try_join!(up, down) } => match result {
                     Ok(_) => Cut::Fin,
-                    Err(cut) => cut,
+                    Err(_) => Cut::Reset,
                 },
                 cut = next(&mut self.cut) => cut,
+                cut = course.run() => cut,
+                () = course.forgotten(self.link.clone()) => Cut::Forget,
             }
         };
-        end(cut, &mut [&mut self.client, &mut server]).await;
+        end(cut, &mut [&mut self.client, &mut server], &self.forgotten).await;
     }
 }
 
@@ -138,57 +153,69 @@ async fn next(cuts: &mut watch::Receiver<Option<Cut>>) -> Cut {
     }
 }
 
-/// Carries one direction, each chunk as late as the link says. The error is how the connection
-/// ends; without one, this direction has come to its own end and been told so.
-async fn flow(
-    mut from: ReadHalf<'_>,
-    mut to: impl AsyncWrite + Unpin,
-    mut link: watch::Receiver<Link>,
-    limit: Option<(usize, Cut)>,
-) -> Result<(), Cut> {
-    let (sender, mut waiting) = mpsc::channel::<(Instant, Vec<u8>)>(WAITING);
-    let delays = link.clone();
-    let reading = async move {
-        loop {
-            let mut chunk = Vec::with_capacity(CHUNK);
-            let count = from.read_buf(&mut chunk).await.map_err(|_| Cut::Reset)?;
-            // A line does not wait for an answer to acknowledge with, as a host does: whoever has
-            // Nagle's algorithm on would be held up by this proxy for another 40 ms.
-            #[cfg(target_os = "linux")]
-            let _ = from.as_ref().set_quickack(true);
-            let due = Instant::now() + delays.borrow().delay;
-            // An empty chunk is the end, which travels like everything else.
-            if sender.send((due, chunk)).await.is_err() || count == 0 {
-                return Ok(());
+/// One direction of a connection.
+struct Flow<'a> {
+    from: Side,
+    course: &'a Course,
+    link: watch::Receiver<Link>,
+}
+
+impl Flow<'_> {
+    /// Carries everything, as late and as slowly as the link and the script say, until this
+    /// direction has come to its end and been told so.
+    async fn carry(mut self, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) -> io::Result<()> {
+        let (sender, mut waiting) = mpsc::channel::<(Instant, Vec<u8>)>(WAITING);
+        let (course, delays) = (self.course, self.link.clone());
+        let reading = async move {
+            loop {
+                let mut chunk = Vec::with_capacity(CHUNK);
+                let count = from.read_buf(&mut chunk).await?;
+                // A line does not wait for an answer to acknowledge with, as a host does: whoever
+                // has Nagle's algorithm on would be held up by this proxy for another 40 ms.
+                #[cfg(target_os = "linux")]
+                let _ = from.as_ref().set_quickack(true);
+                let due = Instant::now() + course.delay(&delays);
+                // An empty chunk is the end, which travels like everything else.
+                if sender.send((due, chunk)).await.is_err() || count == 0 {
+                    return Ok(());
+                }
+            }
+        };
+        let writing = async move {
+            while let Some((due, chunk)) = waiting.recv().await {
+                sleep_until(due).await;
+                if chunk.is_empty() {
+                    self.course.room(self.from, &mut self.link).await;
+                    break;
+                }
+                self.write(&chunk, &mut to).await?;
+            }
+            to.shutdown().await
+        };
+        tokio::try_join!(reading, writing).map(|_| ())
+    }
+
+    async fn write(&mut self, mut chunk: &[u8], to: &mut WriteHalf<'_>) -> io::Result<()> {
+        while !chunk.is_empty() {
+            let room = self.course.room(self.from, &mut self.link).await;
+            let rate = self.course.rate(&self.link).of(self.from);
+            let most = rate.map_or(usize::MAX, |rate| (rate / PIECES_A_SECOND).max(1));
+            let (piece, rest) = chunk.split_at(chunk.len().min(room).min(most));
+            to.write_all(piece).await?;
+            chunk = rest;
+            self.course.passed(self.from, piece.len());
+            if let Some(rate) = rate {
+                let count = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+                let rate = u32::try_from(rate.max(1)).unwrap_or(u32::MAX);
+                sleep(Duration::from_secs(1) * count / rate).await;
             }
         }
-    };
-    let writing = async move {
-        let mut left = limit;
-        while let Some((due, mut chunk)) = waiting.recv().await {
-            sleep_until(due).await;
-            link.wait_for(|link| !link.frozen)
-                .await
-                .map_err(|_| Cut::Reset)?;
-            if chunk.is_empty() {
-                break;
-            }
-            if let Some((bytes, _)) = &mut left {
-                chunk.truncate(*bytes);
-                *bytes -= chunk.len();
-            }
-            to.write_all(&chunk).await.map_err(|_| Cut::Reset)?;
-            if let Some((0, cut)) = left {
-                return Err(cut);
-            }
-        }
-        to.shutdown().await.map_err(|_| Cut::Reset)
-    };
-    tokio::try_join!(reading, writing).map(|_| ())
+        Ok(())
+    }
 }
 
 /// Ends a connection on all its sockets.
-async fn end(cut: Cut, sockets: &mut [&mut TcpStream]) {
+async fn end(cut: Cut, sockets: &mut [&mut TcpStream], forgotten: &AtomicUsize) {
     match cut {
         Cut::Reset => {
             for socket in sockets {
@@ -205,7 +232,10 @@ async fn end(cut: Cut, sockets: &mut [&mut TcpStream]) {
                 let _ = timeout(LINGER, swallow(socket)).await;
             }
         }
-        Cut::Forget => std::future::pending().await,
+        Cut::Forget => {
+            forgotten.fetch_add(1, Ordering::SeqCst);
+            std::future::pending().await
+        }
     }
 }
 

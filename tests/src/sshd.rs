@@ -57,6 +57,21 @@ pub enum Release {
     Trixie,
 }
 
+impl Release {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Installed, Self::Trixie];
+
+    /// Whether this machine has it, and we may start it. Tests do not ask: what they need and
+    /// cannot have is a panic.
+    #[must_use]
+    pub fn is_there(self) -> bool {
+        match self {
+            Self::Installed => true,
+            Self::Trixie => Uid::effective().is_root() && trixie::is_there(),
+        }
+    }
+}
+
 /// What an [`Sshd`] is started with.
 #[derive(Clone, Debug)]
 pub struct SshdBuilder {
@@ -232,6 +247,12 @@ impl Sshd {
         self.dir().join("known_hosts")
     }
 
+    /// Which OpenSSH it is.
+    #[must_use]
+    pub fn release(&self) -> Release {
+        self.release
+    }
+
     /// Its public host key of that type: `ssh-ed25519 AAAA… comment`.
     ///
     /// # Panics
@@ -239,12 +260,7 @@ impl Sshd {
     /// When it has none of that type.
     #[must_use]
     pub fn host_public_key(&self, kind: &str) -> String {
-        self.host_keys
-            .iter()
-            .find(|(of, _)| of == kind)
-            .unwrap_or_else(|| panic!("this sshd has no {kind} host key"))
-            .1
-            .public_line()
+        self.host_key(kind).public_line()
     }
 
     /// Its folder: configuration, keys and log.
@@ -260,6 +276,40 @@ impl Sshd {
         lines.push_str(public_key_line.trim_end());
         lines.push('\n');
         temp::write(&path, &lines, 0o644);
+    }
+
+    /// Lets this public key log in, and no other one any more. No login sees half of that.
+    pub fn authorize_only(&self, public_key_line: &str) {
+        let path = self.dir().join("authorized_keys");
+        let next = self.dir().join("authorized_keys.next");
+        temp::write(&next, &format!("{}\n", public_key_line.trim_end()), 0o644);
+        fs::rename(&next, &path).expect("replace authorized_keys");
+    }
+
+    /// Gives it another host key in the place of the one of that type, from the next
+    /// [`restart`](Self::restart) on. Its known_hosts file lists both.
+    ///
+    /// # Panics
+    ///
+    /// When it has none of that type.
+    pub fn rotate_host_key(&self, kind: &str) {
+        let fresh = TempDir::new();
+        let key = keys::generate(fresh.path(), kind, kind, None, KeyFormat::OpenSsh);
+        let old = self.host_key(kind);
+        for (from, to) in [
+            (key.private().to_owned(), old.private().to_owned()),
+            (key.public(), old.public()),
+        ] {
+            fs::copy(from, to).expect("replace a host key");
+        }
+        let mut known = fs::read_to_string(self.known_hosts()).expect("read known_hosts");
+        known += &client::known_hosts_line(self.addr, &key.public_line());
+        temp::write(&self.known_hosts(), &known, 0o644);
+    }
+
+    fn host_key(&self, kind: &str) -> &KeyPair {
+        let found = self.host_keys.iter().find(|(of, _)| of == kind);
+        &(found.unwrap_or_else(|| panic!("this sshd has no {kind} host key"))).1
     }
 
     /// The stock client, about to log in here: add a command.
@@ -306,6 +356,38 @@ impl Sshd {
     pub fn refused_credentials(&self) -> usize {
         self.log
             .count(|line| line.starts_with("Failed ") && !line.starts_with("Failed none "))
+    }
+
+    /// What it has logged of penalties (PerSourcePenalties, OpenSSH 9.8 and later): the first one of
+    /// an address even where it is below the minimum and has no effect yet, each one that takes
+    /// effect, and every connection that was turned away for one.
+    #[must_use]
+    pub fn penalties(&self) -> Vec<String> {
+        let log = self.log();
+        let lines = log.lines().filter(|line| line.contains("penalty"));
+        lines.map(str::to_owned).collect()
+    }
+
+    /// Nobody has been punished, nor come near to it. Older releases do not punish.
+    ///
+    /// # Panics
+    ///
+    /// When somebody has, with the lines of the log.
+    pub fn assert_no_penalty(&self) {
+        let penalties = self.penalties();
+        assert!(penalties.is_empty(), "punished: {penalties:#?}");
+    }
+
+    /// Nobody has been shut out, though penalties may have been counted.
+    ///
+    /// # Panics
+    ///
+    /// When somebody has, with the lines of the log.
+    pub fn assert_not_banned(&self) {
+        let mut penalties = self.penalties();
+        // Below the minimum (15 s by default) a penalty is deferred.
+        penalties.retain(|line| !line.contains(" deferred penalty "));
+        assert!(penalties.is_empty(), "banned: {penalties:#?}");
     }
 
     /// Waits until `count` lines of the log hold `pattern`; `false` when that takes too long.

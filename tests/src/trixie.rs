@@ -52,7 +52,7 @@ pub(crate) fn sshd(home: &Path) -> Command {
     );
     let root = root();
     assert!(
-        root.join("usr/sbin/sshd").is_file(),
+        is_there(),
         "there is no Debian trixie in {0}; this test needs it: run scripts/test as root, or \
          debootstrap --variant=minbase --include=openssh-server trixie {0} ({VARIABLE} names \
          another folder)",
@@ -74,6 +74,11 @@ pub(crate) fn sshd(home: &Path) -> Command {
         .args(shared)
         .args(["--", "/usr/sbin/sshd"]);
     command
+}
+
+/// Whether somebody has made the root.
+pub(crate) fn is_there() -> bool {
+    root().join("usr/sbin/sshd").is_file()
 }
 
 /// Where scripts/test puts it, also for a test that was not started by scripts/test.

@@ -200,6 +200,7 @@ fn without_features_the_facade_adds_nothing_to_the_core() {
         ("git", "command-fds"),
         ("docker", "hyper"),
         ("sftp", "russh-sftp"),
+        ("metrics", "metrics"),
     ] {
         let with = needed("ssh-pool", &format!("ring,{feature}"));
         assert!(

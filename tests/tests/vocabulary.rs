@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use ssh_pool::{
-    Cause, Command, CommandState, Error, ExitStatus, Host, HostKeyPolicy, HostKeyProblem,
-    HostStatus, Identity, Limits, Output, Phase, Pool, PoolBuilder, PoolStatus, Stdio, Stream,
-    Target, Timeouts,
+    Cause, Command, CommandState, ConnectionStatus, Error, ExitStatus, Host, HostKeyPolicy,
+    HostKeyProblem, HostStatus, Identity, Limits, Output, Phase, Pool, PoolBuilder, PoolStatus,
+    Stdio, Stream, Target, Timeouts, Waited,
 };
 
 fn policies(path: &Path) -> [HostKeyPolicy; 5] {
@@ -68,6 +68,14 @@ async fn used(pool: Pool) -> Result<(), Error> {
     let out: Output = host.command("docker").args(["ps", "-q"]).output().await?;
     let (stdout, stderr): (Vec<u8>, Vec<u8>) = (out.stdout, out.stderr);
     let _: u32 = out.attempts;
+    let Waited {
+        queue,
+        dial,
+        back_off,
+        channel,
+        ..
+    } = out.waited;
+    assert_eq!(out.waited.total(), queue + dial + back_off + channel);
     let status: ExitStatus = out.status;
     let (_, _, _): (bool, Option<i32>, Option<&str>) =
         (status.success(), status.code(), status.signal());
@@ -157,6 +165,7 @@ fn failed(error: &Error) -> String {
         _ => "other",
     };
     let attempts: u32 = error.attempts();
+    let (_, _): (Option<&str>, Waited) = (error.target(), error.waited());
     format!("{error} ({phase}, {again}, {attempts}, {source:?}, {kind})")
 }
 
@@ -175,6 +184,7 @@ fn everything_can_be_cloned_shared_and_shown() {
     shareable::<Target>();
     shareable::<Host>();
     shareable::<HostStatus>();
+    shareable::<ConnectionStatus>();
     shareable::<HostKeyPolicy>();
     shareable::<Identity>();
     shareable::<Limits>();

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
 use crate::command::Input;
-use crate::error::{CommandState, Error, Phase, Stream};
+use crate::error::{CommandState, Error, Origin, Phase, Stream};
+use crate::event::EventKind;
 use crate::hub::{Deadline, Hub};
 use crate::lanes::Lanes;
 use crate::output::{ExitStatus, Output};
@@ -16,6 +17,7 @@ use crate::process::{self, Job, Judgement, Process};
 use crate::run;
 use crate::terminate::{Outcome, Sent};
 use crate::transport::Channel;
+use crate::waited::Waited;
 
 mod streams;
 mod task;
@@ -58,9 +60,17 @@ pub struct Child {
     state: Running,
 }
 
+/// What was settled before the command ran.
+struct Begun {
+    deadline: Option<Deadline>,
+    waited: Waited,
+    #[cfg(feature = "metrics")]
+    counted: crate::metrics::Counted,
+}
+
 struct Running {
     process: Process,
-    deadline: Option<Deadline>,
+    begun: Begun,
     exit_grace: Option<Duration>,
     stream_limit: usize,
     output_limit: usize,
@@ -86,17 +96,43 @@ pub(crate) async fn spawn(
     hub: &Arc<Hub>,
     spawn: Spawn,
 ) -> Result<Child, Error> {
-    let overall = spawn.timeout.map(Deadline::after);
+    let deadline = spawn.timeout.map(Deadline::after);
+    #[cfg(feature = "metrics")]
+    let mut counted = crate::metrics::Counted::begin(lanes, hub);
+    let mut waited = Waited::default();
+    let started = start(lanes, hub, &spawn, deadline, &mut waited).await;
+    #[cfg(feature = "metrics")]
+    if started.is_err() {
+        counted.end(&started, &waited);
+    }
+    let process = started.map_err(|error| error.having_waited(&waited))?;
+    let begun = Begun {
+        deadline,
+        waited,
+        #[cfg(feature = "metrics")]
+        counted,
+    };
+    Ok(child(process, spawn, begun))
+}
+
+/// Until the server has accepted it there may be several channels.
+async fn start(
+    lanes: &Arc<Lanes>,
+    hub: &Arc<Hub>,
+    spawn: &Spawn,
+    overall: Option<Deadline>,
+    waited: &mut Waited,
+) -> Result<Process, Error> {
     let acquire = hub.acquire_deadline(overall);
     loop {
-        let process = process::start(lanes, hub, &spawn.job, acquire).await?;
+        let process = process::start(lanes, hub, &spawn.job, acquire, waited).await?;
         let inbox = &process.channel().inbox;
         if tokio::time::timeout_at(acquire.at.into(), inbox.answered())
             .await
             .is_err()
         {
             return Err(Error::Timeout {
-                target: hub.name().clone(),
+                target: hub.name().into(),
                 phase: Phase::Exec,
                 after: acquire.after,
                 state: CommandState::Unknown,
@@ -105,7 +141,7 @@ pub(crate) async fn spawn(
             });
         }
         if inbox.transcript().accepted == Some(true) {
-            return Ok(child(process, spawn, overall));
+            return Ok(process);
         }
         match process.judge(spawn.stream_limit).await {
             Judgement::NeverStarted => tracing::debug!("the channel closed before exec: again"),
@@ -113,19 +149,22 @@ pub(crate) async fn spawn(
             // It has ended before it was accepted, with a status: no server does that.
             Judgement::Done(_) => {
                 return Err(Error::ClosedWithoutStatus {
-                    target: hub.name().clone(),
+                    target: hub.name().into(),
                 });
             }
         }
     }
 }
 
-fn child(process: Process, spawn: Spawn, deadline: Option<Deadline>) -> Child {
+fn child(process: Process, spawn: Spawn, begun: Begun) -> Child {
+    let Begun {
+        deadline, waited, ..
+    } = begun;
     let hub = process.hub().clone();
     let channel = process.channel().clone();
     let source = Source {
         inbox: channel.inbox.clone(),
-        target: hub.name().clone(),
+        target: Origin::from(hub.name()).after(&waited),
         limit: spawn.stream_limit,
     };
     let writer = || ChildStdin::new(channel.clone(), source.clone(), hub.runtime().clone());
@@ -149,7 +188,7 @@ fn child(process: Process, spawn: Spawn, deadline: Option<Deadline>) -> Child {
         stderr: piped(Stream::Stderr).map(ChildStderr::new),
         state: Running {
             process,
-            deadline,
+            begun,
             exit_grace: spawn.exit_grace,
             stream_limit: spawn.stream_limit,
             output_limit: spawn.output_limit,
@@ -262,8 +301,9 @@ impl Child {
                 bytes.append(&mut inbox.collected(stream));
             }
             if bytes.len() > limit {
+                inbox.report(EventKind::Overrun { stream, limit });
                 return Err(Error::OutputLimit {
-                    target: self.state.process.hub().name().clone(),
+                    target: self.state.origin(),
                     stream,
                     limit,
                 });
@@ -278,7 +318,14 @@ impl Child {
             stdout,
             stderr,
             attempts: 1,
+            waited: self.state.begun.waited,
         })
+    }
+
+    /// What the command waited for before it was sent.
+    #[must_use]
+    pub fn waited(&self) -> Waited {
+        self.state.begun.waited
     }
 
     /// Sends a signal to the process group of the command, by its name in RFC 4254, section 6.10,
@@ -328,11 +375,11 @@ impl Child {
     ///
     /// Cancel safe; call it again, or drop the child, to go on.
     pub async fn kill(&mut self) -> Result<(), Error> {
-        let Running { process, .. } = &self.state;
+        let process = &self.state.process;
         match process.remote().terminate().await {
             Outcome::Killed => Ok(()),
             Outcome::Unknown => Err(Error::NotKilled {
-                target: process.hub().name().clone(),
+                target: self.state.origin(),
                 after: process.hub().kill_grace(),
             }),
         }
@@ -364,6 +411,11 @@ impl Drop for Child {
 }
 
 impl Running {
+    /// For errors.
+    fn origin(&self) -> Origin {
+        Origin::from(self.process.hub().name()).after(&self.begun.waited)
+    }
+
     async fn wait(&mut self) -> Result<ExitStatus, Error> {
         if let Some(ended) = &self.ended {
             return ended.clone();
@@ -382,7 +434,7 @@ impl Running {
             copy.done().await;
         }
         let hub = self.process.hub();
-        let late = self.deadline.filter(|deadline| deadline.is_over());
+        let late = self.begun.deadline.filter(|deadline| deadline.is_over());
         let ended = match (self.process.judge(self.stream_limit).await, late) {
             (Judgement::Done(status), None) => Ok(status),
             (Judgement::Done(_), Some(deadline)) => {
@@ -393,9 +445,12 @@ impl Running {
             }
             (Judgement::Failed(error), _) => Err(error),
             (Judgement::NeverStarted, _) => Err(Error::ClosedWithoutStatus {
-                target: hub.name().clone(),
+                target: hub.name().into(),
             }),
         };
+        #[cfg(feature = "metrics")]
+        self.begun.counted.end(&ended, &self.begun.waited);
+        let ended = ended.map_err(|error| error.having_waited(&self.begun.waited));
         self.process.set_over();
         self.ended = Some(ended.clone());
         ended

@@ -369,7 +369,8 @@ impl Command {
     /// # Errors
     ///
     /// [`Error::InvalidInput`] for input that no command line can carry; everything of a dial
-    /// while there is no connection; [`Error::Timeout`] when no channel is free in time;
+    /// while there is no connection; [`Error::Timeout`] when no channel is free in time, and
+    /// [`Error::QueueFull`] when too many wait for one already;
     /// [`Error::OutputLimit`] past the cap of `Limits::output_bytes` a stream, which ends the
     /// command;
     /// [`Error::ConnectionLost`] and [`Error::ClosedWithoutStatus`] when the outcome is unknown.
@@ -386,7 +387,11 @@ impl Command {
         let cap = Sink::Collect(self.place.output_limit);
         let lanes = self.place.lanes.clone();
         let call = self.call(cap);
-        async move { run::run(&lanes, lanes.shared(), call?).await }
+        // By reference: each future that takes it by value has room for it once more.
+        async move {
+            let call = call.as_ref().map_err(Error::clone)?;
+            run::run(&lanes, lanes.shared(), call).await
+        }
     }
 
     /// Runs the command and keeps only how it ended. Its output is thrown away as it comes, so
@@ -398,7 +403,10 @@ impl Command {
     pub fn status(&mut self) -> impl Future<Output = Result<ExitStatus, Error>> + Send + use<> {
         let lanes = self.place.lanes.clone();
         let call = self.call(Sink::Discard);
-        async move { Ok(run::run(&lanes, lanes.shared(), call?).await?.status) }
+        async move {
+            let call = call.as_ref().map_err(Error::clone)?;
+            Ok(run::run(&lanes, lanes.shared(), call).await?.status)
+        }
     }
 
     /// Starts the command, and returns when the server has accepted it. Its streams are the

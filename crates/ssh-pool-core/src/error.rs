@@ -1,18 +1,20 @@
 //! The one error type: split by what a caller can do about it, clonable because a failed dial is
 //! shared by everyone who waited for it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Address;
 
 mod cause;
 mod host_key;
+mod origin;
 mod phase;
 mod refusal;
 
 pub use cause::Cause;
+pub(crate) use cause::no_descriptors;
 pub use host_key::HostKeyProblem;
+pub use origin::Origin;
 pub use phase::{CommandState, Phase};
 pub use refusal::{Refusal, Stream};
 
@@ -39,7 +41,7 @@ pub enum Error {
     #[error("{target}: the host name does not resolve; check its spelling and the resolver")]
     Resolve {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// The resolver's error.
         source: Cause,
     },
@@ -48,7 +50,7 @@ pub enum Error {
     #[error("{target}: cannot connect; check that the server is up, and the port and firewalls")]
     Connect {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// The operating system's error.
         source: Cause,
     },
@@ -57,7 +59,7 @@ pub enum Error {
     #[error("{target}: not an SSH server, it said \"{received}\"; check the port")]
     NotSsh {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// The first bytes received, escaped.
         received: String,
         /// What the parser made of it.
@@ -70,7 +72,7 @@ pub enum Error {
     #[error("{target}: the server is throttling connections (\"{message}\"); try again later")]
     Throttled {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// The server's words, escaped.
         message: String,
         /// How the connection ended.
@@ -84,7 +86,7 @@ pub enum Error {
     )]
     KeyExchange {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// The connection was lost, which may pass. If not, the two sides have nothing in common.
         lost: bool,
         /// What the protocol said.
@@ -95,7 +97,7 @@ pub enum Error {
     #[error("{target}: {reason}")]
     HostKey {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// Why, with both fingerprints.
         reason: HostKeyProblem,
     },
@@ -105,7 +107,7 @@ pub enum Error {
     #[error("{target}: cannot use the identity {identity}")]
     Identity {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// Which identity, without its secret.
         identity: String,
         /// What went wrong with it.
@@ -124,7 +126,7 @@ pub enum Error {
     )]
     AuthRejected {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// What was offered, in order: key fingerprints and method names, never secrets.
         tried: Vec<String>,
         /// The methods that the server said could continue.
@@ -137,7 +139,7 @@ pub enum Error {
     #[error("{target}: the connection was lost during authentication; the server's log says why")]
     AuthLost {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// How it was lost.
         source: Cause,
     },
@@ -146,7 +148,7 @@ pub enum Error {
     #[error("{target}: no result after {after:?} (phase: {phase}){}", timeout_hint(*phase, *killed))]
     Timeout {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// What was being waited for.
         phase: Phase,
         /// The deadline that passed.
@@ -166,7 +168,7 @@ pub enum Error {
     )]
     SessionRefused {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// The reason of the server's open failure (RFC 4254, section 5.1).
         reason: String,
     },
@@ -175,21 +177,21 @@ pub enum Error {
     #[error("{target}: the server refused to execute the command; check what the account may run")]
     ExecRefused {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
     },
 
     /// The server refused a terminal; the command did not start. sshd: `PermitTTY`.
     #[error("{target}: the server refused a terminal; check PermitTTY, or run without one")]
     PtyRefused {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
     },
 
     /// The server refused the subsystem.
     #[error("{target}: the server has no subsystem \"{name}\", or refuses it to this account")]
     SubsystemRefused {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// The subsystem.
         name: String,
     },
@@ -198,7 +200,7 @@ pub enum Error {
     #[error("{target}: no stream to {to}: {refusal} ({message})")]
     StreamRefused {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// Where the stream was to go.
         to: Address,
         /// Why not, as far as the server says.
@@ -216,7 +218,7 @@ pub enum Error {
     )]
     ForwardRefused {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// Where it was to listen.
         on: Address,
     },
@@ -225,7 +227,7 @@ pub enum Error {
     #[error("{target}: cannot listen on {on} on this machine")]
     Listen {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// Where.
         on: Address,
         /// The operating system's error.
@@ -241,7 +243,7 @@ pub enum Error {
     )]
     NotKilled {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// How long it had to end before it was forced to.
         after: Duration,
     },
@@ -250,7 +252,7 @@ pub enum Error {
     #[error("{target}: the connection was lost (phase: {phase}){}", lost_hint(*phase))]
     ConnectionLost {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// [`Phase::Channel`], [`Phase::Exec`] or [`Phase::Running`].
         phase: Phase,
         /// Why it was lost.
@@ -265,7 +267,7 @@ pub enum Error {
     )]
     ClosedWithoutStatus {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
     },
 
     /// An [`idempotent`](crate::Command::idempotent) command was lost with its connection, was tried
@@ -277,7 +279,7 @@ pub enum Error {
     )]
     Repeated {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// How often it was tried, the last attempt included, which may not have been sent.
         attempts: u32,
         /// What the last attempt failed with.
@@ -285,26 +287,53 @@ pub enum Error {
     },
 
     /// More output came than may be kept, and the command was cut off: more than
-    /// `Limits::output_bytes` for `output()`, or more than `Limits::stream_bytes` that its reader
-    /// had not read, on a shared connection.
+    /// `Limits::output_bytes` for `output()`; more than `Limits::stream_bytes` that its reader
+    /// had not read, on a shared connection; or more than `Limits::buffered_bytes` of all commands
+    /// and shared streams of the pool together.
     #[error(
-        "{target}: more than {limit} bytes of {stream} had to be kept, and it was cut off; raise \
-         Limits::output_bytes or Limits::stream_bytes, read faster, or do not share"
+        "{target}: more than {limit} bytes would have had to be kept, and {stream} was cut off; \
+         raise Limits::output_bytes or Limits::stream_bytes (of the whole pool: \
+         Limits::buffered_bytes), read faster, or do not share"
     )]
     OutputLimit {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
         /// Which stream.
         stream: Stream,
         /// The cap, in bytes.
         limit: usize,
     },
 
+    /// As many callers wait in the pool as `Limits::queued_commands` allows; this one was not let
+    /// in, and nothing has begun.
+    #[error(
+        "{target}: {limit} callers of the pool are waiting already; run fewer commands at once, or \
+         raise Limits::queued_commands"
+    )]
+    QueueFull {
+        /// The target as `user@host:port`.
+        target: Origin,
+        /// `Limits::queued_commands`.
+        limit: usize,
+    },
+
+    /// This process, or this machine, has no file descriptors left to make a connection with.
+    #[error(
+        "{target}: no file descriptors are left for another connection; raise the limit (ulimit \
+         -n), or run fewer commands at once"
+    )]
+    Descriptors {
+        /// The target as `user@host:port`.
+        target: Origin,
+        /// What could not be opened, or the operating system's error.
+        source: Cause,
+    },
+
     /// The pool has been closed.
     #[error("{target}: the pool is closed; build another one for new work")]
     Closed {
         /// The target as `user@host:port`.
-        target: Arc<str>,
+        target: Origin,
     },
 }
 
@@ -350,8 +379,9 @@ impl Error {
     pub fn phase(&self) -> Phase {
         match self {
             Error::InvalidInput { .. } => Phase::Input,
+            Error::QueueFull { .. } => Phase::Queue,
             Error::Resolve { .. } => Phase::Resolve,
-            Error::Connect { .. } => Phase::Connect,
+            Error::Connect { .. } | Error::Descriptors { .. } => Phase::Connect,
             Error::NotSsh { .. } | Error::Throttled { .. } => Phase::Banner,
             Error::KeyExchange { .. } => Phase::KeyExchange,
             Error::HostKey { .. } => Phase::HostKey,
@@ -399,6 +429,8 @@ impl Error {
             | Error::KeyExchange { lost: true, .. }
             | Error::AuthLost { .. }
             | Error::Timeout { .. }
+            | Error::QueueFull { .. }
+            | Error::Descriptors { .. }
             | Error::ConnectionLost { .. } => true,
             Error::Repeated { source, .. } => source.is_transient(),
             _ => false,
@@ -435,12 +467,12 @@ impl Error {
     }
 
     /// What the last of so many attempts failed with is what all of them have failed with.
-    pub(crate) fn after(self, target: &Arc<str>, attempts: u32) -> Self {
+    pub(crate) fn after(self, target: impl Into<Origin>, attempts: u32) -> Self {
         if attempts == 1 {
             return self;
         }
         Error::Repeated {
-            target: target.clone(),
+            target: target.into(),
             attempts,
             source: Box::new(self),
         }

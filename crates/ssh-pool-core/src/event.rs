@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::broadcast;
 
-use crate::error::{Cause, Error};
+use crate::error::{Cause, Error, Stream};
 
 /// How many events a reader may be behind before it misses the oldest.
 const BEHIND: usize = 1024;
@@ -42,6 +42,17 @@ pub enum EventKind {
         /// No other dial before this has passed.
         pause: Duration,
     },
+    /// Dials have failed, and from now on the error answers callers at once.
+    BreakerOpened {
+        /// Why the last dial failed.
+        error: Error,
+        /// Nobody dials before this has passed; the next caller after it does.
+        retry_in: Duration,
+    },
+    /// The pause is over and a caller has come: one dial shows whether the host is back.
+    BreakerHalfOpen,
+    /// It is back, or `Host::evict` was called: dials are made as they are needed.
+    BreakerClosed,
     /// The server refused a session. The queue absorbs it.
     SessionRefused {
         /// The server's reason (RFC 4254, section 5.1).
@@ -66,6 +77,37 @@ pub enum EventKind {
         /// Commands and streams that were on it, and ended with it.
         lost: u32,
     },
+    /// As many callers wait for a channel as `Limits::queued_commands` allows, and one was turned
+    /// away. Told again only when fewer than half as many have waited in between.
+    QueueFull {
+        /// So many wait.
+        limit: usize,
+    },
+    /// More output came than may be kept, and the command or stream was cut off:
+    /// [`Error::OutputLimit`].
+    Overrun {
+        /// Which stream.
+        stream: Stream,
+        /// The cap, in bytes.
+        limit: usize,
+    },
+    /// A command that nobody waits for any more was told to end, and forced to, and the server has
+    /// not said that it did. It may still be running and hold its session, so its connection takes
+    /// no new ones: see [`Error::NotKilled`].
+    Leaked {
+        /// So long was tried to end it.
+        after: Duration,
+    },
+    /// An [idempotent](crate::Command::idempotent) command was lost with its connection, and is run
+    /// again.
+    Rerun {
+        /// How often it has been tried so far.
+        attempts: u32,
+        /// What the last attempt failed with.
+        error: Error,
+        /// The next one begins after this.
+        pause: Duration,
+    },
     /// The reader of this stream was so slow that it has missed events.
     Missed {
         /// So many.
@@ -79,16 +121,23 @@ pub enum EventKind {
 pub enum Retirement {
     /// It ran nothing for `Timeouts::idle`.
     Idle,
-    /// It is older than `Timeouts::lifetime`.
+    /// It is older than `Timeouts::lifetime`. If its host is in use, another one has been connected
+    /// before this.
     Lifetime,
     /// `Host::evict` was called.
     Evicted,
     /// `Pool::close` was called.
     PoolClosed,
-    /// Channels that this side had to close first have used it up.
+    /// Channels that this side had to close first have used it up. It is replaced like one that is
+    /// old.
     Worn,
     /// The server gives it no sessions any more.
     Refused,
+    /// It was asked for a sign of life, and gave none within `Timeouts::check`. It may be dead.
+    Unresponsive,
+    /// It was idle, and another one needed its room: under `Limits::connections`, or because file
+    /// descriptors ran out.
+    MadeRoom,
 }
 
 impl fmt::Display for Retirement {
@@ -100,6 +149,8 @@ impl fmt::Display for Retirement {
             Self::PoolClosed => "the pool is closed",
             Self::Worn => "it was worn",
             Self::Refused => "the server gives it no sessions",
+            Self::Unresponsive => "it does not answer",
+            Self::MadeRoom => "another one needed its room",
         })
     }
 }
@@ -111,6 +162,11 @@ impl fmt::Display for EventKind {
             Self::DialFailed { error, pause } => {
                 write!(f, "dial failed: {error}; no other for {pause:?}")
             }
+            Self::BreakerOpened { error, retry_in } => {
+                write!(f, "breaker open for {retry_in:?}: {error}")
+            }
+            Self::BreakerHalfOpen => f.write_str("breaker half-open: one dial decides"),
+            Self::BreakerClosed => f.write_str("breaker closed"),
             Self::SessionRefused { reason } => write!(f, "session open refused ({reason})"),
             Self::LimitLearned { sessions } => write!(f, "a connection holds {sessions} sessions"),
             Self::Retired { reason } => write!(f, "connection retired: {reason}"),
@@ -118,6 +174,24 @@ impl fmt::Display for EventKind {
             Self::Died { cause, lost } => {
                 write!(f, "connection died: {cause}; {lost} were on it")
             }
+            Self::QueueFull { limit } => {
+                write!(
+                    f,
+                    "{limit} wait for a channel, and one more was turned away"
+                )
+            }
+            Self::Overrun { stream, limit } => {
+                write!(
+                    f,
+                    "more than {limit} bytes of {stream} came, and it was cut off"
+                )
+            }
+            Self::Leaked { after } => {
+                write!(f, "a command did not end for certain within {after:?}")
+            }
+            Self::Rerun {
+                attempts, pause, ..
+            } => write!(f, "lost at attempt {attempts}: run again after {pause:?}"),
             Self::Missed { events } => write!(f, "{events} events were missed"),
         }
     }
@@ -182,6 +256,8 @@ impl Reporter {
 
     pub(crate) fn report(&self, target: &Arc<str>, connection: Option<u64>, kind: EventKind) {
         tracing::debug!(host = %target, connection, "{kind}");
+        #[cfg(feature = "metrics")]
+        crate::metrics::count(target, &kind);
         if let Some(listeners) = self.listeners.get() {
             let event = Event {
                 at: SystemTime::now(),
@@ -192,5 +268,19 @@ impl Reporter {
             // Nobody may be listening any more.
             drop(listeners.send(event));
         }
+    }
+}
+
+/// Tells what happens on one connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Witness {
+    pub(crate) reporter: Arc<Reporter>,
+    pub(crate) target: Arc<str>,
+    pub(crate) connection: u64,
+}
+
+impl Witness {
+    pub(crate) fn report(&self, kind: EventKind) {
+        (self.reporter).report(&self.target, Some(self.connection), kind);
     }
 }

@@ -10,13 +10,14 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::address::Address;
-use crate::error::{Cause, Error, Phase};
+use crate::error::{Cause, Error, Origin, Phase};
 use crate::hub::{Berth, Deadline, Hub, Lane};
 use crate::inbox::Sink;
 use crate::lanes::Lanes;
 use crate::limits::Limits;
 use crate::stream::{ChannelStream, Connect};
 use crate::transport::{Incoming, Link, ListenError};
+use crate::waited::Waited;
 
 /// A forwarded port or socket. Dropped, it listens no more, and its streams are cut. When its pool
 /// is closed it listens no more either, and its streams may end as running commands may.
@@ -26,7 +27,7 @@ use crate::transport::{Incoming, Link, ListenError};
 #[must_use = "dropped, it listens no more"]
 pub struct Forward {
     address: Address,
-    target: Arc<str>,
+    target: Origin,
     /// Of a remote one: what it stands on.
     link: Option<Arc<dyn Link>>,
     _stop: DropGuard,
@@ -155,7 +156,7 @@ pub(crate) async fn local(
 ) -> Result<Forward, Error> {
     on.validate()?;
     to.validate()?;
-    let target = lanes.shared().name().clone();
+    let target = Origin::from(lanes.shared().name());
     let failed = |error| Error::Listen {
         target: target.clone(),
         on: on.clone(),
@@ -192,7 +193,7 @@ pub(crate) async fn local(
     }));
     Ok(Forward {
         address,
-        target: lanes.shared().name().clone(),
+        target: lanes.shared().name().into(),
         link: None,
         _stop: stop.drop_guard(),
     })
@@ -205,6 +206,18 @@ pub(crate) async fn remote(
     to: Address,
     limits: &Limits,
 ) -> Result<Forward, Error> {
+    let mut waited = Waited::default();
+    let forward = remote_timed(lanes, on, to, limits, &mut waited).await;
+    forward.map_err(|error| error.having_waited(&waited))
+}
+
+async fn remote_timed(
+    lanes: Arc<Lanes>,
+    on: Address,
+    to: Address,
+    limits: &Limits,
+    waited: &mut Waited,
+) -> Result<Forward, Error> {
     on.validate()?;
     to.validate()?;
     let hub = lanes.isolated().clone();
@@ -213,7 +226,7 @@ pub(crate) async fn remote(
     let room = usize::try_from(limits.streams_per_connection).unwrap_or(Semaphore::MAX_PERMITS);
     let room = Arc::new(Semaphore::new(room));
     loop {
-        let berth = Arc::new(hub.berth(Lane::Isolated, deadline).await?);
+        let berth = Arc::new(hub.berth(Lane::Isolated, deadline, waited).await?);
         let listener = {
             let (hub, to, stop, room) = (hub.clone(), to.clone(), stop.clone(), room.clone());
             // Each stream keeps the connection; the listener itself must not, it is kept by it.
@@ -239,7 +252,7 @@ pub(crate) async fn remote(
                 });
                 return Ok(Forward {
                     address,
-                    target: hub.name().clone(),
+                    target: hub.name().into(),
                     link: Some(link),
                     _stop: stop.drop_guard(),
                 });
@@ -261,7 +274,7 @@ async fn listen(
         Ok(Ok(address)) => Ok(Some(address)),
         Ok(Err(ListenError::Lost)) => Ok(None),
         Ok(Err(ListenError::Denied)) => Err(Error::ForwardRefused {
-            target: hub.name().clone(),
+            target: hub.name().into(),
             on: on.clone(),
         }),
         Err(_) => Err(hub.overdue(deadline.after)),

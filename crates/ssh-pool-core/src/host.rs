@@ -14,6 +14,7 @@ use crate::lanes::Lanes;
 use crate::pool::Inner;
 use crate::status::HostStatus;
 use crate::stream::Connect;
+use crate::waited::Waited;
 
 /// A handle to one host of a [`Pool`](crate::Pool). Cheap to clone; making one dials nothing.
 ///
@@ -167,14 +168,18 @@ impl Host {
     pub async fn warm(&self) -> Result<(), Error> {
         let hub = self.lanes.shared();
         let deadline: Deadline = hub.acquire_deadline(None);
-        // Dropped unused, the channel is a spare.
-        drop(hub.checkout(deadline).await?);
-        Ok(())
+        let mut waited = Waited::default();
+        let warm = hub.warm(deadline, &mut waited).await;
+        warm.map_err(|error| error.having_waited(&waited))
     }
 
     /// Replaces this host's connections: those there are finish their commands and take no new
-    /// ones; the next command dials. A remembered login failure and the learned session limit
-    /// are forgotten.
+    /// ones from this call on, nor does one that is being dialled. If something
+    /// runs or waits there, another one is dialled at once; otherwise the next command does that.
+    /// A remembered login failure and the learned session limit are forgotten.
+    ///
+    /// For what a login fixes: group memberships on the server, or keys that have been rotated.
+    /// The file of `Identity::key_file` and known_hosts files are read for each dial.
     pub fn evict(&self) {
         self.lanes.evict();
     }

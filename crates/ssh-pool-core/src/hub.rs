@@ -5,8 +5,11 @@
 //! across an await, a spawn or anybody else's code.
 
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -14,30 +17,44 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Cause, CommandState, Error, Phase};
-use crate::event::{EventKind, Reporter, Retirement};
+use crate::event::{EventKind, Reporter, Retirement, Witness};
 use crate::inbox::End;
 use crate::transport::{Channel, Endpoint, Link, Transport};
+use crate::waited::Waited;
 
 mod actions;
+mod breaker;
 mod budget;
 mod channels;
+mod check;
 mod dial;
 mod eager;
 mod lease;
+mod queue;
+mod room;
 mod sessions;
 pub(crate) mod slots;
+mod snapshot;
 mod streams;
+mod throttle;
+mod waiting;
 
 pub(crate) use actions::Next;
 pub(crate) use budget::{Budget, Budgets};
 use channels::Channels;
+use check::Checks;
 pub(crate) use dial::Dials;
 pub(crate) use lease::Lease;
+use queue::Place;
+use room::Share;
+pub(crate) use room::{Room, make_room};
 pub(crate) use sessions::View;
 pub(crate) use slots::Rules;
 pub(crate) use slots::Tally;
 use slots::{ConnectionId, Hand, Slots};
+pub(crate) use snapshot::{Sight, Snapshot};
 pub(crate) use streams::Berth;
+use waiting::Opening;
 
 /// What a waiter is told.
 type Answer = Result<Ready, Error>;
@@ -47,6 +64,7 @@ type Waiter = oneshot::Sender<Answer>;
 pub(crate) struct Ready {
     connection: ConnectionId,
     channel: Channel,
+    opening: Opening,
     /// Counted as leased rather than as a spare. Changed under the hub's lock only.
     leased: Arc<AtomicBool>,
     /// What follows from its being taken, on the way to whoever takes it.
@@ -70,6 +88,10 @@ pub(crate) struct Patience {
     pub(crate) acquire: Duration,
     pub(crate) lifetime: Duration,
     pub(crate) kill_grace: Duration,
+    /// A connection that was quiet for this long is checked before it is used.
+    pub(crate) check_after: Duration,
+    /// How long it has to answer.
+    pub(crate) check: Duration,
 }
 
 /// When a wait ends, and how long that was from the caller's point of view.
@@ -111,28 +133,28 @@ pub(crate) struct Hub {
 struct Books {
     slots: Slots<Waiter>,
     links: HashMap<ConnectionId, Arc<dyn Link>>,
+    checks: Checks,
     /// Opened for nobody, on the way into the pool of idle channels.
     unclaimed: Vec<Ready>,
     next_id: u64,
+    /// Dials that wait for room in the pool.
+    held_up: u32,
 }
 
-/// What the status shows of a hub.
-pub(crate) struct Snapshot {
-    pub(crate) name: Arc<str>,
-    pub(crate) tally: Tally,
-    pub(crate) learned: u32,
-    pub(crate) dialling: u32,
-    pub(crate) waiting: usize,
-    pub(crate) connections: Vec<View>,
-    pub(crate) last_error: Option<Error>,
+fn size(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(tokio::sync::Semaphore::MAX_PERMITS)
 }
 
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     // tokio's clock, so that a test's paused time is everybody's time.
     tokio::time::Instant::now().into_std()
 }
 
 impl Hub {
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "called once, with what a hub is made of"
+    )]
     pub(crate) fn new(
         endpoint: Endpoint,
         transport: Arc<dyn Transport>,
@@ -159,8 +181,10 @@ impl Hub {
             books: Mutex::new(Books {
                 slots: Slots::new(rules),
                 links: HashMap::new(),
+                checks: Checks::default(),
                 unclaimed: Vec::new(),
                 next_id: 0,
+                held_up: 0,
             }),
             ended: Notify::new(),
             closing: CancellationToken::new(),
@@ -175,9 +199,17 @@ impl Hub {
         &self.runtime
     }
 
-    fn report(&self, connection: Option<ConnectionId>, kind: EventKind) {
+    pub(crate) fn report(&self, connection: Option<ConnectionId>, kind: EventKind) {
         let connection = connection.map(|id| id.0);
         self.reporter.report(&self.endpoint.name, connection, kind);
+    }
+
+    fn witness(&self, on: ConnectionId) -> Witness {
+        Witness {
+            reporter: self.reporter.clone(),
+            target: self.name().clone(),
+            connection: on.0,
+        }
     }
 
     pub(crate) fn kill_grace(&self) -> Duration {
@@ -195,39 +227,73 @@ impl Hub {
 
     /// A transition that mostly has no use for the time, which costs as much as both locks here.
     fn timeless<T>(self: &Arc<Self>, happened: impl FnOnce(&mut Books) -> T) -> T {
-        let (result, actions) = {
+        let room = self.budget.room();
+        let (result, actions, has_room) = {
             let mut books = self.books();
             let result = happened(&mut books);
-            (result, books.slots.take_actions())
+            let has_room = room.is_wanted() && books.slots.idle().next().is_some();
+            (result, books.slots.take_actions(), has_room)
         };
         self.carry_out(actions);
+        if has_room {
+            room.look();
+        }
         result
     }
 
     // ── for those who want a channel ─────────────────────────────────────────────────────────
 
     /// A channel, ready for one command: a spare, or one opened for this call, on a connection
-    /// that may first have to be dialled.
+    /// that may first have to be dialled. What it had to wait for is added to `waited`.
     ///
     /// Cancel safe: a dropped call loses its place in the queue and nothing else. What was
     /// started for it goes to the next one.
-    pub(crate) async fn checkout(self: &Arc<Self>, deadline: Deadline) -> Result<Lease, Error> {
-        Ok(self.checkout_before(deadline).await?.0)
+    pub(crate) async fn checkout(
+        self: &Arc<Self>,
+        deadline: Deadline,
+        waited: &mut Waited,
+    ) -> Result<Lease, Error> {
+        Ok(self.checkout_before(deadline, waited).await?.0)
     }
 
     /// [`checkout`](Self::checkout), before what follows from it has begun.
     pub(crate) async fn checkout_before(
         self: &Arc<Self>,
         deadline: Deadline,
+        waited: &mut Waited,
     ) -> Result<(Lease, Option<Next>), Error> {
-        match tokio::time::timeout_at(deadline.at.into(), self.channels.get()).await {
-            Ok(Ok(mut channel)) => {
-                let next = channel.next.take();
-                Ok((Lease::new(self.clone(), channel), next))
+        self.checkout_from(&mut None, deadline, waited).await
+    }
+
+    /// [`checkout_before`](Self::checkout_before), for somebody who may have a place in the queue,
+    /// and keeps it.
+    async fn checkout_from(
+        self: &Arc<Self>,
+        place: &mut Option<Place>,
+        deadline: Deadline,
+        waited: &mut Waited,
+    ) -> Result<(Lease, Option<Next>), Error> {
+        self.admit(place.as_ref())?;
+        let mut channel = pin!(self.channels.get());
+        // What need not wait costs no look at the clock.
+        let first = poll_fn(|cx| Poll::Ready(channel.as_mut().poll(cx))).await;
+        let mut channel = match first {
+            Poll::Ready(channel) => channel?,
+            Poll::Pending => {
+                self.take_place(place)?;
+                let (ticket, begun) = self.begin_waiting();
+                let channel = channels::with_ticket(ticket, channel);
+                let got = tokio::time::timeout_at(deadline.at.into(), channel).await;
+                let opening = got.as_ref().ok().and_then(|got| got.as_ref().ok());
+                *waited += self.end_waiting(&begun, opening.map(|channel| channel.opening));
+                match got {
+                    Ok(channel) => channel?,
+                    Err(_) => return Err(self.overdue(deadline.after)),
+                }
             }
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(self.overdue(deadline.after)),
-        }
+        };
+        let next = channel.next.take();
+        Ok((Lease::new(self.clone(), channel), next))
     }
 
     /// When the wait for a channel ends: after its own time, or with the whole call.
@@ -240,9 +306,10 @@ impl Hub {
 
     pub(crate) fn overdue(&self, after: Duration) -> Error {
         let books = self.books();
+        let crowded = books.held_up > 0;
         Error::Timeout {
-            target: self.endpoint.name.clone(),
-            phase: if books.slots.live() > 0 {
+            target: self.name().into(),
+            phase: if books.slots.live() > 0 || crowded {
                 Phase::Queue
             } else {
                 Phase::Connect
@@ -250,7 +317,10 @@ impl Hub {
             after,
             state: CommandState::NotStarted,
             killed: false,
-            source: self.dials.last_error().map(Cause::new),
+            source: match crowded {
+                true => Some(Cause::new(self.crowded())),
+                false => self.dials.last_error().map(Cause::new),
+            },
         }
     }
 
@@ -266,12 +336,15 @@ impl Hub {
                 }
             }
             if books.slots.live() == 0
-                && let Some(error) = self.dials.fresh_failure(now)
+                && let Some(error) = self.dials.answer(now)
             {
                 return Err(Err(error));
             }
             let (answer, wait) = oneshot::channel();
-            let ticket = books.slots.wait(answer, now);
+            let ticket = match channels::ticket() {
+                Some(ticket) => books.slots.wait_in_turn(ticket, answer, now),
+                None => books.slots.wait(answer, now),
+            };
             Ok(lease::Waiting::new(self.clone(), ticket, wait))
         });
         match waiting {
@@ -375,7 +448,7 @@ impl Hub {
 
     /// The connection under a lease, if it is still there.
     pub(crate) fn link_of(&self, lease: &Lease) -> Option<Arc<dyn Link>> {
-        self.link(ConnectionId(lease.connection()))
+        self.link(lease.on())
     }
 
     fn link(&self, id: ConnectionId) -> Option<Arc<dyn Link>> {
@@ -395,25 +468,44 @@ impl Hub {
         });
     }
 
-    fn connected(self: &Arc<Self>, link: Arc<dyn Link>, took: Duration) -> ConnectionId {
+    /// A dial has succeeded that began when the host had been evicted so often.
+    fn connected(
+        self: &Arc<Self>,
+        link: Arc<dyn Link>,
+        took: Duration,
+        leave: breaker::Leave,
+        share: Share,
+        evictions: u64,
+    ) -> ConnectionId {
         let lifetime = self.patience.lifetime.mul_f64(0.9 + 0.2 * fastrand::f64());
-        let id = self.transition(|books, now| {
+        let (id, change, actions) = {
+            let mut books = self.books();
+            let now = now();
             books.next_id += 1;
             let id = ConnectionId(books.next_id);
             books.links.insert(id, link.clone());
-            self.dials.succeeded();
+            let change = self.dials.succeeded(leave);
             if let Some(sessions) = link.sessions_at_most() {
                 books.slots.restrict(sessions);
             }
-            books.slots.dialled(id, now, now + lifetime);
-            id
-        });
+            if books.slots.evictions() == evictions {
+                books.slots.dialled(id, now, now + lifetime);
+            } else {
+                books.slots.dialled_before_evict(id, now);
+            }
+            (id, change, books.slots.take_actions())
+        };
+        // Before what follows from it, such as that another one goes.
         self.report(Some(id), EventKind::Dialled { took });
+        self.report_breaker(change);
+        self.carry_out(actions);
+        self.dials.wake();
         let hub = Arc::downgrade(self);
         link.lifeline().on_end(move |cause| {
             if let Some(hub) = hub.upgrade() {
                 hub.died(id, cause);
             }
+            drop(share);
         });
         id
     }
@@ -446,21 +538,22 @@ impl Hub {
     /// Replaces every connection: no new commands on those there are, and a failed login may be
     /// tried again.
     pub(crate) fn evict(self: &Arc<Self>) {
-        self.transition(|books, now| {
-            self.dials.forget();
+        let change = self.transition(|books, now| {
             books.slots.evict(Retirement::Evicted, now);
+            self.dials.forget()
         });
+        self.report_breaker(change);
+        self.dials.wake();
     }
 
     /// Nothing is connected, under way, waited for or worth remembering.
     pub(crate) fn is_unused(&self) -> bool {
-        let books = self.books();
-        books.slots.is_empty() && self.dials.fresh_failure(now()).is_none()
+        self.books().slots.is_empty() && self.dials.is_forgettable()
     }
 
     fn closed_error(&self) -> Error {
         Error::Closed {
-            target: self.endpoint.name.clone(),
+            target: self.name().into(),
         }
     }
 
@@ -494,20 +587,6 @@ impl Hub {
     pub(crate) async fn cut(&self) {
         let links: Vec<_> = self.books().links.values().cloned().collect();
         futures_util::future::join_all(links.iter().map(|link| link.disconnect())).await;
-    }
-
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        let waiting = self.channels.waiting();
-        let books = self.books();
-        Snapshot {
-            name: self.endpoint.name.clone(),
-            tally: books.slots.tally(),
-            learned: books.slots.learned(),
-            dialling: books.slots.dialling(),
-            waiting: waiting.max(books.slots.waiting()),
-            connections: books.slots.views().collect(),
-            last_error: self.dials.last_error(),
-        }
     }
 }
 

@@ -15,16 +15,19 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::ReadBuf;
 use tokio::sync::Notify;
 
+use crate::buffered::{Buffered, Tab};
 use crate::error::{Cause, Stream};
+use crate::event::{EventKind, Witness};
 use crate::output::ExitStatus;
 use crate::sync::{Mutex, MutexGuard};
 use crate::valve::Valve;
 
 mod herald;
 mod intake;
+mod witness;
 
 use intake::Intake;
-pub(crate) use intake::Sink;
+pub(crate) use intake::{Overrun, Sink};
 
 /// With so many unread bytes the valve is shut, and with half as many it is opened again.
 const BACKLOG: usize = 1 << 20;
@@ -62,7 +65,7 @@ pub(crate) struct Transcript {
     pub(crate) accepted: Option<bool>,
     pub(crate) eof: bool,
     pub(crate) exit: Option<ExitStatus>,
-    pub(crate) overrun: Option<Stream>,
+    pub(crate) overrun: Option<(Stream, Overrun)>,
     pub(crate) end: Option<End>,
 }
 
@@ -92,6 +95,10 @@ struct State {
     /// The pool knows of the end.
     told: bool,
     hook: Option<Hook>,
+    /// Who tells of what happens here.
+    witness: Option<Witness>,
+    /// It has been told that the command may go on.
+    leaked: bool,
     writer: Option<Waker>,
     /// Whoever owns the channel's slot: let go when the channel has ended, not when the command's
     /// future happens to be polled.
@@ -106,14 +113,9 @@ impl State {
         }
     }
 
-    fn overrun(&self) -> Option<Stream> {
-        if self.stdout.overran() {
-            Some(Stream::Stdout)
-        } else if self.stderr.overran() {
-            Some(Stream::Stderr)
-        } else {
-            None
-        }
+    fn overrun(&self) -> Option<(Stream, Overrun)> {
+        let of = |stream, intake: &Intake| Some((stream, intake.overrun()?));
+        of(Stream::Stdout, &self.stdout).or_else(|| of(Stream::Stderr, &self.stderr))
     }
 
     fn settled(&self) -> bool {
@@ -149,10 +151,16 @@ impl fmt::Debug for Inbox {
 }
 
 impl Inbox {
-    pub(crate) fn new(valve: Option<Arc<Valve>>) -> Self {
+    pub(crate) fn new(valve: Option<Arc<Valve>>, buffered: Option<Arc<Buffered>>) -> Self {
+        let state = State {
+            stdout: Intake::new(Tab::new(buffered.clone())),
+            stderr: Intake::new(Tab::new(buffered)),
+            ..State::default()
+        };
         Self {
+            state: Mutex::new(state),
+            news: Notify::new(),
             valve,
-            ..Self::default()
         }
     }
 
@@ -185,28 +193,34 @@ impl Inbox {
 
     /// Bytes have arrived.
     pub(crate) fn data(&self, stream: Stream, bytes: &[u8]) {
-        let (reader, overrun, announced) = {
+        let (reader, overrun, most, witness, announced) = {
             let mut state = self.state();
             if state.end.is_some() {
                 return;
             }
             let intake = state.intake(stream);
-            let before = intake.announced();
-            let overrun = intake.push(bytes).is_err();
+            let (before, most) = (intake.announced(), intake.most());
+            let overrun = intake.push(bytes).err();
             let announced = intake.announced() != before;
             let reader = intake.take_reader();
-            if overrun {
-                state.stdout.redirect(Sink::Discard);
-                state.stderr.redirect(Sink::Discard);
+            let mut witness = None;
+            if overrun.is_some() {
+                state.stdout.stop();
+                state.stderr.stop();
+                witness = state.witness.clone().filter(|_| state.started);
             }
             self.set_valve(&mut state);
-            (reader, overrun, announced)
+            (reader, overrun, most, witness, announced)
         };
         if let Some(reader) = reader {
             reader.wake();
         }
-        if overrun || announced {
+        if overrun.is_some() || announced {
             self.news.notify_waiters();
+        }
+        if let (Some(witness), Some(overrun)) = (witness, overrun) {
+            let limit = overrun.limit(most);
+            witness.report(EventKind::Overrun { stream, limit });
         }
     }
 
@@ -332,8 +346,8 @@ impl Inbox {
             return Err(tenant);
         }
         state.started = true;
-        state.stdout = Intake::new(stdout);
-        state.stderr = Intake::new(stderr);
+        state.stdout.restart(stdout);
+        state.stderr.restart(stderr);
         state.tenant = Some(Box::new(tenant));
         Ok(())
     }
@@ -385,8 +399,8 @@ impl Inbox {
             state.started = false;
             state.round += 1;
             state.sent = None;
-            state.stdout = Intake::default();
-            state.stderr = Intake::default();
+            state.stdout.restart(Sink::EARLY);
+            state.stderr.restart(Sink::EARLY);
             state.tenant.take()
         };
         drop(tenant);
@@ -395,8 +409,8 @@ impl Inbox {
     /// Nobody wants anything that is still to come. The peer is not held back any more.
     pub(crate) fn stop(&self) {
         let mut state = self.state();
-        state.stdout.redirect(Sink::Discard);
-        state.stderr.redirect(Sink::Discard);
+        state.stdout.stop();
+        state.stderr.stop();
         self.set_valve(&mut state);
     }
 
@@ -479,8 +493,8 @@ impl Inbox {
             self.set_valve(&mut state);
             return Poll::Ready(Ok(()));
         }
-        if state.intake(stream).overran() {
-            return Poll::Ready(Err(Cut::Overrun));
+        if let Some(overrun) = state.intake(stream).overrun() {
+            return Poll::Ready(Err(Cut::Overrun(overrun)));
         }
         match &state.end {
             Some(End::Lost(cause)) if !state.eof => Poll::Ready(Err(Cut::Lost(cause.clone()))),
@@ -523,7 +537,7 @@ impl Inbox {
 #[derive(Debug, Clone)]
 pub(crate) enum Cut {
     /// Its reader was too slow for a shared connection.
-    Overrun,
+    Overrun(Overrun),
     /// The connection went away.
     Lost(Cause),
 }
@@ -531,7 +545,7 @@ pub(crate) enum Cut {
 impl Cut {
     pub(crate) fn kind(&self) -> io::ErrorKind {
         match self {
-            Cut::Overrun => io::ErrorKind::QuotaExceeded,
+            Cut::Overrun(_) => io::ErrorKind::QuotaExceeded,
             Cut::Lost(_) => io::ErrorKind::ConnectionReset,
         }
     }

@@ -17,6 +17,7 @@ use crate::limits::Limits;
 use crate::pool::Pool;
 use crate::quote;
 use crate::transport;
+use crate::waited::Waited;
 
 mod books;
 mod host_keys;
@@ -85,7 +86,8 @@ pub struct Session(Lease);
 /// Dropping the future costs the place in the queue.
 pub async fn checkout(host: &Host) -> Result<Session, Error> {
     let hub = host.lanes().shared();
-    let lease = hub.checkout(hub.acquire_deadline(None)).await?;
+    let deadline = hub.acquire_deadline(None);
+    let lease = hub.checkout(deadline, &mut Waited::default()).await?;
     Ok(Session(lease))
 }
 

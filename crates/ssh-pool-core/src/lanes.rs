@@ -53,6 +53,17 @@ impl Lanes {
         self.errands.get_or_init(|| (self.make)(Lane::Errands))
     }
 
+    pub(crate) fn errands_if_used(&self) -> Option<&Arc<Hub>> {
+        self.errands.get()
+    }
+
+    /// Whether it is the one for those.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn is_for_errands(&self, hub: &Arc<Hub>) -> bool {
+        let errands = self.errands.get();
+        errands.is_some_and(|errands| Arc::ptr_eq(errands, hub))
+    }
+
     /// The lane of a stream.
     pub(crate) fn of_stream(&self, shared: bool) -> &Arc<Hub> {
         if shared {

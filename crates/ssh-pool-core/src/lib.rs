@@ -4,6 +4,7 @@
 //! repository's ARCHITECTURE.md.
 
 mod address;
+mod buffered;
 mod child;
 mod command;
 mod error;
@@ -20,6 +21,8 @@ pub mod internals;
 mod lanes;
 mod limits;
 mod maintenance;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod output;
 mod pool;
 mod process;
@@ -35,11 +38,12 @@ mod terminate;
 mod timeouts;
 mod transport;
 mod valve;
+mod waited;
 
 pub use address::Address;
 pub use child::{Child, ChildStderr, ChildStdin, ChildStdout};
 pub use command::{Command, Stdio};
-pub use error::{Cause, CommandState, Error, HostKeyProblem, Phase, Refusal, Stream};
+pub use error::{Cause, CommandState, Error, HostKeyProblem, Origin, Phase, Refusal, Stream};
 pub use event::{Event, EventKind, Events, Retirement};
 pub use forward::Forward;
 pub use host::Host;
@@ -49,7 +53,8 @@ pub use limits::Limits;
 pub use output::{ExitStatus, Output};
 pub use pool::{Pool, PoolBuilder};
 pub use pty::Pty;
-pub use status::{HostStatus, PoolStatus};
+pub use status::{Breaker, ConnectionStatus, HostStatus, PoolStatus, Purpose};
 pub use stream::{ChannelStream, Connect};
 pub use target::Target;
 pub use timeouts::Timeouts;
+pub use waited::Waited;

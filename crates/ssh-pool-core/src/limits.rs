@@ -22,6 +22,9 @@ pub struct Limits {
     pub(crate) handshakes_per_host: u32,
     pub(crate) handshakes: u32,
     pub(crate) output_bytes: usize,
+    pub(crate) buffered_bytes: usize,
+    pub(crate) queued_commands: usize,
+    pub(crate) connections: u32,
     pub(crate) auth_attempts: usize,
     pub(crate) rekey_bytes: usize,
 }
@@ -37,6 +40,9 @@ impl Default for Limits {
             handshakes_per_host: 4,
             handshakes: 64,
             output_bytes: 64 << 20,
+            buffered_bytes: 1 << 30,
+            queued_commands: 16_384,
+            connections: 4_096,
             auth_attempts: 5,
             rekey_bytes: LONGEST_KEY,
         }
@@ -56,8 +62,11 @@ impl Limits {
     }
 
     /// Connections to one host that take new commands; callers who may not share connections count
-    /// as different hosts. Default: 4, so that 40 commands run at once before any of them queues. A connection that only waits for its last commands before
-    /// it is replaced comes on top.
+    /// as different hosts. Default: 4, so that 40 commands run at once before any of them queues.
+    ///
+    /// One more is there while an old or worn one is replaced: they are replaced one after the
+    /// other. What still runs after `Timeouts::drain` on one that has been replaced, or after
+    /// `Host::evict`, comes on top.
     #[must_use]
     pub fn connections_per_host(mut self, connections: u32) -> Self {
         self.connections_per_host = connections;
@@ -114,6 +123,36 @@ impl Limits {
         self
     }
 
+    /// Bytes of output that the library keeps in the whole pool: for all that run as
+    /// `Command::output`, and of all shared streams what their readers have not read. Default: 1
+    /// GiB. Whoever would keep more fails with [`Error::OutputLimit`](crate::Error::OutputLimit),
+    /// however little its own share is.
+    #[must_use]
+    pub fn buffered_bytes(mut self, bytes: usize) -> Self {
+        self.buffered_bytes = bytes;
+        self
+    }
+
+    /// Callers who wait for a session or a connection, in the whole pool: commands, children,
+    /// streams, `Host::warm`. Default: 16,384. One more gets
+    /// [`Error::QueueFull`](crate::Error::QueueFull) at once. A call that is served without waiting
+    /// is not counted.
+    #[must_use]
+    pub fn queued_commands(mut self, callers: usize) -> Self {
+        self.queued_commands = callers;
+        self
+    }
+
+    /// Connections of the whole pool: to all hosts, shared and isolated, those that only wait for
+    /// their last commands included. Default: 4,096. A dial beyond that waits within its callers'
+    /// deadlines, in order, and the connection that has been idle for longest is closed to make
+    /// room. No command is cut off for it.
+    #[must_use]
+    pub fn connections(mut self, connections: u32) -> Self {
+        self.connections = connections;
+        self
+    }
+
     /// Keys and passwords offered in one login, over all identities and an agent's keys. Default:
     /// 5, one below sshd's default `MaxAuthTries`.
     #[must_use]
@@ -144,6 +183,18 @@ impl Limits {
             ),
         ];
         let too_many = 1024;
+        for (some, name) in [
+            (self.connections > 0, "connections"),
+            (self.queued_commands > 0, "queued_commands"),
+            (self.buffered_bytes > 0, "buffered_bytes"),
+        ] {
+            if !some {
+                return Err(crate::Error::InvalidInput {
+                    what: "limits",
+                    reason: format!("{name} is 0, it must be at least 1"),
+                });
+            }
+        }
         for (value, name) in zero {
             if value == 0 || value > too_many {
                 return Err(crate::Error::InvalidInput {

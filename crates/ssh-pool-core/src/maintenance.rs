@@ -1,9 +1,11 @@
 //! What happens to connections when nobody does anything: they grow idle, and old.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::hub::Hub;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::hub::{Hub, Room, make_room};
 use crate::pool::Inner;
 
 /// Between two looks, at most; short timeouts are looked at more often.
@@ -12,16 +14,31 @@ const SHORTEST_PERIOD: Duration = Duration::from_millis(20);
 
 /// Looks after a pool for as long as there is one. It holds the pool weakly, so it keeps nothing
 /// alive, and ends with it.
-pub(crate) async fn run(pool: Weak<Inner>, shortest_timeout: Duration) {
+pub(crate) async fn run(pool: Weak<Inner>, room: Arc<Room>, shortest_timeout: Duration) {
     let period = (shortest_timeout / 10).clamp(SHORTEST_PERIOD, LONGEST_PERIOD);
+    let mut ticks = interval_at(Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    #[cfg(feature = "metrics")]
+    let mut gauges = crate::metrics::Gauges::default();
     loop {
-        tokio::time::sleep(period).await;
+        let due = tokio::select! {
+            _ = ticks.tick() => true,
+            () = room.news() => false,
+        };
         let Some(pool) = pool.upgrade() else {
             return;
         };
-        for lanes in pool.hosts() {
-            lanes.hubs().for_each(Hub::tick);
+        let hosts = pool.hosts();
+        make_room(&room, hosts.iter().flat_map(|lanes| lanes.hubs()));
+        if due {
+            for lanes in hosts {
+                lanes.hubs().for_each(Hub::tick);
+            }
+            pool.forget_unused();
         }
-        pool.forget_unused();
+        #[cfg(feature = "metrics")]
+        if due {
+            gauges.show(&pool.hosts(), pool.limits());
+        }
     }
 }

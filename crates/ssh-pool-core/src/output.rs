@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::waited::Waited;
+
 /// How a remote command ended: with an exit code, or by a signal.
 ///
 /// RFC 4254, section 6.10: a server sends `exit-status` or `exit-signal`, and OpenSSH's client
@@ -63,8 +65,9 @@ impl fmt::Display for ExitStatus {
 /// The result of a finished command. The command may have failed: look at
 /// [`status`](Output::status).
 ///
-/// `Debug` shows the streams as text, as far as they are.
-#[derive(Clone, PartialEq, Eq)]
+/// `Debug` shows the streams as text, as far as they are. Two are equal if the commands did the
+/// same, however long they had waited.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Output {
     /// How the command ended.
@@ -74,9 +77,11 @@ pub struct Output {
     /// Everything it wrote to standard error.
     pub stderr: Vec<u8>,
     /// How often the command was tried: 1, unless it is
-    /// [idempotent](crate::Command::idempotent) and was lost with its connection. The rest is
-    /// that of the last attempt alone.
+    /// [idempotent](crate::Command::idempotent) and was lost with its connection. Status and
+    /// streams are those of the last attempt alone.
     pub attempts: u32,
+    /// What it waited for before it was sent, over all attempts.
+    pub waited: Waited,
 }
 
 impl fmt::Debug for Output {
@@ -86,6 +91,18 @@ impl fmt::Debug for Output {
             .field("stdout", &String::from_utf8_lossy(&self.stdout))
             .field("stderr", &String::from_utf8_lossy(&self.stderr))
             .field("attempts", &self.attempts)
+            .field("waited", &self.waited)
             .finish()
     }
 }
+
+impl PartialEq for Output {
+    fn eq(&self, other: &Self) -> bool {
+        self.status == other.status
+            && self.stdout == other.stdout
+            && self.stderr == other.stderr
+            && self.attempts == other.attempts
+    }
+}
+
+impl Eq for Output {}

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use crate::buffered::Buffered;
 use crate::error::Error;
 use crate::event::{Events, Reporter};
 use crate::host::Host;
@@ -58,6 +59,7 @@ pub(crate) struct Inner {
     transport: Arc<dyn Transport>,
     runtime: Handle,
     budgets: Budgets,
+    buffered: Arc<Buffered>,
     reporter: Arc<Reporter>,
     hosts: Mutex<HashMap<Key, Arc<Lanes>>>,
     closed: AtomicBool,
@@ -120,9 +122,12 @@ impl PoolBuilder {
             what: "place for a pool",
             reason: "it is built inside a tokio runtime, and there is none here".into(),
         })?;
+        #[cfg(feature = "metrics")]
+        crate::metrics::describe();
         let shortest = timeouts.idle.min(timeouts.lifetime);
         let inner = Arc::new(Inner {
-            budgets: Budgets::new(limits.handshakes, limits.handshakes_per_host),
+            budgets: Budgets::new(&limits),
+            buffered: Arc::new(Buffered::new(limits.buffered_bytes)),
             policy,
             identity,
             limits,
@@ -133,7 +138,8 @@ impl PoolBuilder {
             hosts: Mutex::default(),
             closed: AtomicBool::new(false),
         });
-        runtime.spawn(maintenance::run(Arc::downgrade(&inner), shortest));
+        let room = inner.budgets.room().clone();
+        runtime.spawn(maintenance::run(Arc::downgrade(&inner), room, shortest));
         Ok(Pool { inner })
     }
 }
@@ -182,11 +188,41 @@ impl Pool {
             .map(|lanes| crate::HostStatus::of(lanes, limits))
             .collect();
         hosts.sort_by(|a, b| a.target.cmp(&b.target));
-        PoolStatus { hosts }
+        let Inner {
+            budgets, buffered, ..
+        } = &*self.inner;
+        PoolStatus {
+            hosts,
+            waiting: budgets.queue().waiting(),
+            waiting_limit: limits.queued_commands,
+            connections: budgets.room().used(),
+            connections_limit: limits.connections,
+            buffered_bytes: buffered.bytes(),
+            buffered_bytes_limit: limits.buffered_bytes,
+        }
     }
 
     /// What happens to the connections of this pool from now on: see [`Event`](crate::Event). For
     /// the moment itself, without history, see [`status`](Pool::status).
+    ///
+    /// ```no_run
+    /// # use ssh_pool_core as ssh_pool;
+    /// # fn watch(pool: ssh_pool::Pool) {
+    /// use ssh_pool::EventKind;
+    ///
+    /// let mut events = pool.events();
+    /// tokio::spawn(async move {
+    ///     while let Some(event) = events.next().await {
+    ///         match event.kind {
+    ///             EventKind::Died { .. } | EventKind::DialFailed { .. } => {
+    ///                 eprintln!("{}: {}", event.target, event.kind);
+    ///             }
+    ///             _ => {} // more kinds may come
+    ///         }
+    ///     }
+    /// });
+    /// # }
+    /// ```
     #[must_use]
     pub fn events(&self) -> Events {
         self.inner.reporter.listen()
@@ -273,6 +309,7 @@ impl Inner {
             auth_cooldown: timeouts.auth_cooldown,
             rekey: (limits.rekey_bytes, timeouts.rekey),
             isolated: false,
+            buffered: Some(self.buffered.clone()),
         };
         let rules = Rules {
             connections: limits.connections_per_host,
@@ -282,12 +319,16 @@ impl Inner {
             patience: timeouts.patience,
             idle: timeouts.idle,
             recovery: timeouts.limit_recovery,
+            drain: timeouts.drain,
+            check: timeouts.check,
             ready_each: false,
         };
         let patience = Patience {
             acquire: timeouts.acquire,
             lifetime: timeouts.lifetime,
             kill_grace: timeouts.kill_grace,
+            check_after: timeouts.check_after,
+            check: timeouts.check,
         };
         let isolated = limits.isolated_per_host;
         let budget = self.budgets.of(&key.host, key.port);
@@ -296,24 +337,30 @@ impl Inner {
         let reporter = self.reporter.clone();
         Lanes::new(move |lane| {
             let (mut endpoint, mut rules) = (endpoint.clone(), rules.clone());
+            let mut budget = budget.clone();
             match lane {
                 Lane::Shared => {}
                 Lane::Isolated => {
                     endpoint.isolated = true;
+                    // It holds the peer back instead of keeping what comes.
+                    endpoint.buffered = None;
                     rules.connections = isolated;
                     rules.sessions = 1;
                     rules.ready_each = true;
                     // A busy connection is not worth waiting for: what runs there may never end.
                     rules.patience = Duration::ZERO;
                 }
-                Lane::Errands => rules.connections = 1,
+                Lane::Errands => {
+                    rules.connections = 1;
+                    budget = budget.unqueued();
+                }
             }
             Hub::new(
                 endpoint,
                 transport.clone(),
                 rules,
                 patience.clone(),
-                budget.clone(),
+                budget,
                 dials.clone(),
                 reporter.clone(),
                 runtime.clone(),

@@ -1,17 +1,17 @@
 //! A remote command from its request to its end, whoever looks at it.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::sync::Arc;
-use std::task::Poll;
 
-use crate::error::{Error, Phase, Stream};
-use crate::hub::{Deadline, Hub, Next};
+use crate::error::{Error, Origin, Phase, Stream};
+use crate::hub::{self, Deadline, Hub, Next};
 use crate::inbox::{End, Sink, Transcript};
 use crate::lanes::Lanes;
 use crate::pty::Pty;
 use crate::quote;
 use crate::terminate::{self, Mark, Outcome};
 use crate::transport::{Channel, Link, Request};
+use crate::waited::{self, Waited};
 
 /// Variables that go by a request in one session. sshd takes that many, and throws away those that
 /// come after them, which without an answer nobody would know.
@@ -63,19 +63,40 @@ pub(crate) enum Judgement {
 }
 
 /// Sends the request on a channel that takes it. Until that has happened nothing has started, so
-/// a channel that fails is replaced.
+/// a channel that fails is replaced. What was waited for is added to `waited`.
 pub(crate) async fn start(
     lanes: &Arc<Lanes>,
     hub: &Arc<Hub>,
     job: &Job,
     deadline: Deadline,
+    waited: &mut Waited,
 ) -> Result<Process, Error> {
     loop {
-        let queue = tracing::debug_span!("ssh_pool.queue", host = %hub.name());
-        let checkout = tracing::Instrument::instrument(hub.checkout_before(deadline), queue);
-        let (lease, next) = checkout.await?;
+        let queue = tracing::debug_span!(
+            "ssh_pool.queue",
+            host = %hub.name(),
+            queue_ms = tracing::field::Empty,
+            dial_ms = tracing::field::Empty,
+            back_off_ms = tracing::field::Empty,
+            channel_ms = tracing::field::Empty,
+        );
+        let mut wait = Waited::default();
+        let checkout = hub.checkout_before(deadline, &mut wait);
+        let got = tracing::Instrument::instrument(checkout, queue.clone()).await;
+        wait.record(&queue);
+        *waited += wait;
+        let (lease, mut next) = got?;
         tracing::Span::current().record("connection", lease.connection());
         let link = hub.link_of(&lease);
+        if let Some(link) = &link
+            && hub.doubts(link)
+        {
+            // Its answer is not waited for.
+            drop(next.take());
+            if !hub.is_there(lease.on(), link, deadline).await? {
+                continue;
+            }
+        }
         let Some(channel) = lease.begin(job.stdout, job.stderr) else {
             continue;
         };
@@ -89,7 +110,7 @@ pub(crate) async fn start(
             detached: job.detached,
             over: false,
         };
-        if before(next, process.send(job, deadline)).await? {
+        if before(next, process.send(job, deadline), waited).await? {
             return Ok(process);
         }
         // The channel has ended, or its connection is dying, and nothing went out.
@@ -98,14 +119,16 @@ pub(crate) async fn start(
 
 /// What follows from taking a spare, the opening of the next, goes behind the request if that can
 /// go out at once. If not it waits no longer: others may be waiting for it.
-async fn before<T>(next: Option<Next>, send: impl Future<Output = T>) -> T {
-    let mut send = std::pin::pin!(send);
-    let first = poll_fn(|cx| Poll::Ready(send.as_mut().poll(cx))).await;
-    drop(next);
-    match first {
-        Poll::Ready(sent) => sent,
-        Poll::Pending => send.await,
+async fn before<T>(next: Option<Next>, send: impl Future<Output = T>, waited: &mut Waited) -> T {
+    let asking = || {
+        drop(next);
+        hub::now()
+    };
+    let (sent, asked) = waited::marked(send, asking).await;
+    if let Some(asked) = asked {
+        waited.channel += hub::now().saturating_duration_since(asked);
     }
+    sent
 }
 
 impl Process {
@@ -163,7 +186,7 @@ impl Process {
             }
             if job.pty.is_some() && answers.last() == Some(&false) {
                 return Err(Error::PtyRefused {
-                    target: self.hub.name().clone(),
+                    target: self.hub.name().into(),
                 });
             }
         }
@@ -280,7 +303,7 @@ impl Drop for Process {
 }
 
 fn judge(hub: &Hub, transcript: Transcript, limit: usize) -> Judgement {
-    let target = hub.name().clone();
+    let target = Origin::from(hub.name());
     let Transcript {
         sent,
         accepted,
@@ -289,11 +312,11 @@ fn judge(hub: &Hub, transcript: Transcript, limit: usize) -> Judgement {
         overrun,
         end,
     } = transcript;
-    if let Some(stream) = overrun {
+    if let Some((stream, overrun)) = overrun {
         return Judgement::Failed(Error::OutputLimit {
             target,
             stream,
-            limit,
+            limit: overrun.limit(limit),
         });
     }
     if accepted == Some(false) {

@@ -6,12 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::{CommandState, Error, Phase, Stream};
-use crate::hub::{Deadline, Hub};
+use crate::event::EventKind;
+use crate::hub::{self, Deadline, Hub};
 use crate::lanes::Lanes;
 use crate::output::Output;
 use crate::process::{self, Job, Judgement, Process};
 use crate::terminate::Outcome;
 use crate::transport::Channel;
+use crate::waited::Waited;
 
 mod retry;
 
@@ -30,35 +32,51 @@ pub(crate) struct Call {
 }
 
 /// Runs a command to its end, and again if it was lost and may be.
-pub(crate) async fn run(lanes: &Arc<Lanes>, hub: &Arc<Hub>, call: Call) -> Result<Output, Error> {
+pub(crate) async fn run(lanes: &Arc<Lanes>, hub: &Arc<Hub>, call: &Call) -> Result<Output, Error> {
     let span = tracing::debug_span!(
         "ssh_pool.command",
         host = %hub.name(),
         connection = tracing::field::Empty,
         attempts = tracing::field::Empty,
+        queue_ms = tracing::field::Empty,
+        dial_ms = tracing::field::Empty,
+        back_off_ms = tracing::field::Empty,
+        channel_ms = tracing::field::Empty,
         exit = tracing::field::Empty,
         error = tracing::field::Empty,
     );
-    let result = tracing::Instrument::instrument(attempts(lanes, hub, call), span.clone()).await;
-    let attempts = match &result {
+    #[cfg(feature = "metrics")]
+    let mut counted = crate::metrics::Counted::begin(lanes, hub);
+    let mut waited = Waited::default();
+    let attempts = attempts(lanes, hub, call, &mut waited);
+    let result = tracing::Instrument::instrument(attempts, span.clone()).await;
+    waited.record(&span);
+    #[cfg(feature = "metrics")]
+    counted.end(&result, &waited);
+    match result {
         Ok(output) => {
             span.record("exit", tracing::field::display(&output.status));
-            output.attempts
+            span.record("attempts", output.attempts);
+            Ok(Output { waited, ..output })
         }
         Err(error) => {
-            span.record("error", tracing::field::display(error));
-            error.attempts()
+            span.record("error", tracing::field::display(&error));
+            span.record("attempts", error.attempts());
+            Err(error.having_waited(&waited))
         }
-    };
-    span.record("attempts", attempts);
-    result
+    }
 }
 
-async fn attempts(lanes: &Arc<Lanes>, hub: &Arc<Hub>, call: Call) -> Result<Output, Error> {
+async fn attempts(
+    lanes: &Arc<Lanes>,
+    hub: &Arc<Hub>,
+    call: &Call,
+    waited: &mut Waited,
+) -> Result<Output, Error> {
     let overall = call.timeout.map(Deadline::after);
     let mut attempts = 1;
     loop {
-        let error = match attempt(lanes, hub, &call, overall).await {
+        let error = match attempt(lanes, hub, call, overall, waited).await {
             Ok(output) => return Ok(Output { attempts, ..output }),
             Err(error) => error,
         };
@@ -74,9 +92,18 @@ async fn attempts(lanes: &Arc<Lanes>, hub: &Arc<Hub>, call: Call) -> Result<Outp
             ?pause,
             "a command was lost, and is run again"
         );
-        let pause = tokio::time::sleep(pause);
+        let kind = EventKind::Rerun {
+            attempts,
+            error: error.clone(),
+            pause,
+        };
+        hub.report(None, kind);
+        let begun = hub::now();
+        let sleep = tokio::time::sleep(pause);
         // A pool that is being closed takes no new attempt, so there is nothing to wait for.
-        if hub.closing().run_until_cancelled(pause).await.is_none() {
+        let over = hub.closing().run_until_cancelled(sleep).await;
+        waited.back_off += hub::now().saturating_duration_since(begun);
+        if over.is_none() {
             return Err(error.after(hub.name(), attempts));
         }
         attempts += 1;
@@ -89,16 +116,18 @@ async fn attempt(
     hub: &Arc<Hub>,
     call: &Call,
     overall: Option<Deadline>,
+    waited: &mut Waited,
 ) -> Result<Output, Error> {
     let acquire = hub.acquire_deadline(overall);
     loop {
-        let mut process = process::start(lanes, hub, &call.job, acquire).await?;
+        let mut process = process::start(lanes, hub, &call.job, acquire, waited).await?;
         let finish = finish(&mut process, call);
         match overall {
             None => finish.await,
             Some(Deadline { at, after }) => {
                 if tokio::time::timeout_at(at.into(), finish).await.is_err() {
-                    let outcome = process.terminate().await;
+                    // In a box: every command that waits would have room for this.
+                    let outcome = Box::pin(process.terminate()).await;
                     return Err(timed_out(hub, after, outcome));
                 }
             }
@@ -112,6 +141,7 @@ async fn attempt(
                     stdout: inbox.collected(Stream::Stdout),
                     stderr: inbox.collected(Stream::Stderr),
                     attempts: 1,
+                    waited: Waited::default(),
                 });
             }
             Judgement::Failed(error) => return Err(error),
@@ -123,7 +153,7 @@ async fn attempt(
 /// The deadline of a command that runs has passed.
 pub(crate) fn timed_out(hub: &Hub, after: Duration, outcome: Outcome) -> Error {
     Error::Timeout {
-        target: hub.name().clone(),
+        target: hub.name().into(),
         phase: Phase::Running,
         after,
         state: CommandState::Unknown,

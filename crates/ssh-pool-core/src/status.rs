@@ -1,6 +1,8 @@
 //! What a pool is doing, for people and dashboards. Reading it probes nothing.
 
-use crate::hub::{Snapshot, Tally, View};
+use std::time::Duration;
+
+use crate::hub::{Sight, Snapshot, Tally, View};
 use crate::lanes::Lanes;
 use crate::limits::Limits;
 
@@ -10,6 +12,18 @@ use crate::limits::Limits;
 pub struct PoolStatus {
     /// Every host that is or was recently in use, by target.
     pub hosts: Vec<HostStatus>,
+    /// Callers who wait for a session or a connection.
+    pub waiting: usize,
+    /// How many of them there may be: `Limits::queued_commands`.
+    pub waiting_limit: usize,
+    /// Connections to all hosts, whatever for and in whatever state, and dials under way.
+    pub connections: usize,
+    /// How many of them there may be: `Limits::connections`.
+    pub connections_limit: u32,
+    /// Bytes of output that are kept for commands and for readers of shared streams.
+    pub buffered_bytes: usize,
+    /// How many of them there may be: `Limits::buffered_bytes`.
+    pub buffered_bytes_limit: usize,
 }
 
 /// A snapshot of one host, as one identity and host-key policy sees it.
@@ -66,21 +80,110 @@ pub struct HostStatus {
     pub peak_connections: u32,
     /// The last failed dial since the last successful one, in words.
     pub last_error: Option<String>,
+    /// Whether this host is dialled at all.
+    pub breaker: Breaker,
+    /// Each connection there is, retiring ones included: those that are shared first, then isolated
+    /// ones, then those for errands; of each kind the oldest first.
+    pub each_connection: Vec<ConnectionStatus>,
+}
+
+/// The circuit breaker of a host as one identity sees it. It holds dials up, and no command on a
+/// connection that lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Breaker {
+    /// Dials are made as they are needed.
+    Closed,
+    /// Dials have failed, and callers were told. The same error answers at once whoever comes
+    /// before the pause is over: at first about 100 ms, longer with every failure and for a host
+    /// that takes long to fail, up to 30 s; after a refused login it is `Timeouts::auth_cooldown`.
+    /// [`Host::evict`](crate::Host::evict) ends it.
+    Open {
+        /// How much of the pause is left. Zero: the next caller is let through, and makes it
+        /// half-open. Nothing is dialled for nobody.
+        retry_in: Duration,
+    },
+    /// One dial shows whether the host is back. Callers wait for it; from the third failure in a
+    /// row on, those who come meanwhile get the last error at once.
+    HalfOpen,
+}
+
+/// A snapshot of one connection. What is known of it was heard anyway: nobody is asked.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConnectionStatus {
+    /// Its number, as in traces and in [`Event::connection`](crate::Event::connection). Each
+    /// purpose has its own.
+    pub number: u64,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// How long ago it was made.
+    pub age: Duration,
+    /// How long ago anything came from the server, whatever it was. With a server that is there it
+    /// is not much more than `Timeouts::keepalive_interval`.
+    pub last_heard: Duration,
+    /// Sessions in use.
+    pub running: u32,
+    /// Opened sessions that wait for a command.
+    pub spare: u32,
+    /// Streams and forwards, which are no sessions to the server.
+    pub streams: u32,
+    /// Whether it takes nothing new any more, and only waits for what is on it.
+    pub retiring: bool,
+    /// Whether it was quiet for `Timeouts::check_after` and is being asked for a sign of life.
+    pub checking: bool,
+}
+
+impl ConnectionStatus {
+    fn of(purpose: Purpose, sight: &Sight) -> Self {
+        let view = &sight.view;
+        Self {
+            number: view.id.0,
+            purpose,
+            age: sight.age,
+            last_heard: sight.quiet_for,
+            running: view.leased,
+            spare: view.ready,
+            streams: view.streams,
+            retiring: view.retiring,
+            checking: sight.checking,
+        }
+    }
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Purpose {
+    /// Commands and streams side by side.
+    Shared,
+    /// One command or stream at a time.
+    Isolated,
+    /// What the pool itself has to do, such as to end a cancelled command.
+    Errands,
 }
 
 impl HostStatus {
     pub(crate) fn of(lanes: &Lanes, limits: &Limits) -> Self {
         let shared = lanes.shared().snapshot();
         let isolated = lanes.isolated_if_used().map(|hub| hub.snapshot());
+        let errands = lanes.errands_if_used().map(|hub| hub.snapshot());
+        let all = [
+            (Purpose::Shared, Some(&shared)),
+            (Purpose::Isolated, isolated.as_ref()),
+            (Purpose::Errands, errands.as_ref()),
+        ];
+        let used = || (all.iter()).filter_map(|(purpose, hub)| Some((*purpose, (*hub)?)));
         let sum = |snapshot: &Snapshot, count: fn(&View) -> u32| {
-            snapshot.connections.iter().map(count).sum()
+            let views = snapshot.connections.iter().map(|sight| &sight.view);
+            views.map(count).sum()
         };
         let of_isolated =
             |count: fn(&View) -> u32| isolated.as_ref().map_or(0, |snapshot| sum(snapshot, count));
         let of_shared = |count: fn(&View) -> u32| sum(&shared, count);
         // Totals of every connection, whatever it is for.
-        let tallies: Vec<Tally> = (lanes.hubs().map(|hub| hub.snapshot().tally)).collect();
-        let total = |count: fn(&Tally) -> u64| tallies.iter().map(count).sum();
+        let total =
+            |count: fn(&Tally) -> u64| used().map(|(_, snapshot)| count(&snapshot.tally)).sum();
         Self {
             target: shared.name.to_string(),
             connections: of_shared(|connection| u32::from(!connection.retiring)),
@@ -107,6 +210,13 @@ impl HostStatus {
             commands: total(|tally| tally.commands),
             peak_connections: shared.tally.peak_connections,
             last_error: shared.last_error.as_ref().map(ToString::to_string),
+            breaker: shared.breaker,
+            each_connection: used()
+                .flat_map(|(purpose, snapshot)| {
+                    let sights = snapshot.connections.iter();
+                    sights.map(move |sight| ConnectionStatus::of(purpose, sight))
+                })
+                .collect(),
         }
     }
 }

@@ -17,11 +17,12 @@ use tokio::sync::oneshot;
 use crate::address::Address;
 use crate::child::{ChildStdin, Source};
 use crate::error::{Error, Phase, Refusal, Stream};
-use crate::hub::{Berth, Deadline, Hub, Lane};
+use crate::hub::{self, Berth, Deadline, Hub, Lane};
 use crate::inbox::Sink;
 use crate::lanes::Lanes;
 use crate::process::{self, Job, Judgement, Process};
 use crate::transport::{Channel, OpenError, Request};
+use crate::waited::Waited;
 
 /// After a stream was dropped, the other side has this long to end it too.
 const LINGER: Duration = Duration::from_secs(5);
@@ -54,7 +55,7 @@ impl ChannelStream {
     fn new(channel: Channel, hub: &Hub, limit: usize, process: Option<Process>) -> Self {
         let source = Source {
             inbox: channel.inbox.clone(),
-            target: hub.name().clone(),
+            target: hub.name().into(),
             limit,
         };
         let runtime = hub.runtime().clone();
@@ -184,6 +185,12 @@ impl Connect {
     }
 
     async fn open(self) -> Result<ChannelStream, Error> {
+        let mut waited = Waited::default();
+        let opened = self.open_timed(&mut waited).await;
+        opened.map_err(|error| error.having_waited(&waited))
+    }
+
+    async fn open_timed(self, waited: &mut Waited) -> Result<ChannelStream, Error> {
         let hub = self.lanes.of_stream(self.shared).clone();
         let deadline = hub.acquire_deadline(self.timeout.map(Deadline::after));
         let cap = self.shared.then_some(self.stream_bytes);
@@ -196,7 +203,7 @@ impl Connect {
                 } else {
                     Lane::Isolated
                 };
-                let channel = connect(&hub, lane, to, Sink::Read(cap), deadline).await?;
+                let channel = connect(&hub, lane, to, Sink::Read(cap), deadline, waited).await?;
                 Ok(ChannelStream::new(channel, &hub, limit, None))
             }
             To::Subsystem(name) => {
@@ -216,7 +223,7 @@ impl Connect {
                     detached: true,
                     verbatim: false,
                 };
-                let process = start(&self.lanes, &hub, &job, deadline).await?;
+                let process = start(&self.lanes, &hub, &job, deadline, waited).await?;
                 let channel = process.channel().clone();
                 Ok(ChannelStream::new(channel, &hub, limit, Some(process)))
             }
@@ -233,7 +240,8 @@ impl IntoFuture for Connect {
     /// # Errors
     ///
     /// [`Error::StreamRefused`] and [`Error::SubsystemRefused`] when the server does not open it,
-    /// everything of a dial, [`Error::Timeout`] when there is no room in time, [`Error::Closed`].
+    /// everything of a dial, [`Error::Timeout`] when there is no room in time,
+    /// [`Error::QueueFull`] when too many wait for some already, [`Error::Closed`].
     /// A connection that is lost on the way is replaced.
     ///
     /// # Cancel safety
@@ -251,15 +259,21 @@ async fn connect(
     to: Address,
     sink: Sink,
     deadline: Deadline,
+    waited: &mut Waited,
 ) -> Result<Channel, Error> {
     loop {
-        let berth = hub.berth(lane, deadline).await?;
+        let berth = hub.berth(lane, deadline, waited).await?;
+        let (on, link) = (berth.on(), berth.link().clone());
+        let asked = hub::now();
         let opened = open(hub, berth, to.clone(), sink);
-        match tokio::time::timeout_at(deadline.at.into(), opened).await {
+        let opened = hub.while_there(on, &link, deadline, opened);
+        let opened = tokio::time::timeout_at(deadline.at.into(), opened).await;
+        waited.channel += hub::now().saturating_duration_since(asked);
+        match opened {
             Ok(Some(Ok(channel))) => return Ok(channel),
             Ok(Some(Err(OpenError::Refused { code, reason }))) => {
                 return Err(Error::StreamRefused {
-                    target: hub.name().clone(),
+                    target: hub.name().into(),
                     to,
                     refusal: Refusal::from_code(code),
                     message: reason,
@@ -268,7 +282,7 @@ async fn connect(
             Ok(Some(Err(OpenError::Lost)) | None) => {}
             Err(_) => {
                 return Err(Error::Timeout {
-                    target: hub.name().clone(),
+                    target: hub.name().into(),
                     phase: Phase::Channel,
                     after: deadline.after,
                     state: crate::error::CommandState::NotStarted,
@@ -291,6 +305,7 @@ async fn open(
     hub.runtime().spawn(async move {
         let opened = match berth.link().connect(&to).await {
             Ok(channel) => {
+                channel.inbox.watch(berth.witness());
                 channel.inbox.adopt(sink);
                 // From now on its end frees the berth.
                 channel.inbox.on_end(move |end| berth.leave(end));
@@ -341,9 +356,10 @@ async fn start(
     hub: &Arc<Hub>,
     job: &Job,
     deadline: Deadline,
+    waited: &mut Waited,
 ) -> Result<Process, Error> {
     loop {
-        let process = process::start(lanes, hub, job, deadline).await?;
+        let process = process::start(lanes, hub, job, deadline, waited).await?;
         let inbox = &process.channel().inbox;
         if tokio::time::timeout_at(deadline.at.into(), inbox.answered())
             .await

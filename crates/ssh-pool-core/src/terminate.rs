@@ -90,6 +90,7 @@ impl Remote {
             // No EOF before this: a shell that reads a script would run what it has of its last
             // line.
             wire.close().await;
+            inbox.leak(begun.elapsed());
         }
         self.outcome()
     }

@@ -16,6 +16,8 @@ pub struct Timeouts {
     pub(crate) patience: Duration,
     pub(crate) keepalive_interval: Duration,
     pub(crate) keepalive_misses: usize,
+    pub(crate) check_after: Duration,
+    pub(crate) check: Duration,
     pub(crate) rekey: Duration,
     pub(crate) idle: Duration,
     pub(crate) lifetime: Duration,
@@ -33,6 +35,8 @@ impl Default for Timeouts {
             patience: Duration::from_millis(250),
             keepalive_interval: Duration::from_secs(15),
             keepalive_misses: 3,
+            check_after: Duration::from_secs(5),
+            check: Duration::from_secs(2),
             rekey: Duration::from_secs(60 * 60),
             idle: Duration::from_secs(5 * 60),
             lifetime: Duration::from_secs(60 * 60),
@@ -80,10 +84,34 @@ impl Timeouts {
     }
 
     /// Unanswered keepalives after which a connection is dead, as ssh's `ServerAliveCountMax`.
-    /// Default: 3.
+    /// Default: 3. What ran on it gets [`Error::ConnectionLost`](crate::Error::ConnectionLost),
+    /// one interval after the last of them. A process that did not run meanwhile (SIGSTOP) gives
+    /// the server one more interval to answer.
     #[must_use]
     pub fn keepalive_misses(mut self, misses: usize) -> Self {
         self.keepalive_misses = misses;
+        self
+    }
+
+    /// A connection from which nothing was heard for this long is asked for one round trip before
+    /// a command goes out on it, or a stream. Default: 5 s. A command that is sent to a server
+    /// which is no longer there may or may not have run; one that is not sent goes elsewhere.
+    ///
+    /// Nothing is asked of a connection in use, and nobody who has no command is kept waiting. The
+    /// time that a machine was suspended counts as quiet. Zero asks before each command.
+    #[must_use]
+    pub fn check_after(mut self, quiet: Duration) -> Self {
+        self.check_after = quiet;
+        self
+    }
+
+    /// How long a connection may take to answer that, or to open a channel that somebody waits for
+    /// while nothing else comes from it either. Default: 2 s. After that it takes no new commands
+    /// (`Retirement::Unresponsive`), and another one is used or dialled. What runs on it goes on:
+    /// the keepalives decide whether it is dead.
+    #[must_use]
+    pub fn check(mut self, timeout: Duration) -> Self {
+        self.check = timeout;
         self
     }
 
@@ -102,8 +130,12 @@ impl Timeouts {
         self
     }
 
-    /// A connection older than this (± 10 %, drawn for each) takes no new commands, and is closed
-    /// when its last one has finished. Default: 1 h.
+    /// A connection older than this (± 10 %, drawn for each) is replaced. While its host is in
+    /// use (something runs, or has within the last second, or waits) it serves on until another
+    /// one is connected; then it takes no new commands, and is closed when its last one has
+    /// finished. Where the other one cannot be connected it stays. Default: 1 h.
+    ///
+    /// An isolated connection is closed when what runs on it ends.
     #[must_use]
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
@@ -135,6 +167,10 @@ impl Timeouts {
     }
 
     /// How long `Pool::close` lets running commands finish before it disconnects. Default: 30 s.
+    ///
+    /// A connection that has been replaced finishes its commands however long they take. For this
+    /// long no other connection of the host is replaced beside it: see
+    /// `Limits::connections_per_host`.
     #[must_use]
     pub fn drain(mut self, timeout: Duration) -> Self {
         self.drain = timeout;
@@ -146,6 +182,7 @@ impl Timeouts {
             (self.connect, "connect"),
             (self.acquire, "acquire"),
             (self.keepalive_interval, "keepalive_interval"),
+            (self.check, "check"),
             (self.rekey, "rekey"),
             (self.idle, "idle"),
             (self.lifetime, "lifetime"),
@@ -155,6 +192,7 @@ impl Timeouts {
         let longest = Duration::from_secs(366 * 24 * 60 * 60);
         let rest = [
             (self.patience, "patience"),
+            (self.check_after, "check_after"),
             (self.auth_cooldown, "auth_cooldown"),
             (self.drain, "drain"),
             (self.kill_grace, "kill_grace"),

@@ -12,6 +12,7 @@ use tokio::io::AsyncWrite;
 use tokio_util::sync::CancellationToken;
 
 use crate::address::Address;
+use crate::buffered::Buffered;
 use crate::error::{Cause, Error};
 use crate::host_key::HostKeyPolicy;
 use crate::identity::Identity;
@@ -27,7 +28,9 @@ mod keys;
 mod known_hosts;
 mod link;
 mod progress;
+mod pulse;
 mod quirks;
+mod silence;
 mod stream;
 
 #[cfg(test)]
@@ -62,6 +65,8 @@ pub(crate) struct Endpoint {
     pub(crate) rekey: (usize, Duration),
     /// A reader that does not read holds the whole connection up: it is shared with nobody.
     pub(crate) isolated: bool,
+    /// Who counts the bytes that wait to be read or collected.
+    pub(crate) buffered: Option<Arc<Buffered>>,
 }
 
 #[cfg(test)]
@@ -82,6 +87,7 @@ impl Endpoint {
             auth_cooldown: Duration::from_secs(60),
             rekey: (1 << 30, Duration::from_secs(3600)),
             isolated: false,
+            buffered: None,
         }
     }
 }
@@ -137,6 +143,15 @@ pub(crate) trait Link: Send + Sync + 'static {
 
     /// The end of this connection.
     fn lifeline(&self) -> &Lifeline;
+
+    /// How long ago anything came from the server, whatever it was. A machine that was suspended
+    /// heard nothing.
+    fn quiet_for(&self) -> Duration;
+
+    /// Whether that is less than `time`, for those who ask before each command.
+    fn heard_within(&self, time: Duration) -> bool {
+        self.quiet_for() < time
+    }
 }
 
 /// An opened channel.

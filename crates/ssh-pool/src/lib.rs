@@ -28,7 +28,10 @@
 //! - [`Connect`], [`ChannelStream`], [`Forward`] and [`Address`]: streams through a server;
 //! - [`Error`], with its [`Phase`], [`CommandState`], [`Cause`], [`HostKeyProblem`],
 //!   [`Refusal`] and [`Stream`]: what went wrong, and whether it is safe to try again;
-//! - [`PoolStatus`] and [`HostStatus`]: what is going on;
+//! - [`Waited`]: why a command waited, in each [`Output`], [`Child`] and [`Error`], with its
+//!   [`Origin`];
+//! - [`PoolStatus`] and [`HostStatus`], with its [`Breaker`] and a [`ConnectionStatus`] for each
+//!   connection and its [`Purpose`]: what is going on;
 //! - [`Events`], each an [`Event`] of an [`EventKind`], with its [`Retirement`]: what happens.
 //!
 //! # What it promises
@@ -50,22 +53,41 @@
 //!
 //! - `git`: the stock git over the pool, in the module `git` (on Unix);
 //! - `docker`: the Docker API over the pool, and the stock `docker`, in the module `docker`;
-//! - `sftp`: files over the pool, in the module `sftp` (on Unix).
+//! - `sftp`: files over the pool, in the module `sftp` (on Unix);
+//! - `metrics`: numbers, see [below](#metrics).
 //!
 //! Without them this crate needs nothing that `ssh-pool-core` does not.
 //!
 //! # Tracing
 //!
 //! Spans `ssh_pool.dial`, `ssh_pool.queue` and `ssh_pool.command`, with the fields `host`,
-//! `connection`, `attempts`, `exit` and `error`; an event of level `WARN` for each attempt that was
-//! lost and is made again. Command lines, environments and input are never recorded.
-//! russh underneath logs through the `log` crate.
+//! `connection`, `attempts`, `exit` and `error`, and, if there was a wait, its parts: `queue_ms`,
+//! `dial_ms`, `back_off_ms` and `channel_ms`; an event of level `WARN` for each attempt that was
+//! lost and is made again, and one of level `DEBUG` for each [`Event`]. Command lines, environments
+//! and input are never recorded. russh underneath logs through the `log` crate.
+//!
+//! # Metrics
+//!
+//! With the feature `metrics` the pool counts for the recorder that the program has installed with
+//! the crate of that name, which has to be there before the pool is built. Each has the label
+//! `host`, `user@host:port`.
+//!
+//! - Counters: `ssh_pool_dials_total`, `ssh_pool_failed_dials_total` (by `phase`),
+//!   `ssh_pool_refused_sessions_total`, `ssh_pool_retired_connections_total` (by `reason`),
+//!   `ssh_pool_died_connections_total`, `ssh_pool_overruns_total`, `ssh_pool_leaks_total`,
+//!   `ssh_pool_reruns_total`, and `ssh_pool_commands_total` by `result`: `ok` whatever its exit
+//!   status, `not_started`, `unknown`, or `dropped` if nobody has waited for its end.
+//! - Histograms: `ssh_pool_command_seconds`, from the call to the end of the command, and
+//!   `ssh_pool_wait_seconds` by `part`, those of [`Waited`].
+//! - Gauges, up to 5 s old: `ssh_pool_connections`, `ssh_pool_running`, `ssh_pool_waiting` and
+//!   `ssh_pool_spare`. Two pools of one process that use the same account overwrite each other's.
 
 pub use ssh_pool_core::{
-    Address, Cause, ChannelStream, Child, ChildStderr, ChildStdin, ChildStdout, Command,
-    CommandState, Connect, Error, Event, EventKind, Events, ExitStatus, Forward, Host,
-    HostKeyPolicy, HostKeyProblem, HostStatus, Identity, Limits, Output, Phase, Pool, PoolBuilder,
-    PoolStatus, Pty, Refusal, Retirement, Stdio, Stream, Target, Timeouts,
+    Address, Breaker, Cause, ChannelStream, Child, ChildStderr, ChildStdin, ChildStdout, Command,
+    CommandState, Connect, ConnectionStatus, Error, Event, EventKind, Events, ExitStatus, Forward,
+    Host, HostKeyPolicy, HostKeyProblem, HostStatus, Identity, Limits, Origin, Output, Phase, Pool,
+    PoolBuilder, PoolStatus, Pty, Purpose, Refusal, Retirement, Stdio, Stream, Target, Timeouts,
+    Waited,
 };
 
 #[cfg(feature = "docker")]

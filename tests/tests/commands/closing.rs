@@ -1,11 +1,9 @@
-//! The end of a pool, and a server that has no use for one.
-
-use std::time::Instant;
+//! The end of a pool.
 
 use ssh_pool::{CommandState, Error, Limits, Phase};
 use ssh_pool_tests::{Sshd, eventually_async};
 
-use crate::{Gate, Ledger, SOON, builder, known, on, server};
+use crate::{Gate, Ledger, SOON, builder, known, server};
 
 fn is_closed(error: &Error) -> bool {
     error.command_state() == CommandState::NotStarted
@@ -76,28 +74,4 @@ async fn dropping_everything_leaves_no_connection_behind() {
     drop((pool, host));
     let gone = || sshd.open_connections() == 0;
     assert!(eventually_async(SOON, gone).await, "{}", sshd.log());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_allows_no_session_is_an_error_at_once() {
-    let (sshd, pool, host) = on(Sshd::builder().option("MaxSessions 0").start());
-    let started = Instant::now();
-    let callers: Vec<_> = (0..10)
-        .map(|_| tokio::spawn(host.command("true").output()))
-        .collect();
-    for caller in callers {
-        let error = caller.await.unwrap().unwrap_err();
-        let Error::SessionRefused { reason, .. } = &error else {
-            panic!("{error:?}")
-        };
-        assert!(!reason.is_empty());
-        assert_eq!(error.phase(), Phase::Channel);
-        assert_eq!(error.command_state(), CommandState::NotStarted);
-        assert!(!error.is_transient());
-    }
-    // Well before the 30 s that a command waits for a channel.
-    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
-    let status = pool.status();
-    assert!(status.hosts[0].last_error.is_some(), "{status:?}");
-    assert!(sshd.connections() <= 2, "{}", sshd.log());
 }

@@ -3,29 +3,8 @@
 use std::collections::HashMap;
 
 use ssh_pool::{CommandState, Error, Phase};
-use ssh_pool_tests::Sshd;
 
-use crate::{Gate, Ledger, SOON, dials, on, server};
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_channel_that_the_server_closes_without_a_status_is_no_success() {
-    let sshd = Sshd::builder().option("ChannelTimeout session:command=1s");
-    let (_sshd, pool, host) = on(sshd.start());
-    let ledger = Ledger::new();
-    let line = format!("{}; sleep 30", ledger.enter("once"));
-    let running = host.shell(line).output();
-    let error = tokio::time::timeout(SOON, running).await.unwrap();
-    let error = error.unwrap_err();
-    assert!(
-        matches!(error, Error::ClosedWithoutStatus { .. }),
-        "{error:?}"
-    );
-    assert_eq!(error.command_state(), CommandState::Unknown);
-    assert_eq!(error.phase(), Phase::Running);
-    assert_eq!(ledger.lines(), ["once"]);
-    assert!(host.command("true").status().await.unwrap().success());
-    assert_eq!(dials(&pool), 1);
-}
+use crate::{Gate, Ledger, dials, server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_lost_under_a_command_is_replaced_and_the_command_is_not_run_again() {

@@ -9,7 +9,6 @@
 )]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +28,7 @@ mod support;
 mod surroundings;
 mod timeouts;
 
+pub(crate) use ssh_pool_tests::Ledger;
 pub(crate) use support::{SOON, builder, known};
 
 /// A stock sshd, a pool for it, and the host in the pool.
@@ -66,42 +66,6 @@ pub(crate) fn dials(pool: &Pool) -> u64 {
     assert_eq!(status.hosts.len(), 1, "{status:?}");
     assert_eq!(status.hosts[0].failed_dials, 0, "{status:?}");
     status.hosts[0].dials
-}
-
-/// A file on the server to which commands add lines, so that it is known what ran how often.
-pub(crate) struct Ledger {
-    dir: TempDir,
-}
-
-impl Ledger {
-    pub(crate) fn new() -> Self {
-        let dir = TempDir::new();
-        fs::write(dir.path().join("lines"), "").unwrap();
-        // Whoever logs in may write.
-        let anybody = fs::Permissions::from_mode(0o666);
-        fs::set_permissions(dir.path().join("lines"), anybody).unwrap();
-        Self { dir }
-    }
-
-    /// A shell command that enters `line`.
-    pub(crate) fn enter(&self, line: &str) -> String {
-        format!("echo {line} >>{}", self.path().display())
-    }
-
-    pub(crate) fn lines(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.path()).unwrap();
-        text.lines().map(str::to_owned).collect()
-    }
-
-    /// Waits until there are that many lines.
-    pub(crate) async fn has(&self, count: usize) {
-        let there = eventually_async(SOON, || self.lines().len() >= count).await;
-        assert!(there, "{:?}", self.lines());
-    }
-
-    fn path(&self) -> PathBuf {
-        self.dir.path().join("lines")
-    }
 }
 
 /// Holds commands up until the test opens it.

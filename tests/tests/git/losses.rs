@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ssh_pool::git::{Child, Error};
 use ssh_pool::{CommandState, HostKeyPolicy, Phase, Target, Timeouts};
-use ssh_pool_tests::{Cut, Proxy, Sshd, eventually_async, procs};
+use ssh_pool_tests::{Cut, Proxy, Sshd, Step, eventually_async, procs};
 
 use crate::{Place, SOON, builder, known, plain, succeeds, with_shim};
 
@@ -65,8 +65,8 @@ async fn a_connection_lost_in_a_clone_ends_git_and_the_next_clone_works() {
     };
     for cut in [Cut::Reset, Cut::Fin] {
         let into = place.dir.path().join(format!("{cut:?}"));
-        proxy.cut_after(Some((100_000, cut)));
-        // The limit holds for connections that are still to come.
+        proxy.script([Step::from_server(100_000, cut)]);
+        // The script is for connections that are still to come.
         assert!(eventually_async(SOON, gone).await);
         let mut command = plain(&git);
         command.args(["clone", &url]).arg(&into);
@@ -82,7 +82,7 @@ async fn a_connection_lost_in_a_clone_ends_git_and_the_next_clone_works() {
         assert_eq!(error.command_state(), CommandState::Unknown);
         assert!(!into.exists(), "git has cleaned up after itself");
 
-        proxy.cut_after(None);
+        proxy.script([]);
         assert!(eventually_async(SOON, gone).await);
         let mut again = plain(&git);
         again.args(["clone", &url]).arg(&into);

@@ -8,26 +8,6 @@ use ssh_pool_tests::{Sshd, eventually_async, fingerprint};
 use crate::{KnownHosts, SOON, builder, key, name, problem};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_error_for_a_changed_key_shows_both_fingerprints_and_where_the_old_one_stands() {
-    let sshd = Sshd::start();
-    let file = KnownHosts::missing();
-    let old = file.stranger();
-    let text = format!("# one\n{} {}\n", name(&sshd), old.public_line());
-    fs::write(file.path(), text).unwrap();
-    let pool = builder(&sshd, HostKeyPolicy::known_hosts_file(file.path()));
-    let pool = pool.build().unwrap();
-    let host = pool.host(sshd.target()).unwrap();
-    let error = host.command("true").output().await.unwrap_err();
-    let text = error.to_string();
-    let new = fingerprint(&sshd.dir().join("host_ed25519.pub"));
-    let place = format!("{}:2", file.path().display());
-    for part in [&new, &old.fingerprint(), &place, &sshd.target()] {
-        assert!(text.contains(part), "{part} is not in: {text}");
-    }
-    assert!(matches!(problem(&error), HostKeyProblem::Changed { .. }));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn the_error_for_an_unknown_key_shows_what_to_verify_and_where_it_was_looked_for() {
     let sshd = Sshd::start();
     let file = KnownHosts::new("");
@@ -41,38 +21,6 @@ async fn the_error_for_an_unknown_key_shows_what_to_verify_and_where_it_was_look
     for part in [&shown, &place, &sshd.target()] {
         assert!(text.contains(part), "{part} is not in: {text}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn many_callers_share_one_refusal_and_nobody_tries_again() {
-    let sshd = Sshd::start();
-    let file = KnownHosts::new("");
-    let pool = builder(&sshd, HostKeyPolicy::known_hosts_file(file.path()));
-    let pool = pool.build().unwrap();
-    let host = pool.host(sshd.target()).unwrap();
-    let callers: Vec<_> = (0..10)
-        .map(|_| host.command("true").output())
-        .collect::<Vec<_>>()
-        .into_iter()
-        .map(tokio::spawn)
-        .collect();
-    for caller in callers {
-        let error = caller.await.unwrap().unwrap_err();
-        assert!(matches!(problem(&error), HostKeyProblem::Unknown { .. }));
-    }
-    let status = &pool.status().hosts[0];
-    assert_eq!(status.dials, 0);
-    assert_eq!(
-        u64::try_from(sshd.connections()).unwrap(),
-        status.failed_dials
-    );
-    assert_eq!(status.failed_dials, 1, "{}", sshd.log());
-    // Long before anybody offered a key.
-    assert!(
-        !sshd.log().contains("Failed ") && sshd.accepted() == 0,
-        "{}",
-        sshd.log()
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,9 @@
 use ssh_pool::{Identity, Limits};
 use ssh_pool_tests::{Agent, KeyPair, Sshd, TempDir, sign_user_certificate};
 
-use crate::{builder, host_for, known, last_login_was_with, login, logins, new_key, offered};
+use crate::{
+    RELEASES, builder, host_for, known, last_login_was_with, login, logins, new_key, offered, pool,
+};
 
 /// An agent with that many keys that nobody lets in.
 fn agent_with(count: usize) -> (Agent, Vec<(TempDir, KeyPair)>) {
@@ -43,26 +45,36 @@ async fn a_certificate_in_an_agent_logs_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_an_agents_many_keys_no_more_are_offered_than_the_server_counts() {
-    let sshd = Sshd::builder().option("MaxAuthTries 6").start();
-    let (agent, keys) = agent_with(8);
-    let error = login(&sshd, Identity::agent_at(agent.socket())).await;
-    let error = error.unwrap_err();
+    for release in RELEASES {
+        let sshd = Sshd::builder().release(release).option("MaxAuthTries 6");
+        let sshd = sshd.start();
+        let (agent, keys) = agent_with(8);
+        let pool = pool(&sshd);
+        let host = host_for(&pool, &sshd, Identity::agent_at(agent.socket()));
+        let error = host.command("true").output().await.unwrap_err();
 
-    let tried = offered(&error);
-    let (last, names) = tried.split_last().unwrap();
-    assert_eq!(names.len(), 5, "{tried:?}");
-    for (name, (_, key)) in names.iter().zip(&keys) {
-        assert!(name.contains(&key.fingerprint()), "{tried:?}");
+        let tried = offered(&error);
+        let (last, names) = tried.split_last().unwrap();
+        assert_eq!(names.len(), 5, "{tried:?}");
+        for (name, (_, key)) in names.iter().zip(&keys) {
+            assert!(name.contains(&key.fingerprint()), "{tried:?}");
+        }
+        assert!(last.contains("3 more not offered"), "{tried:?}");
+        let text = error.to_string();
+        assert!(names.iter().all(|name| text.contains(name)), "{text}");
+
+        // Nobody tries again while the cool-down lasts, whatever for.
+        for _ in 0..10 {
+            offered(&host.command("true").output().await.unwrap_err());
+            offered(&host.command("true").spawn().await.unwrap_err());
+        }
+        let log = sshd.log();
+        assert_eq!(sshd.connections(), 1, "{log}");
+        assert_eq!(sshd.auth_failures(), 1, "{log}");
+        assert_eq!(sshd.refused_credentials(), 5, "{log}");
+        assert!(!log.contains("Too many authentication failures"), "{log}");
+        sshd.assert_not_banned();
     }
-    assert!(last.contains("3 more not offered"), "{tried:?}");
-    let text = error.to_string();
-    assert!(names.iter().all(|name| text.contains(name)), "{text}");
-
-    let log = sshd.log();
-    assert_eq!(sshd.connections(), 1, "{log}");
-    assert_eq!(sshd.auth_failures(), 1, "{log}");
-    assert_eq!(sshd.refused_credentials(), 5, "{log}");
-    assert!(!log.contains("Too many authentication failures"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

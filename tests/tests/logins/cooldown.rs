@@ -1,11 +1,11 @@
 //! A refused login is not tried again for a while: servers count, and ban.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use ssh_pool::{Error, Host, Identity, Timeouts};
-use ssh_pool_tests::Sshd;
+use ssh_pool::{Error, EventKind, Events, Host, Identity, Timeouts};
+use ssh_pool_tests::{Release, Sshd};
 
-use crate::{SOON, builder, host_for, known, new_key, offered, pool};
+use crate::{RELEASES, SOON, builder, host_for, known, new_key, offered, pool};
 
 /// The errors of that many callers at once, all refused.
 async fn refusals(host: &Host, callers: usize) -> Vec<Error> {
@@ -114,4 +114,85 @@ async fn one_identity_in_its_cool_down_does_not_keep_another_out() {
         "{}",
         sshd.log()
     );
+}
+
+/// When dials have failed so far, by the pool's own account.
+fn failures(events: &mut Events) -> Vec<SystemTime> {
+    std::iter::from_fn(|| events.try_next())
+        .filter(|event| matches!(event.kind, EventKind::DialFailed { .. }))
+        .map(|event| event.at)
+        .collect()
+}
+
+/// The largest penalty that such a series earns from OpenSSH 10.0, in seconds: five for each failed
+/// login, and time pays them off. From fifteen on it refuses the address.
+fn worst_penalty(failures: &[SystemTime]) -> f64 {
+    let (mut owed, mut worst) = (0_f64, 0_f64);
+    let mut last = None;
+    for at in failures {
+        let passed = last.map_or(Duration::ZERO, |last| at.duration_since(last).unwrap());
+        owed = (owed - passed.as_secs_f64()).max(0.0) + 5.0;
+        worst = worst.max(owed);
+        last = Some(*at);
+    }
+    worst
+}
+
+/// A hundred callers with a wrong key, who come back again and again for that long.
+async fn besieged(release: Release, cooldown: Duration, span: Duration) {
+    let sshd = Sshd::builder().release(release).start();
+    let timeouts = Timeouts::default().auth_cooldown(cooldown);
+    let pool = builder(&sshd, known(&sshd)).timeouts(timeouts);
+    let pool = pool.build().unwrap();
+    let mut events = pool.events();
+    let (_dir, key) = new_key();
+    let host = host_for(&pool, &sshd, Identity::key_file(key.private()));
+    let began = Instant::now();
+    let mut callers = tokio::task::JoinSet::new();
+    for number in 0..100 {
+        let (host, fingerprint) = (host.clone(), key.fingerprint());
+        callers.spawn(async move {
+            let mut calls = 0;
+            while began.elapsed() < span {
+                let mut command = host.command("true");
+                // For the two kinds of connections that callers get.
+                let error = if number % 2 == 0 {
+                    command.output().await.unwrap_err()
+                } else {
+                    command.spawn().await.unwrap_err()
+                };
+                assert!(offered(&error)[0].contains(&fingerprint), "{error}");
+                calls += 1;
+                tokio::time::sleep(Duration::from_millis(50)).await; // its own pause
+            }
+            calls
+        });
+    }
+    let calls: usize = callers.join_all().await.into_iter().sum();
+    let elapsed = began.elapsed();
+    let failures = failures(&mut events);
+    let log = sshd.log();
+    let most = 1 + usize::try_from(elapsed.as_millis() / cooldown.as_millis()).unwrap();
+    let logins = sshd.auth_failures();
+    assert!((1..=most).contains(&logins), "{logins} of {most}: {log}");
+    assert_eq!(
+        (
+            sshd.connections(),
+            sshd.refused_credentials(),
+            failures.len()
+        ),
+        (logins, logins, logins),
+        "{log}"
+    );
+    let worst = worst_penalty(&failures);
+    assert!(worst < 15.0, "{worst} s: {log}");
+    sshd.assert_not_banned();
+    assert!(calls > 200, "{calls} calls in {elapsed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_callers_with_a_wrong_key_make_one_login_a_cool_down_and_nobody_bans_them() {
+    let (cooldown, span) = (Duration::from_secs(6), Duration::from_secs(14));
+    let servers = RELEASES.map(|release| besieged(release, cooldown, span));
+    futures_util::future::join_all(servers).await;
 }

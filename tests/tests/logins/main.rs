@@ -20,7 +20,7 @@ mod sharing;
 mod support;
 mod unusable;
 
-pub(crate) use support::{SOON, builder, known};
+pub(crate) use support::{RELEASES, SOON, builder, known};
 
 /// A stock pool that knows the server.
 pub(crate) fn pool(sshd: &Sshd) -> Pool {

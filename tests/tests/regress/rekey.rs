@@ -115,9 +115,8 @@ async fn every_cipher_and_key_exchange_can_change_keys() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn many_commands_beside_each_other_survive_new_keys() {
-    let (sshd, pool, host) = on(rekeying("64K").start());
+/// Thirty commands at once, five times over, with keys changed a hundred times between them.
+async fn many_commands_survive(sshd: &Sshd, pool: &Pool, host: &Host) {
     let bytes = noise(4, 300_000);
     for _ in 0..5 {
         let all = (0..30).map(|_| host.command("cat").stdin(&bytes).output());
@@ -128,7 +127,13 @@ async fn many_commands_beside_each_other_survive_new_keys() {
             assert_same(&output.stdout, &bytes, "beside others");
         }
     }
-    assert_changed(&sshd, &pool, 100);
+    assert_changed(sshd, pool, 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_commands_beside_each_other_survive_new_keys() {
+    let (sshd, pool, host) = on(rekeying("64K").start());
+    many_commands_survive(&sshd, &pool, &host).await;
 }
 
 /// A command that runs while keys are changed three times still takes input and gives output.
@@ -193,8 +198,9 @@ async fn a_reader_that_waits_while_new_keys_are_due_loses_nothing() {
 }
 
 /// A pool that changes keys by itself, on a server that does not.
-fn on_our_own(limits: Limits, timeouts: Timeouts) -> (Sshd, Pool, Host) {
-    let sshd = Sshd::builder().option("LogLevel DEBUG1").start();
+fn on_our_own(release: Release, limits: Limits, timeouts: Timeouts) -> (Sshd, Pool, Host) {
+    let sshd = Sshd::builder().release(release).option("LogLevel DEBUG1");
+    let sshd = sshd.start();
     let pool = builder(&sshd, known(&sshd))
         .limits(limits)
         .timeouts(timeouts);
@@ -206,14 +212,23 @@ fn on_our_own(limits: Limits, timeouts: Timeouts) -> (Sshd, Pool, Host) {
 #[tokio::test(flavor = "multi_thread")]
 async fn this_side_changes_keys_by_bytes_in_mid_transfer() {
     let limits = Limits::default().rekey_bytes(1 << 20);
-    let (sshd, pool, host) = on_our_own(limits, Timeouts::default());
+    let (sshd, pool, host) = on_our_own(Release::Installed, limits, Timeouts::default());
     transfers_survive(&sshd, &pool, &host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_commands_beside_each_other_survive_new_keys_of_this_side() {
+    for release in [Release::Installed, Release::Trixie] {
+        let limits = Limits::default().rekey_bytes(64 << 10);
+        let (sshd, pool, host) = on_our_own(release, limits, Timeouts::default());
+        many_commands_survive(&sshd, &pool, &host).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn this_side_changes_keys_by_time_while_a_command_runs() {
     let timeouts = Timeouts::default().rekey(Duration::from_millis(300));
-    let (sshd, _pool, host) = on_our_own(Limits::default(), timeouts);
+    let (sshd, _pool, host) = on_our_own(Release::Installed, Limits::default(), timeouts);
     for way in SPAWNED {
         lives_through_new_keys(&sshd, &host, way).await;
     }

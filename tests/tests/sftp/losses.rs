@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ssh_pool::sftp::{Error, Progress};
-use ssh_pool_tests::{Cut, Greeting, Proxy, eventually_async};
+use ssh_pool_tests::{Cut, Greeting, Proxy, Step, eventually_async};
 
 use crate::{Place, SOON, names, noise, through};
 
@@ -68,7 +68,7 @@ async fn a_download_whose_connection_is_lost_half_way_goes_on_and_is_verified() 
     let remote = place.remote_file("a", &bytes);
     for cut in [Cut::Reset, Cut::Fin] {
         let proxy = Proxy::to(place.sshd.addr());
-        proxy.cut_after(Some((SIZE / 2 + (1 << 20), cut)));
+        proxy.script([Step::from_server(SIZE / 2 + (1 << 20), cut)]);
         let folder = ssh_pool_tests::TempDir::new();
         let (_pool, sftp) = through(&proxy, &place.sshd, &folder).await;
         let (progress, told) = at_half_time(|| ());

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ssh_pool::sftp::{Error, FileType, SkipReason, Skipped};
-use ssh_pool_tests::{Cut, Proxy, TestUser};
+use ssh_pool_tests::{Cut, Proxy, Step, TestUser};
 
 use crate::{Place, names, noise, through, tree};
 
@@ -209,7 +209,7 @@ async fn a_tree_survives_connections_that_are_lost_again_and_again() {
     assert!(summary.retries >= 3, "{summary:?}");
     assert_eq!(tree(&remote), tree(&local));
 
-    proxy.cut_after(Some((1 << 20, Cut::Reset)));
+    proxy.script([Step::from_server(1 << 20, Cut::Reset)]);
     proxy.reset();
     let back = place.here("back");
     let summary = sftp.download_dir(&remote, &back).await.unwrap();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ssh_pool::{Host, Stdio};
-use ssh_pool_tests::{Sshd, TestUser, eventually_async};
+use ssh_pool_tests::{Release, Sshd, TestUser, eventually_async};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
@@ -11,8 +11,11 @@ use crate::{SOON, on};
 
 const COMMANDS: usize = 500;
 const AT_ONCE: usize = 20;
-/// How long the isolated stream is left alone.
-const UNREAD: Duration = Duration::from_secs(30);
+/// How long the isolated stream is left alone, on each release.
+const UNREAD: [(Release, Duration); 2] = [
+    (Release::Installed, Duration::from_secs(30)),
+    (Release::Trixie, Duration::from_secs(5)),
+];
 
 /// What `storm` does: so many commands, some at a time. Their 99th percentile.
 async fn storm(host: &Host) -> Duration {
@@ -39,7 +42,14 @@ async fn storm(host: &Host) -> Duration {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_streams_do_not_slow_five_hundred_commands_and_lose_no_byte() {
-    let (sshd, pool, host) = on(Sshd::builder().user(TestUser::plain()).start());
+    for (release, unread) in UNREAD {
+        let sshd = Sshd::builder().user(TestUser::plain()).release(release);
+        stalled_streams_on(sshd.start(), unread).await;
+    }
+}
+
+async fn stalled_streams_on(sshd: Sshd, unread: Duration) {
+    let (sshd, pool, host) = on(sshd);
     storm(&host).await; // warm
     let mut quiet = Vec::new();
     for _ in 0..3 {
@@ -86,8 +96,8 @@ async fn stalled_streams_do_not_slow_five_hundred_commands_and_lose_no_byte() {
         let writers = processes.iter().filter(|(_, line)| line == "yes");
         writers.filter_map(|(pid, _)| written_by(*pid)).max()
     };
-    let before = written().expect("the isolated one lives");
-    tokio::time::sleep(UNREAD.saturating_sub(begun.elapsed())).await;
+    let before = written().unwrap();
+    tokio::time::sleep(unread.saturating_sub(begun.elapsed())).await;
     assert_eq!(written(), Some(before), "it blocks");
     assert!(host.command("true").status().await.unwrap().success());
 
@@ -111,6 +121,7 @@ async fn stalled_streams_do_not_slow_five_hundred_commands_and_lose_no_byte() {
     let gone = || sshd.session_processes().is_empty();
     let gone = || gone() || host.status().isolated_busy + host.status().running == 0;
     assert!(eventually_async(SOON, gone).await, "{:?}", pool.status());
+    sshd.assert_no_penalty();
 }
 
 /// Bytes that a process has written.

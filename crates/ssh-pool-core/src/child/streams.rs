@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Handle;
 
-use crate::error::{Error, Phase, Stream};
+use crate::error::{Error, Origin, Phase, Stream};
 use crate::inbox::{Cut, Inbox};
 use crate::transport::{Channel, Writer};
 
@@ -17,7 +17,7 @@ use crate::transport::{Channel, Writer};
 #[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) inbox: Arc<Inbox>,
-    pub(crate) target: Arc<str>,
+    pub(crate) target: Origin,
     pub(crate) limit: usize,
 }
 
@@ -37,10 +37,10 @@ impl Source {
         let kind = cut.kind();
         let target = self.target.clone();
         let error = match cut {
-            Cut::Overrun => Error::OutputLimit {
+            Cut::Overrun(overrun) => Error::OutputLimit {
                 target,
                 stream,
-                limit: self.limit,
+                limit: overrun.limit(self.limit),
             },
             Cut::Lost(source) => Error::ConnectionLost {
                 target,

@@ -19,6 +19,19 @@ impl Cause {
     }
 }
 
+/// Whether an error, or what is underneath it, says that this process (EMFILE) or this machine
+/// (ENFILE) has no file descriptors left. std has no kind for it.
+pub(crate) fn no_descriptors(error: &(dyn std::error::Error + 'static)) -> bool {
+    const CODES: &[i32] = if cfg!(windows) {
+        &[4, 10024]
+    } else {
+        &[24, 23] // the same numbers on every Unix
+    };
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<std::io::Error>()?.raw_os_error())
+        .any(|code| CODES.contains(&code))
+}
+
 impl Cause {
     /// The kind of the I/O error underneath, if there is one.
     #[must_use]
@@ -31,6 +44,10 @@ impl Cause {
             error = current.source();
         }
         None
+    }
+
+    pub(crate) fn no_descriptors(&self) -> bool {
+        no_descriptors(&*self.0)
     }
 }
 

@@ -4,12 +4,14 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::*;
 use crate::host_key::HostKeyPolicy;
 use crate::identity::Identity;
 use crate::pool::Pool;
 use crate::target::Target;
+use crate::waited::Waited;
 
 mod rows;
 
@@ -38,7 +40,7 @@ variants!(ERRORS, error_name: Error {
     InvalidInput, Resolve, Connect, NotSsh, Throttled, KeyExchange, HostKey, Identity, AuthRejected,
     AuthLost, Timeout, SessionRefused, ExecRefused, ConnectionLost, ClosedWithoutStatus,
     OutputLimit, Closed, PtyRefused, SubsystemRefused, StreamRefused, ForwardRefused, Listen,
-    NotKilled, Repeated,
+    NotKilled, Repeated, QueueFull, Descriptors,
 });
 variants!(PROBLEMS, problem_name: HostKeyProblem {
     Unknown, Changed, Revoked, Unreadable, NotStored,
@@ -121,6 +123,53 @@ fn every_error_says_where_whether_and_what_to_do() {
             assert!(shown.starts_with(&format!("{TARGET}: ")), "{shown}");
         }
         check_text(error);
+    }
+}
+
+#[test]
+fn every_error_of_a_call_that_waited_says_where_and_for_how_long() {
+    let waited = Waited {
+        queue: Duration::from_millis(1),
+        dial: Duration::from_millis(20),
+        back_off: Duration::from_millis(300),
+        channel: Duration::from_millis(4000),
+    };
+    assert_eq!(waited.total(), Duration::from_millis(4321));
+    for row in table() {
+        let Row { error, .. } = row;
+        let has_target = error.phase() != Phase::Input;
+        assert_eq!(error.target(), has_target.then_some(TARGET), "{error:?}");
+        assert_eq!(error.waited(), Waited::default(), "{error:?}");
+        let late = error.clone().having_waited(&waited);
+        let expected = if has_target {
+            waited
+        } else {
+            Waited::default()
+        };
+        assert_eq!(late.waited(), expected, "{error:?}");
+        // Whoever shares the failure has waits of their own, and all read the same.
+        assert_eq!(error.waited(), Waited::default(), "{error:?}");
+        assert_eq!(late.to_string(), error.to_string());
+        assert_eq!(format!("{late:?}"), format!("{error:?}"));
+        let again = late.having_waited(&Waited::default());
+        assert_eq!(again.waited(), Waited::default(), "{error:?}");
+    }
+}
+
+#[test]
+fn the_target_of_an_error_reads_like_text() {
+    let Error::Closed { target } = (Error::Closed { target: target() }) else {
+        unreachable!()
+    };
+    assert_eq!(&*target, TARGET);
+    assert_eq!(target.to_string(), TARGET);
+    assert_eq!(format!("{target:?}"), format!("{TARGET:?}"));
+    assert!(target.starts_with("deploy@"));
+    for other in [
+        Origin::from(TARGET.to_owned()),
+        Arc::<str>::from(TARGET).into(),
+    ] {
+        assert_eq!(*other, *target);
     }
 }
 
@@ -290,14 +339,14 @@ fn several_attempts_fail_as_the_last_one_does_and_leave_the_command_in_doubt() {
     for row in table() {
         let Row { error, .. } = row;
         assert_eq!(
-            error.clone().after(&target(), 1).to_string(),
+            error.clone().after(target(), 1).to_string(),
             error.to_string()
         );
         if let Error::Repeated { .. } = error {
             continue;
         }
         assert_eq!(error.attempts(), 1, "{error:?}");
-        let repeated = error.clone().after(&target(), 3);
+        let repeated = error.clone().after(target(), 3);
         assert_eq!(repeated.attempts(), 3);
         assert_eq!(repeated.command_state(), CommandState::Unknown, "{error:?}");
         assert_eq!(repeated.phase(), error.phase(), "{error:?}");

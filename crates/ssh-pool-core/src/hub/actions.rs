@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use super::sessions::Mark;
 use super::slots::{Action, ConnectionId, Fact, Hand, Refusal};
-use super::{Hub, Ready, eager, tell};
+use super::{Hub, Opening, Ready, eager, tell};
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::transport::{Channel, OpenError};
@@ -44,9 +45,10 @@ impl Hub {
     fn do_one(self: &Arc<Self>, action: Action) {
         match action {
             Action::Dial => self.dial(),
-            Action::Open { on, mark } => self.open(on, mark),
+            Action::Open { on, mark, since } => self.open(on, mark, since),
             Action::Ping { on, mark } => self.ping(on, mark),
             Action::Disconnect(on) => self.disconnect(on),
+            Action::Suspect(on) => self.suspect(on),
             Action::Reclaim => {
                 for ready in self.channels.take_idle(|_| true) {
                     self.give_back(ready);
@@ -83,7 +85,7 @@ impl Hub {
 
     /// Opens a channel, whatever becomes of the caller: a dropped open would keep its slot on the
     /// server.
-    fn open(self: &Arc<Self>, on: ConnectionId, mark: Mark) {
+    fn open(self: &Arc<Self>, on: ConnectionId, mark: Mark, since: Instant) {
         let hub = self.clone();
         let link = self.link(on);
         eager::start(&self.runtime, async move {
@@ -92,28 +94,30 @@ impl Hub {
                 None => Err(OpenError::Lost),
             };
             match result {
-                Ok(channel) => hub.opened(on, mark, channel),
+                Ok(channel) => hub.opened(on, mark, since, channel),
                 Err(OpenError::Refused { reason, .. }) => hub.refused(on, mark, reason),
                 Err(OpenError::Lost) => hub.transition(|books, _| books.slots.open_lost(on)),
             }
         });
     }
 
-    fn opened(self: &Arc<Self>, on: ConnectionId, mark: Mark, channel: Channel) {
+    fn opened(self: &Arc<Self>, on: ConnectionId, mark: Mark, since: Instant, channel: Channel) {
         let inbox = channel.inbox.clone();
         let leased = Arc::new(AtomicBool::new(false));
+        let (hand, until) = self.transition(|books, now| {
+            let hand = books.slots.opened(on, mark, now);
+            leased.store(matches!(hand, Hand::To(_)), Ordering::Relaxed);
+            (hand, now)
+        });
         let ready = Ready {
             connection: on,
             channel,
+            opening: Opening { since, until },
             leased: leased.clone(),
             next: None,
         };
-        let hand = self.transition(|books, now| {
-            let hand = books.slots.opened(on, mark, now);
-            leased.store(matches!(hand, Hand::To(_)), Ordering::Relaxed);
-            hand
-        });
         if !matches!(hand, Hand::Discard) {
+            inbox.watch(self.witness(on));
             let hub = Arc::downgrade(self);
             inbox.on_end(move |end| {
                 if let Some(hub) = hub.upgrade() {
@@ -133,14 +137,15 @@ impl Hub {
             Refusal::Absorbed => None,
             Refusal::Hard(waiters) => {
                 let error = Error::SessionRefused {
-                    target: self.endpoint.name.clone(),
+                    target: self.name().into(),
                     reason,
                 };
-                self.dials.give_up(error.clone(), now);
-                Some((waiters, error))
+                let change = self.dials.give_up(error.clone(), now);
+                Some((waiters, error, change))
             }
         });
-        if let Some((waiters, error)) = told {
+        if let Some((waiters, error, change)) = told {
+            self.report_breaker(change);
             tell(waiters, &error);
         }
     }

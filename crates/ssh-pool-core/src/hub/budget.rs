@@ -1,9 +1,21 @@
-//! How many handshakes may be under way at once: with one address, and in all.
+//! What the hosts of a pool share: how many handshakes may be under way at once, with one address
+//! and in all, and none for a while with an address that has turned one away; places in the queue;
+//! connections.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::queue::Queue;
+use super::room::Room;
+use super::size;
+use crate::limits::Limits;
+
+use super::now;
+use super::throttle::Throttle;
+use crate::transport::DialError;
 
 /// The budgets of one pool. Callers with different users or identities dial the same server, so
 /// an address has one budget for all of them.
@@ -11,11 +23,13 @@ pub(crate) struct Budgets {
     all: Arc<Semaphore>,
     per_address: usize,
     addresses: Mutex<Addresses>,
+    queue: Arc<Queue>,
+    room: Arc<Room>,
 }
 
 #[derive(Default)]
 struct Addresses {
-    known: HashMap<(String, u16), Weak<Semaphore>>,
+    known: HashMap<(String, u16), Weak<Address>>,
     /// With so many of them it is time to look for those that nobody uses any more: at each new
     /// host, ten thousand hosts would look at each other fifty million times.
     sweep_at: usize,
@@ -26,8 +40,7 @@ impl Addresses {
         if self.known.len() < self.sweep_at {
             return;
         }
-        self.known
-            .retain(|_, semaphore| semaphore.strong_count() > 0);
+        self.known.retain(|_, address| address.strong_count() > 0);
         self.sweep_at = self.known.len().saturating_mul(2).max(SMALL);
     }
 }
@@ -35,27 +48,85 @@ impl Addresses {
 /// So few addresses are not worth a look.
 const SMALL: usize = 64;
 
+/// What is shared by all who dial one address.
+struct Address {
+    shares: Arc<Semaphore>,
+    /// For whoever dials while the server is throttling.
+    turn: Arc<Semaphore>,
+    throttle: Mutex<Throttle>,
+}
+
+impl Address {
+    fn new(shares: usize) -> Self {
+        Self {
+            shares: Arc::new(Semaphore::new(shares)),
+            turn: Arc::new(Semaphore::new(1)),
+            throttle: Mutex::default(),
+        }
+    }
+
+    fn throttle(&self) -> MutexGuard<'_, Throttle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// While the server is throttling, one after the other, and not before its pause is over.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        if !self.throttle().is_on(now()) {
+            return None;
+        }
+        let turn = acquire(&self.turn).await;
+        loop {
+            let pause = self.throttle().wait(now());
+            match pause {
+                Some(until) => tokio::time::sleep_until(until.into()).await,
+                None => return turn,
+            }
+        }
+    }
+}
+
 /// What one host may use of them.
 #[derive(Clone)]
 pub(crate) struct Budget {
-    address: Arc<Semaphore>,
+    address: Arc<Address>,
     all: Arc<Semaphore>,
+    /// `None`: what the pool does for itself is not turned away.
+    queue: Option<Arc<Queue>>,
+    room: Arc<Room>,
 }
 
 /// One handshake's share.
 pub(crate) struct Permit {
-    _address: Option<OwnedSemaphorePermit>,
+    address: Arc<Address>,
+    _share: Option<OwnedSemaphorePermit>,
+    _turn: Option<OwnedSemaphorePermit>,
     _all: Option<OwnedSemaphorePermit>,
 }
 
+impl Permit {
+    /// The handshake has ended, with that failure if it has failed.
+    pub(crate) fn answered(self, failure: Option<&DialError>, now: Instant) {
+        self.address.throttle().answered(failure, now);
+    }
+}
+
 impl Budgets {
-    pub(crate) fn new(all: u32, per_address: u32) -> Self {
-        let size = |count: u32| usize::try_from(count).unwrap_or(Semaphore::MAX_PERMITS);
+    pub(crate) fn new(limits: &Limits) -> Self {
         Self {
-            all: Arc::new(Semaphore::new(size(all))),
-            per_address: size(per_address),
+            all: Arc::new(Semaphore::new(size(limits.handshakes))),
+            per_address: size(limits.handshakes_per_host),
             addresses: Mutex::default(),
+            queue: Arc::new(Queue::new(limits.queued_commands)),
+            room: Arc::new(Room::new(limits.connections)),
         }
+    }
+
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    pub(crate) fn room(&self) -> &Arc<Room> {
+        &self.room
     }
 
     pub(crate) fn of(&self, host: &str, port: u16) -> Budget {
@@ -69,28 +140,63 @@ impl Budgets {
             .get(&key)
             .and_then(Weak::upgrade)
             .unwrap_or_else(|| {
-                let semaphore = Arc::new(Semaphore::new(self.per_address));
-                addresses.known.insert(key, Arc::downgrade(&semaphore));
-                semaphore
+                let address = Arc::new(Address::new(self.per_address));
+                addresses.known.insert(key, Arc::downgrade(&address));
+                address
             });
         Budget {
             address,
             all: self.all.clone(),
+            queue: Some(self.queue.clone()),
+            room: self.room.clone(),
         }
     }
 }
 
 impl Budget {
-    /// Waits for a share: the address first, so that a slow host holds none of the others up.
-    pub(crate) async fn acquire(&self) -> Permit {
-        // Neither semaphore is ever closed.
-        let address = self.address.clone().acquire_owned().await.ok();
-        let all = self.all.clone().acquire_owned().await.ok();
-        Permit {
-            _address: address,
-            _all: all,
+    /// For what the pool does for itself: it takes no place in the queue.
+    pub(crate) fn unqueued(self) -> Self {
+        Self {
+            queue: None,
+            ..self
         }
     }
+
+    /// Waits for one of the handshakes with this address. This comes first, so that a slow host
+    /// holds none of the others up.
+    pub(super) async fn address(&self) -> Option<OwnedSemaphorePermit> {
+        acquire(&self.address.shares).await
+    }
+
+    /// Waits for one of all handshakes, and for the address to be in the mood for one.
+    pub(super) async fn handshake(&self, share: Option<OwnedSemaphorePermit>) -> Permit {
+        loop {
+            let turn = self.address.turn().await;
+            let all = acquire(&self.all).await;
+            // Others may have been turned away meanwhile.
+            if turn.is_some() || !self.address.throttle().is_on(now()) {
+                return Permit {
+                    address: self.address.clone(),
+                    _share: share,
+                    _turn: turn,
+                    _all: all,
+                };
+            }
+        }
+    }
+
+    pub(super) fn queue(&self) -> Option<&Arc<Queue>> {
+        self.queue.as_ref()
+    }
+
+    pub(super) fn room(&self) -> &Room {
+        &self.room
+    }
+}
+
+/// No semaphore here is ever closed.
+async fn acquire(semaphore: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    semaphore.clone().acquire_owned().await.ok()
 }
 
 #[cfg(test)]
@@ -103,7 +209,7 @@ mod tests {
 
     #[test]
     fn addresses_that_nobody_uses_are_forgotten_and_the_others_are_not() {
-        let budgets = Budgets::new(64, 4);
+        let budgets = Budgets::new(&Limits::default());
         let kept = budgets.of("kept", 22);
         for n in 0..10_000 {
             budgets.of(&format!("host-{n}"), 22);

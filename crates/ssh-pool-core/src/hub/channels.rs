@@ -4,12 +4,14 @@
 //! and ready for exec. It leaves the pool when the peer's CLOSE has been seen, so the pool's size
 //! is the truth about the server's slots. Idle objects are spare channels.
 
+use std::future::Future;
 use std::sync::{OnceLock, Weak};
 use std::time::Duration;
 
 use deadpool::managed::{self, Manager, Metrics, PoolError, RecycleError, RecycleResult};
 use futures_util::FutureExt;
 
+use super::slots::Ticket;
 use super::{Hub, Ready};
 use crate::error::Error;
 
@@ -19,6 +21,19 @@ pub(super) type Pooled = managed::Object<Opener>;
 tokio::task_local! {
     /// Set while a spare is being put among the idle channels.
     static PARKING: ();
+    /// The place in the queue of whoever is let in late. The queue lets them in in order, and then
+    /// they run when the runtime likes.
+    static TICKET: Ticket;
+}
+
+/// Whoever waits in the queue keeps this place when it is their turn.
+pub(super) fn with_ticket<F: Future>(ticket: Ticket, get: F) -> impl Future<Output = F::Output> {
+    TICKET.scope(ticket, get)
+}
+
+/// The place of the caller who has waited in the queue.
+pub(super) fn ticket() -> Option<Ticket> {
+    TICKET.try_with(|ticket| *ticket).ok()
 }
 
 pub(super) struct Opener {
@@ -124,6 +139,13 @@ impl Channels {
     #[cfg(test)]
     pub(super) fn idle(&self) -> usize {
         self.pool().status().available
+    }
+
+    /// Whether somebody who asks now need not wait, as far as can be said.
+    pub(super) fn has_idle(&self) -> bool {
+        self.pool
+            .get()
+            .is_some_and(|pool| pool.status().available > 0)
     }
 
     /// Those who ask for a channel and have none.

@@ -1,148 +1,116 @@
-//! Dials: in a task of their own, so that they outlive the caller who needed them first, with
-//! back-off between failures, and with one shared failure for everybody who waited.
+//! Dials: in a task of their own, so that they outlive the caller who needed them first, as far as
+//! the breaker and the budget allow, and with one shared failure for everybody who waited.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tracing::Instrument;
 
+use super::breaker::{Begin, Change, Circuit, Leave};
+use super::room::Share;
 use super::{Hub, now, tell};
 use crate::error::Error;
 use crate::event::EventKind;
-use crate::transport::DialError;
+use crate::status::Breaker;
+use crate::transport::{DialError, Link};
 
-/// The first pause after a failed dial; it doubles up to the longest, with jitter.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A passing failure is tried again this often before the waiters hear of it.
-const TRIES: u32 = 8;
-/// A connection lost during authentication may also be the answer of an account that is locked,
-/// and counts as a failed login where the server keeps count. An account that has been let in
-/// before is not taken for one.
-const LOGIN_TRIES: u32 = 2;
+/// Descriptors that a dial has open at once: its socket, and a file or an agent's socket.
+const FOR_A_DIAL: usize = 2;
 
 /// What past dials of a host have taught, whatever the connections were for.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Dials(Arc<Mutex<History>>);
+pub(crate) struct Dials(Arc<Memory>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    circuit: Mutex<Circuit>,
+    /// A dial has ended, or everything was forgotten.
+    changed: Notify,
+}
 
 impl Dials {
-    fn history(&self) -> MutexGuard<'_, History> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn succeeded(&self) {
-        self.history().succeeded();
-    }
-
-    pub(super) fn forget(&self) {
-        self.history().forget();
+    fn circuit(&self) -> MutexGuard<'_, Circuit> {
+        self.0
+            .circuit
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn last_error(&self) -> Option<Error> {
-        self.history().last_error.clone()
+        self.circuit().last_error()
     }
 
-    /// A failure that is so recent that another dial would only annoy the server.
-    pub(super) fn fresh_failure(&self, now: Instant) -> Option<Error> {
-        self.history().fresh_failure(now)
+    pub(super) fn breaker(&self) -> Breaker {
+        self.circuit().shown(now())
     }
 
-    /// The host is reachable and useless: back off as after a failed dial.
-    pub(super) fn give_up(&self, error: Error, now: Instant) {
-        self.history().give_up(error, now);
+    pub(super) fn is_forgettable(&self) -> bool {
+        self.circuit().is_forgettable(now())
+    }
+
+    pub(super) fn succeeded(&self, leave: Leave) -> Option<Change> {
+        self.circuit().succeeded(leave)
+    }
+
+    pub(super) fn forget(&self) -> Option<Change> {
+        self.circuit().forget()
+    }
+
+    /// The host is reachable and useless: as after a failed dial.
+    pub(super) fn give_up(&self, error: Error, now: Instant) -> Option<Change> {
+        self.circuit().give_up(error, now)
+    }
+
+    /// What answers a caller who would have to wait for a dial that would only annoy the server.
+    pub(super) fn answer(&self, now: Instant) -> Option<Error> {
+        self.circuit().answer(now)
+    }
+
+    /// Whoever waits for leave asks again. Called outside of every lock.
+    pub(super) fn wake(&self) {
+        self.0.changed.notify_waiters();
     }
 }
 
-#[derive(Debug, Default)]
-struct History {
-    /// Failures since the last success.
-    failures: u32,
-    /// Failures since the waiters were last told.
-    tries: u32,
-    /// Grows with every failure that counts.
-    round: Round,
-    ever_connected: bool,
-    last_error: Option<Error>,
-    /// Until then, the last error answers instead of another dial.
-    fail_fast_until: Option<Instant>,
+/// Leave for one dial, which is given back if that is not made.
+struct Held {
+    hub: Arc<Hub>,
+    leave: Leave,
+    used: bool,
 }
 
-/// Dials that were under way together fail together, and that is one failure.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Round(u64);
+impl Held {
+    fn confirm(&mut self) -> bool {
+        self.hub.dials.circuit().confirm(&mut self.leave)
+    }
 
-/// What to do after a failed dial.
-struct Verdict {
-    not_before: Instant,
-    try_again: bool,
+    /// The dial has ended: the breaker has to be told how.
+    fn used(mut self) -> Leave {
+        self.used = true;
+        self.leave
+    }
 }
 
-impl History {
-    fn succeeded(&mut self) {
-        *self = Self {
-            ever_connected: true,
-            round: self.round,
-            ..Self::default()
-        };
-    }
-
-    fn forget(&mut self) {
-        *self = Self {
-            ever_connected: self.ever_connected,
-            round: self.round,
-            ..Self::default()
-        };
-    }
-
-    fn fresh_failure(&self, now: Instant) -> Option<Error> {
-        let fresh = self.fail_fast_until.is_some_and(|until| now < until);
-        self.last_error.clone().filter(|_| fresh)
-    }
-
-    fn give_up(&mut self, error: Error, now: Instant) {
-        self.failures += 1;
-        self.tries = 0;
-        self.fail_fast_until = Some(now + pause(self.failures));
-        self.last_error = Some(error);
-    }
-
-    /// A dial that began in round `begun` has failed.
-    fn failed(&mut self, failure: DialError, begun: Round, now: Instant) -> Verdict {
-        // A server that was there a moment ago is probably restarting.
-        let restarting = self.ever_connected && matches!(failure.error, Error::Connect { .. });
-        let locked = matches!(failure.error, Error::AuthLost { .. }) && !self.ever_connected;
-        let tries = if locked { LOGIN_TRIES } else { TRIES };
-        let counts = u32::from(begun == self.round);
-        self.round.0 += u64::from(counts);
-        let try_again = (failure.passing || restarting) && self.tries + counts < tries;
-        if try_again {
-            self.failures += counts;
-            self.tries += counts;
-            self.last_error = Some(failure.error);
-            return Verdict {
-                not_before: now + pause(self.failures),
-                try_again,
-            };
-        }
-        let cooldown = match &failure.error {
-            // Never again until then: sshd counts failed logins, and bans for them (9.8+).
-            Error::AuthRejected { cooldown, .. } => Some(*cooldown),
-            _ => None,
-        };
-        self.give_up(failure.error, now);
-        if let Some(cooldown) = cooldown {
-            self.fail_fast_until = Some(now + cooldown);
-        }
-        Verdict {
-            not_before: self.fail_fast_until.unwrap_or(now),
-            try_again,
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.used {
+            let change = self.hub.dials.circuit().abandoned(self.leave, now());
+            self.hub.dials.wake();
+            self.hub.report_breaker(change);
         }
     }
 }
 
-fn pause(failures: u32) -> Duration {
-    let full = FIRST_PAUSE * (1 << failures.clamp(1, 7).saturating_sub(1));
-    full.min(LONGEST_PAUSE).mul_f64(0.5 + 0.5 * fastrand::f64())
+/// What became of a dial that the books asked for.
+enum Outcome {
+    /// The host had been evicted so often when the dial began.
+    Connected(Arc<dyn Link>, Share, Held, u64),
+    Failed(DialError, Held, Duration),
+    /// It was not made: this answers, and no other one is before then.
+    Refused(Error, Instant),
+    /// Nobody waits for it any more, and it had not begun.
+    Unwanted,
 }
 
 impl Hub {
@@ -154,150 +122,137 @@ impl Hub {
             connection = tracing::field::Empty,
             error = tracing::field::Empty,
         );
-        let begun = self.dials.history().round;
         let started = now();
         let hub = self.clone();
+        // Asked for at once, so that whoever comes next finds that somebody dials.
+        let held = self.ask().ok();
         self.runtime.spawn(
             async move {
-                // The budget is for handshakes: it ends with this one.
-                let dial = async {
-                    let _permit = hub.budget.acquire().await;
-                    hub.transport.dial(&hub.endpoint).await
-                };
-                let Some(result) = hub.closing.run_until_cancelled(dial).await else {
-                    let closed = DialError {
-                        error: hub.closed_error(),
-                        passing: false,
-                    };
-                    hub.dial_failed(closed, begun);
-                    return;
-                };
+                let dial = hub.try_dial(held);
+                let outcome = hub.closing.run_until_cancelled(dial).await;
                 let span = tracing::Span::current();
-                match result {
-                    Ok(link) => {
-                        let id = hub.connected(link, now().saturating_duration_since(started));
+                match outcome {
+                    Some(Outcome::Connected(link, share, held, evictions)) => {
+                        let took = now().saturating_duration_since(started);
+                        let id = hub.connected(link, took, held.used(), share, evictions);
                         span.record("connection", id.0);
                     }
-                    Err(failure) => {
+                    Some(Outcome::Failed(failure, held, took)) => {
                         span.record("error", tracing::field::display(&failure.error));
-                        hub.dial_failed(failure, begun);
+                        hub.dial_failed(failure, held.used(), took);
                     }
+                    Some(Outcome::Refused(error, until)) => hub.dial_refused(&error, until),
+                    Some(Outcome::Unwanted) => hub.ended.notify_waiters(),
+                    None => hub.dial_refused(&hub.closed_error(), now()),
                 }
             }
             .instrument(span),
         );
     }
 
-    fn dial_failed(self: &Arc<Self>, failure: DialError, begun: Round) {
+    fn ask(self: &Arc<Self>) -> Result<Held, Begin> {
+        let (begin, change) = self.dials.circuit().begin(now());
+        self.report_breaker(change);
+        match begin {
+            Begin::Go(leave) => Ok(Held {
+                hub: self.clone(),
+                leave,
+                used: false,
+            }),
+            other => Err(other),
+        }
+    }
+
+    /// Leave for one dial, as soon as there is one; or what answers in its place, and until when.
+    async fn leave(self: &Arc<Self>) -> Result<Held, (Error, Instant)> {
+        loop {
+            let changed = self.dials.0.changed.notified();
+            tokio::pin!(changed);
+            // Before the question, so that no change between it and the wait is missed.
+            changed.as_mut().enable();
+            match self.ask() {
+                Ok(held) => return Ok(held),
+                Err(Begin::Refused { error, until }) => return Err((error, until)),
+                Err(Begin::Wait(Some(until))) => {
+                    tokio::time::timeout_at(until.into(), changed).await.ok();
+                }
+                Err(Begin::Wait(None) | Begin::Go(_)) => changed.await,
+            }
+        }
+    }
+
+    async fn try_dial(self: &Arc<Self>, mut asked: Option<Held>) -> Outcome {
+        loop {
+            let mut held = match asked.take() {
+                Some(held) => held,
+                None => match self.leave().await {
+                    Ok(held) => held,
+                    Err((error, until)) => return Outcome::Refused(error, until),
+                },
+            };
+            // A dial that waits for room keeps nobody else from a handshake but those of its own
+            // address. The permit is for the handshake, and ends with it.
+            let address = self.budget.address().await;
+            let share = self.share().await;
+            let permit = self.budget.handshake(address).await;
+            if !held.confirm() {
+                continue;
+            }
+            // A host that nobody uses any more is not dialled.
+            let Some(evictions) = self.books().slots.begin_dial() else {
+                return Outcome::Unwanted;
+            };
+            let began = now();
+            let result = self.transport.dial(&self.endpoint).await;
+            permit.answered(result.as_ref().err(), now());
+            return match result {
+                Ok(link) => Outcome::Connected(link, share, held, evictions),
+                Err(failure) => {
+                    Outcome::Failed(failure, held, now().saturating_duration_since(began))
+                }
+            };
+        }
+    }
+
+    fn dial_failed(self: &Arc<Self>, failure: DialError, leave: Leave, took: Duration) {
         let error = failure.error.clone();
-        let (told, pause) = self.transition(|books, now| {
-            let verdict = self.dials.history().failed(failure, begun, now);
+        if let Error::Descriptors { .. } = error {
+            self.budget.room().ask(FOR_A_DIAL);
+        }
+        let (told, pause, change) = self.transition(|books, now| {
+            let (verdict, change) = self.dials.circuit().failed(leave, failure, took, now);
             let pause = verdict.not_before.saturating_duration_since(now);
             let told = books
                 .slots
                 .dial_failed(now, verdict.not_before, verdict.try_again);
-            (told, pause)
+            (told, pause, change)
         });
         let kind = EventKind::DialFailed {
             error: error.clone(),
             pause,
         };
         self.report(None, kind);
+        self.report_breaker(change);
+        self.dials.wake();
         tell(told, &error);
         self.ended.notify_waiters();
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::Cause;
-
-    fn refused() -> DialError {
-        let source = Cause::new("refused");
-        DialError {
-            error: Error::Connect {
-                target: "t".into(),
-                source,
-            },
-            passing: false,
-        }
+    fn dial_refused(self: &Arc<Self>, error: &Error, until: Instant) {
+        let told = self.transition(|books, now| books.slots.dial_refused(now, until));
+        tell(told, error);
+        self.ended.notify_waiters();
     }
 
-    #[test]
-    fn pauses_grow_and_stay_bounded() {
-        for failures in 1..40 {
-            let pause = pause(failures);
-            assert!(
-                pause >= FIRST_PAUSE / 2 && pause <= LONGEST_PAUSE,
-                "{failures}: {pause:?}"
-            );
-        }
-        assert!(pause(6) > pause(1));
-    }
-
-    #[test]
-    fn a_refused_connection_is_an_answer_from_a_host_never_seen() {
-        let mut history = History::default();
-        let now = Instant::now();
-        assert!(!history.failed(refused(), history.round, now).try_again);
-        assert!(history.fresh_failure(now).is_some());
-        assert!(history.fresh_failure(now + LONGEST_PAUSE).is_none());
-    }
-
-    #[test]
-    fn a_refused_connection_is_a_restart_of_a_host_that_was_there() {
-        let mut history = History::default();
-        history.succeeded();
-        let now = Instant::now();
-        let tries = (0..20)
-            .take_while(|_| history.failed(refused(), history.round, now).try_again)
-            .count();
-        assert_eq!(tries, (TRIES - 1) as usize);
-    }
-
-    #[test]
-    fn dials_that_fail_together_are_one_failure() {
-        let lost = || DialError {
-            error: Error::AuthLost {
-                target: "t".into(),
-                source: Cause::new("reset"),
-            },
-            passing: true,
+    pub(super) fn report_breaker(&self, change: Option<Change>) {
+        let kind = match change {
+            None => return,
+            Some(Change::Opened { error, retry_in }) => {
+                EventKind::BreakerOpened { error, retry_in }
+            }
+            Some(Change::HalfOpen) => EventKind::BreakerHalfOpen,
+            Some(Change::Closed) => EventKind::BreakerClosed,
         };
-        let now = Instant::now();
-        let mut history = History::default();
-        let begun = history.round;
-        assert!((0..4).all(|_| history.failed(lost(), begun, now).try_again));
-        assert_eq!((history.failures, history.tries), (1, 1));
-        // The next one began after those had failed.
-        let begun = history.round;
-        assert!(!history.failed(lost(), begun, now).try_again);
-    }
-
-    #[test]
-    fn a_refused_login_is_remembered_for_its_cooldown() {
-        let cooldown = Duration::from_secs(60);
-        let error = Error::AuthRejected {
-            target: "t".into(),
-            tried: Vec::new(),
-            allowed: String::new(),
-            cooldown,
-        };
-        let mut history = History::default();
-        let now = Instant::now();
-        let verdict = history.failed(
-            DialError {
-                error,
-                passing: false,
-            },
-            Round::default(),
-            now,
-        );
-        assert!(!verdict.try_again);
-        assert_eq!(verdict.not_before, now + cooldown);
-        let almost = now + cooldown - Duration::from_millis(1);
-        assert!(history.fresh_failure(almost).is_some());
-        assert!(history.fresh_failure(now + cooldown).is_none());
+        self.report(None, kind);
     }
 }

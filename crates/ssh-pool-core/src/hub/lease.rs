@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::channels::{self, Pooled};
-use super::slots::{Hand, Ticket};
+use super::slots::{ConnectionId, Hand, Ticket};
 use super::{Answer, Hub};
 use crate::inbox::Sink;
 use crate::transport::Channel;
@@ -55,20 +55,25 @@ pub(crate) struct Lease {
     hub: Arc<Hub>,
     /// Until it is dropped.
     pooled: Option<Pooled>,
-    connection: u64,
+    connection: ConnectionId,
 }
 
 impl Lease {
     pub(super) fn new(hub: Arc<Hub>, pooled: Pooled) -> Self {
         Self {
             hub,
-            connection: pooled.connection.0,
+            connection: pooled.connection,
             pooled: Some(pooled),
         }
     }
 
     /// For traces.
     pub(crate) fn connection(&self) -> u64 {
+        self.connection.0
+    }
+
+    /// The connection that its channel is on.
+    pub(crate) fn on(&self) -> ConnectionId {
         self.connection
     }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::slots::ConnectionId;
+use crate::event::Retirement;
 
 /// First pause after a refused open; it doubles with every further refusal, five times at most.
 const HOLD: Duration = Duration::from_millis(10);
@@ -39,12 +40,17 @@ pub(crate) struct View {
     pub(crate) leased: u32,
     pub(crate) cooling: u32,
     pub(crate) streams: u32,
+    pub(crate) since: Instant,
 }
 
 #[derive(Debug)]
 pub(super) struct Sessions {
     /// Takes no new channels; is disconnected as soon as nothing is leased.
     pub(super) retiring: bool,
+    /// Since when.
+    pub(super) retired_at: Instant,
+    /// Why it is to be replaced.
+    pub(super) due: Option<Retirement>,
     /// The goodbye is on its way.
     pub(super) leaving: bool,
     pub(super) opening: u32,
@@ -54,10 +60,18 @@ pub(super) struct Sessions {
     pub(super) streams: u32,
     /// Channels that we closed first, for each of which the transport keeps an entry.
     pub(super) closed_here: u32,
+    /// Slots of such channels that the server may keep for as long as this connection lives.
+    pub(super) lost: u32,
+    /// Something has run here.
+    pub(super) used: bool,
+    /// When it was made.
+    since: Instant,
     pub(super) idle_since: Instant,
     pub(super) retire_at: Instant,
     /// No open before this time: a refusal was just seen.
     pub(super) hold: Option<Instant>,
+    /// Since when what was asked for here goes without any answer.
+    pub(super) unanswered: Option<Instant>,
     /// Stamps of slots whose CLOSE went out and whose release is not proven yet.
     cooling: VecDeque<u64>,
     /// Ticks with every CLOSE.
@@ -79,15 +93,21 @@ impl Sessions {
     pub(super) fn new(retiring: bool, now: Instant, retire_at: Instant) -> Self {
         Self {
             retiring,
+            retired_at: now,
+            due: None,
             leaving: false,
             opening: 0,
             ready: 0,
             leased: 0,
             streams: 0,
             closed_here: 0,
+            lost: 0,
+            used: false,
+            since: now,
             idle_since: now,
             retire_at,
             hold: None,
+            unanswered: None,
             cooling: VecDeque::new(),
             clock: 0,
             pinging: false,
@@ -101,7 +121,7 @@ impl Sessions {
 
     /// Slots that the server may be holding, late releases included.
     fn held(&self) -> u32 {
-        self.ready + self.leased + self.cooling()
+        self.ready + self.leased + self.cooling() + self.lost
     }
 
     /// Slots that a round trip will show to be free.
@@ -125,7 +145,7 @@ impl Sessions {
         limit.saturating_sub(self.occupied())
     }
 
-    pub(super) fn begin_open(&mut self) -> Mark {
+    pub(super) fn begin_open(&mut self, now: Instant) -> Mark {
         if self
             .ceiling
             .is_some_and(|ceiling| self.occupied() >= ceiling)
@@ -133,11 +153,13 @@ impl Sessions {
             self.probing = true;
         }
         self.opening += 1;
+        self.unanswered.get_or_insert(now);
         Mark(self.clock)
     }
 
-    pub(super) fn granted(&mut self, mark: Mark) {
+    pub(super) fn granted(&mut self, mark: Mark, now: Instant) {
         self.opening = self.opening.saturating_sub(1);
+        self.answered(now);
         self.prove(mark);
         self.proven = true;
         self.refusals = 0;
@@ -152,6 +174,7 @@ impl Sessions {
 
     pub(super) fn refused(&mut self, mark: Mark, learned: u32, now: Instant) -> Lesson {
         self.opening = self.opening.saturating_sub(1);
+        self.answered(now);
         // Replies come in order, so every open before this one has been answered: the server
         // holds no more than this.
         let held = self.held();
@@ -187,6 +210,17 @@ impl Sessions {
         }
     }
 
+    /// Why it is to be replaced, while it is in service.
+    pub(super) fn due_for(&self) -> Option<Retirement> {
+        self.due.filter(|_| !self.retiring)
+    }
+
+    /// Something that ran here has ended.
+    pub(super) fn rest(&mut self, now: Instant) {
+        self.used = true;
+        self.idle_since = now;
+    }
+
     /// Nothing needs this connection.
     pub(super) fn is_unused(&self) -> bool {
         self.leased == 0 && self.streams == 0
@@ -209,17 +243,25 @@ impl Sessions {
     }
 
     /// A round trip is worth making: slots cool, and nobody is measuring.
-    pub(super) fn begin_ping(&mut self) -> Option<Mark> {
+    pub(super) fn begin_ping(&mut self, now: Instant) -> Option<Mark> {
         if self.retiring || self.pinging || self.cooling.is_empty() {
             return None;
         }
         self.pinging = true;
+        self.unanswered.get_or_insert(now);
         Some(Mark(self.clock))
     }
 
-    pub(super) fn end_ping(&mut self, mark: Mark) {
+    pub(super) fn end_ping(&mut self, mark: Mark, now: Instant) {
         self.pinging = false;
+        self.answered(now);
         self.prove(mark);
+    }
+
+    /// An answer has come; the others have so long from now.
+    fn answered(&mut self, now: Instant) {
+        let others = self.opening > 0 || self.pinging;
+        self.unanswered = others.then_some(now);
     }
 
     fn prove(&mut self, mark: Mark) {
@@ -236,7 +278,8 @@ impl Sessions {
             ready: self.ready,
             leased: self.leased,
             streams: self.streams,
-            cooling: self.cooling(),
+            cooling: self.cooling() + self.lost,
+            since: self.since,
         }
     }
 }

@@ -24,9 +24,16 @@ use super::sessions::{Lesson, Mark, Sessions, View};
 use crate::event::Retirement;
 
 mod connections;
+mod idle;
+mod meter;
+mod overdue;
 mod pump;
+mod renewal;
 
 use connections::Connections;
+use meter::Meter;
+pub(crate) use meter::Reading;
+use renewal::Renewal;
 
 /// One connection, for as long as the process lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,6 +60,10 @@ pub(crate) struct Rules {
     pub(crate) idle: Duration,
     /// After this long without a refusal the learned limit creeps up by one.
     pub(crate) recovery: Duration,
+    /// A retired connection that is still there after so long holds up no renewal.
+    pub(crate) drain: Duration,
+    /// How long a connection may owe an answer that somebody waits for.
+    pub(crate) check: Duration,
     /// Every connection that is free has a channel ready, not only one of a busy host: where a
     /// connection is one channel, the next one would else cost a round trip to see the last one's
     /// slot free, and another to open it.
@@ -64,14 +75,21 @@ pub(crate) struct Rules {
 pub(crate) enum Action {
     /// Dial one connection.
     Dial,
-    /// Open a session channel; report `opened` or `refused` with this mark.
-    Open { on: ConnectionId, mark: Mark },
+    /// Open a session channel, asked for now; report `opened` or `refused` with this mark.
+    Open {
+        on: ConnectionId,
+        mark: Mark,
+        since: Instant,
+    },
     /// Make one round trip; report `pinged` with this mark.
     Ping { on: ConnectionId, mark: Mark },
     /// Somebody waits while spares lie idle: hand them over.
     Reclaim,
     /// Throw out spares of connections that are gone or retiring.
     Sweep,
+    /// This connection owes an answer that somebody waits for: retire it, unless something else
+    /// was heard from it meanwhile.
+    Suspect(ConnectionId),
     /// Say goodbye to a connection that nobody uses.
     Disconnect(ConnectionId),
     /// Call `wake` at this time.
@@ -137,11 +155,15 @@ pub(crate) struct Slots<W> {
     waiters: VecDeque<Waiter<W>>,
     tickets: u64,
     dialling: u32,
+    renewal: Renewal,
     dial_not_before: Option<Instant>,
     wake_at: Option<Instant>,
+    /// When answers are looked for next.
+    watch_at: Option<Instant>,
     closed: bool,
     /// How much the server dislikes unused session channels.
     dislike: u32,
+    meter: Meter,
     tally: Tally,
     actions: Vec<Action>,
 }
@@ -167,10 +189,13 @@ impl<W> Slots<W> {
             waiters: VecDeque::new(),
             tickets: 0,
             dialling: 0,
+            renewal: Renewal::default(),
             dial_not_before: None,
             wake_at: None,
+            watch_at: None,
             closed: false,
             dislike: 0,
+            meter: Meter::default(),
             tally: Tally::default(),
             actions: Vec::new(),
         }
@@ -183,15 +208,24 @@ impl<W> Slots<W> {
 
     // ── waiters ──────────────────────────────────────────────────────────────────────────────
 
+    /// The next place in the queue, for a caller who comes to it later.
+    pub(crate) fn next_ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+
     /// A caller wants a channel and found no spare.
     pub(crate) fn wait(&mut self, who: W, now: Instant) -> Ticket {
-        self.tickets += 1;
-        let ticket = Ticket(self.tickets);
-        self.waiters.push_back(Waiter {
-            ticket,
-            since: now,
-            who,
-        });
+        let ticket = self.next_ticket();
+        self.wait_in_turn(ticket, who, now)
+    }
+
+    /// The same for one who has a ticket: those who had to wait before they could come here may
+    /// come in any order.
+    pub(crate) fn wait_in_turn(&mut self, ticket: Ticket, who: W, now: Instant) -> Ticket {
+        let place = self.waiters.partition_point(|w| w.ticket < ticket);
+        let since = now;
+        self.waiters.insert(place, Waiter { ticket, since, who });
         self.pump(now);
         ticket
     }
@@ -222,13 +256,17 @@ impl<W> Slots<W> {
     pub(crate) fn dialled(&mut self, id: ConnectionId, now: Instant, retire_at: Instant) {
         self.dialling = self.dialling.saturating_sub(1);
         self.dial_not_before = None;
-        self.tally.dials += 1;
-        self.connections
-            .insert(id, Sessions::new(self.closed, now, retire_at));
-        let all = u32::try_from(self.connections.len()).unwrap_or(u32::MAX);
-        self.tally.peak_connections = self.tally.peak_connections.max(all);
+        self.add(id, Sessions::new(self.closed, now, retire_at));
+        self.succeed(now);
         self.leave_if_unused(id);
         self.pump(now);
+    }
+
+    fn add(&mut self, id: ConnectionId, sessions: Sessions) {
+        self.tally.dials += 1;
+        self.connections.insert(id, sessions);
+        let all = u32::try_from(self.connections.len()).unwrap_or(u32::MAX);
+        self.tally.peak_connections = self.tally.peak_connections.max(all);
     }
 
     /// A dial has failed; the next one waits until `not_before`. Returns the waiters to tell:
@@ -239,8 +277,18 @@ impl<W> Slots<W> {
         not_before: Instant,
         try_again: bool,
     ) -> Vec<W> {
-        self.dialling = self.dialling.saturating_sub(1);
         self.tally.failed_dials += 1;
+        self.no_dial(now, not_before, try_again)
+    }
+
+    /// A dial that was asked for may not be made before `until`. Returns the waiters to tell.
+    pub(crate) fn dial_refused(&mut self, now: Instant, until: Instant) -> Vec<W> {
+        self.no_dial(now, until, false)
+    }
+
+    fn no_dial(&mut self, now: Instant, not_before: Instant, try_again: bool) -> Vec<W> {
+        self.dialling = self.dialling.saturating_sub(1);
+        self.renewal.no_dial();
         self.dial_not_before = Some(not_before);
         let told = if try_again || self.dialling > 0 || self.live() > 0 {
             Vec::new()
@@ -251,6 +299,14 @@ impl<W> Slots<W> {
         told
     }
 
+    /// The dial that was asked for goes out now, when the host has been evicted so often. `None`:
+    /// nobody needs it any more, and it does not.
+    pub(crate) fn begin_dial(&mut self) -> Option<u64> {
+        let wanted = !self.waiters.is_empty() || self.renewal.wants_dial();
+        self.dialling = self.dialling.saturating_sub(u32::from(!wanted));
+        wanted.then(|| self.evictions())
+    }
+
     // ── channels ─────────────────────────────────────────────────────────────────────────────
 
     /// The server granted an open.
@@ -259,7 +315,7 @@ impl<W> Slots<W> {
         let Some(connection) = self.connections.get_mut(id) else {
             return Hand::Discard;
         };
-        connection.granted(mark);
+        connection.granted(mark, now);
         let hand = self.hand(id);
         self.pump(now);
         hand
@@ -330,10 +386,12 @@ impl<W> Slots<W> {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.release(leased);
             if leased {
-                connection.idle_since = now;
+                connection.rest(now);
                 self.tally.commands = self.tally.commands.saturating_sub(1);
             }
         }
+        // One that is due may go here and now.
+        self.renew(now);
         let hand = self.hand(id);
         self.leave_if_unused(id);
         self.pump(now);
@@ -348,7 +406,7 @@ impl<W> Slots<W> {
         connection.release(leased);
         connection.cool();
         if leased {
-            connection.idle_since = now;
+            connection.rest(now);
         } else {
             self.dislike = self.dislike.saturating_add(DEAD_SPARE);
         }
@@ -358,7 +416,8 @@ impl<W> Slots<W> {
 
     /// We closed a channel before the peer did, and the transport will not tell us when the server
     /// frees that slot. A `settled` one it frees at once, so a round trip proves it. Any other may
-    /// be kept for as long as its process lives, so the connection serves out and is replaced.
+    /// be kept for as long as its process lives, so it counts as taken until the connection is
+    /// replaced.
     pub(crate) fn closed_here(
         &mut self,
         id: ConnectionId,
@@ -366,15 +425,22 @@ impl<W> Slots<W> {
         settled: bool,
         now: Instant,
     ) {
-        let worn = self.wear(id);
-        if settled && !worn {
+        if self.wear(id) || !settled {
+            self.wear_out(id);
+        }
+        if settled {
             self.closed(id, leased, now);
             return;
         }
         if let Some(connection) = self.connections.get_mut(id) {
             connection.release(leased);
+            connection.lost += 1;
+            if leased {
+                connection.rest(now);
+            }
         }
-        self.retire(id, Retirement::Worn, now);
+        self.leave_if_unused(id);
+        self.pump(now);
     }
 
     /// The transport keeps an entry for every channel that we closed first: after many of them a
@@ -415,18 +481,21 @@ impl<W> Slots<W> {
     pub(crate) fn end_stream(&mut self, id: ConnectionId, here: bool, now: Instant) {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.streams = connection.streams.saturating_sub(1);
-            connection.idle_since = now;
+            connection.rest(now);
         }
         if here && self.wear(id) {
-            self.retire(id, Retirement::Worn, now);
+            self.wear_out(id);
         }
         self.leave_if_unused(id);
+        if self.has_due() {
+            self.pump(now);
+        }
     }
 
     /// A round trip that began at `mark` is complete.
     pub(crate) fn pinged(&mut self, id: ConnectionId, mark: Mark, now: Instant) {
         if let Some(connection) = self.connections.get_mut(id) {
-            connection.end_ping(mark);
+            connection.end_ping(mark, now);
         }
         self.pump(now);
     }
@@ -439,37 +508,13 @@ impl<W> Slots<W> {
         if gone.as_ref().is_some_and(|connection| connection.ready > 0) {
             self.actions.push(Action::Sweep);
         }
+        if self.live() == 0 {
+            // Whoever waited on it hears what there is to hear of dials, and not only later.
+            self.dial_not_before = None;
+        }
         self.pump(now);
         gone.filter(|connection| !connection.leaving)
             .map(|connection| connection.leased + connection.streams)
-    }
-
-    /// No new commands on this connection; goodbye when the last one has finished.
-    pub(crate) fn retire(&mut self, id: ConnectionId, why: Retirement, now: Instant) {
-        if let Some(connection) = self.connections.get_mut(id) {
-            if !connection.retiring {
-                let fact = Fact::Retired(id, why);
-                self.actions.push(Action::Report(fact));
-            }
-            connection.retiring = true;
-            if connection.ready > 0 {
-                self.actions.push(Action::Sweep);
-            }
-        }
-        self.leave_if_unused(id);
-        self.pump(now);
-    }
-
-    /// Retires every connection, and forgets what was learned from them.
-    pub(crate) fn evict(&mut self, why: Retirement, now: Instant) {
-        self.learned = self.rules.sessions;
-        self.most = self.rules.sessions;
-        self.learned_at = None;
-        self.dislike = 0;
-        self.dial_not_before = None;
-        for id in self.connections.ids() {
-            self.retire(id, why, now);
-        }
     }
 
     /// No new work from now on. Returns the waiters to tell; what runs may finish.
@@ -479,24 +524,6 @@ impl<W> Slots<W> {
         self.dismiss()
     }
 
-    /// Time has passed: connections grow old or idle, and limits creep back up.
-    pub(crate) fn tick(&mut self, now: Instant) {
-        let idle = self.rules.idle;
-        let due: Vec<_> = (self.connections.iter())
-            .filter(|(_, c)| !c.retiring)
-            .filter_map(|(id, c)| {
-                let unused = c.is_unused() && c.opening == 0 && now >= c.idle_since + idle;
-                let old = now >= c.retire_at;
-                let idle = unused.then_some(Retirement::Idle);
-                Some((id, idle.or(old.then_some(Retirement::Lifetime))?))
-            })
-            .collect();
-        for (id, why) in due {
-            self.retire(id, why, now);
-        }
-        self.pump(now);
-    }
-
     /// Looks again: a channel has been put among the idle ones since somebody began to wait.
     pub(crate) fn wake_waiters(&mut self, now: Instant) {
         self.pump(now);
@@ -504,7 +531,9 @@ impl<W> Slots<W> {
 
     /// A `WakeAt` is due.
     pub(crate) fn wake(&mut self, now: Instant) {
-        self.wake_at = None;
+        // Of two alarms the other is still to come.
+        self.wake_at = self.wake_at.filter(|at| *at > now);
+        self.watch_at = self.watch_at.filter(|at| *at > now);
         self.pump(now);
     }
 
@@ -553,6 +582,8 @@ impl<W> Slots<W> {
     }
 }
 
+#[cfg(test)]
+mod renewal_tests;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) mod stories;
 #[cfg(test)]

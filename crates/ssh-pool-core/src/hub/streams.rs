@@ -6,8 +6,10 @@ use std::time::Duration;
 use super::slots::ConnectionId;
 use super::{Deadline, Hub, Lane, Lease};
 use crate::error::Error;
+use crate::event::Witness;
 use crate::inbox::End;
 use crate::transport::Link;
+use crate::waited::Waited;
 
 /// Before a place is looked for again where there was none.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -25,21 +27,40 @@ pub(crate) struct Berth {
 }
 
 impl Hub {
-    /// A place for a stream, on a connection that may first have to be dialled. Cancel safe.
+    /// A place for a stream, on a connection that may first have to be dialled. What it had to wait
+    /// for is added to `waited`. Cancel safe.
     pub(crate) async fn berth(
         self: &Arc<Self>,
         lane: Lane,
         deadline: Deadline,
+        waited: &mut Waited,
+    ) -> Result<Berth, Error> {
+        loop {
+            let berth = self.any_berth(lane, deadline, waited).await?;
+            if self.is_there(berth.id, &berth.link, deadline).await? {
+                return Ok(berth);
+            }
+        }
+    }
+
+    /// The same, whether or not the other side of that connection is still there.
+    async fn any_berth(
+        self: &Arc<Self>,
+        lane: Lane,
+        deadline: Deadline,
+        waited: &mut Waited,
     ) -> Result<Berth, Error> {
         if lane != Lane::Isolated
             && let Some(berth) = self.board(|slots| slots.begin_stream())
         {
             return Ok(berth);
         }
+        let mut place = None;
         loop {
             // Whoever gets a session has a connection.
-            let lease = self.checkout(deadline).await?;
-            let id = ConnectionId(lease.connection());
+            let (lease, next) = self.checkout_from(&mut place, deadline, waited).await?;
+            drop(next);
+            let id = lease.on();
             let berth = self.board(|slots| slots.begin_stream_on(id).then_some(id));
             let Some(mut berth) = berth else {
                 // It has ended, or is on its way out, or has no room for another stream.
@@ -47,7 +68,9 @@ impl Hub {
                 if deadline.is_over() {
                     return Err(self.overdue(deadline.after));
                 }
+                self.take_place(&mut place)?;
                 tokio::time::sleep(PAUSE).await;
+                waited.queue += PAUSE;
                 continue;
             };
             if lane == Lane::Isolated {
@@ -81,6 +104,15 @@ impl Hub {
 impl Berth {
     pub(crate) fn link(&self) -> &Arc<dyn Link> {
         &self.link
+    }
+
+    pub(crate) fn on(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// For what happens on the stream's channel.
+    pub(crate) fn witness(&self) -> Witness {
+        self.hub.witness(self.id)
     }
 
     /// The stream's channel has ended.

@@ -6,10 +6,16 @@ use bytes::{Buf, BytesMut};
 use tokio::io::ReadBuf;
 
 use super::herald::Herald;
+use crate::buffered::Tab;
 
 /// Bytes kept for a stream that has not been taken over: a server may speak first, and no more
 /// than a window of 2 MiB before we answer.
 const EARLY: usize = 4 << 20;
+
+impl Sink {
+    /// Of a stream that has not been taken over.
+    pub(super) const EARLY: Self = Self::Collect(EARLY);
+}
 
 /// Where the bytes of a stream go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,35 +29,63 @@ pub(crate) enum Sink {
     Read(Option<usize>),
 }
 
-/// More came than may be kept.
+/// More came than so many bytes, which may be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Overrun;
+pub(crate) enum Overrun {
+    /// Of this stream.
+    Stream,
+    /// Of all streams of the pool: its limit.
+    Pool(usize),
+}
+
+impl Overrun {
+    /// The limit that was reached. The stream's own is known to who set it.
+    pub(crate) fn limit(self, own: usize) -> usize {
+        match self {
+            Overrun::Stream => own,
+            Overrun::Pool(limit) => limit,
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Intake {
     sink: Sink,
     bytes: BytesMut,
     reader: Option<Waker>,
-    overrun: bool,
+    overrun: Option<Overrun>,
+    /// The pool counts what is kept here.
+    tab: Tab,
     /// What the command says first is not for the reader.
     herald: Option<Herald>,
 }
 
 impl Default for Intake {
     fn default() -> Self {
-        Self::new(Sink::Collect(EARLY))
+        Self::new(Tab::default())
     }
 }
 
 impl Intake {
-    pub(super) fn new(sink: Sink) -> Self {
+    pub(super) fn new(tab: Tab) -> Self {
         Self {
-            sink,
+            sink: Sink::EARLY,
             bytes: BytesMut::new(),
             reader: None,
-            overrun: false,
+            overrun: None,
+            tab,
             herald: None,
         }
+    }
+
+    /// As new, for somebody who begins.
+    pub(super) fn restart(&mut self, sink: Sink) {
+        let mut tab = std::mem::take(&mut self.tab);
+        tab.give_back_all();
+        *self = Self {
+            sink,
+            ..Self::new(tab)
+        };
     }
 
     /// Takes this line out of what comes.
@@ -90,26 +124,47 @@ impl Intake {
     }
 
     fn keep(&mut self, bytes: &[u8]) -> Result<(), Overrun> {
-        let most = match self.sink {
-            Sink::Discard => return Ok(()),
-            Sink::Collect(most) | Sink::Read(Some(most)) => most,
-            Sink::Read(None) => usize::MAX,
-        };
-        if bytes.len() > most - self.bytes.len().min(most) {
-            self.overrun = true;
-            return Err(Overrun);
+        if self.sink == Sink::Discard {
+            return Ok(());
         }
-        self.bytes.extend_from_slice(bytes);
-        Ok(())
+        let most = self.most();
+        let own = bytes.len() > most - self.bytes.len().min(most);
+        let fits = if own {
+            Err(Overrun::Stream)
+        } else {
+            self.tab.add(bytes.len()).map_err(Overrun::Pool)
+        };
+        match fits {
+            Ok(()) => self.bytes.extend_from_slice(bytes),
+            Err(overrun) => self.overrun = Some(overrun),
+        }
+        fits
+    }
+
+    /// The cap of this stream.
+    pub(super) fn most(&self) -> usize {
+        match self.sink {
+            Sink::Collect(most) | Sink::Read(Some(most)) => most,
+            Sink::Discard | Sink::Read(None) => usize::MAX,
+        }
     }
 
     /// Takes nothing more in and forgets what there is.
     pub(super) fn forget(&mut self) {
         self.redirect(Sink::Discard);
-        self.bytes = BytesMut::new();
+        drop(self.take());
     }
 
-    pub(super) fn overran(&self) -> bool {
+    /// Takes nothing more in. A reader may still read what there is; of what is collected, nobody
+    /// wants a part.
+    pub(super) fn stop(&mut self) {
+        match self.sink {
+            Sink::Collect(_) => self.forget(),
+            Sink::Discard | Sink::Read(_) => self.redirect(Sink::Discard),
+        }
+    }
+
+    pub(super) fn overrun(&self) -> Option<Overrun> {
         self.overrun
     }
 
@@ -123,6 +178,7 @@ impl Intake {
 
     /// Everything that has been taken in and not been read.
     pub(super) fn take(&mut self) -> Vec<u8> {
+        self.tab.give_back_all();
         std::mem::take(&mut self.bytes).into()
     }
 
@@ -134,6 +190,7 @@ impl Intake {
         let count = buf.remaining().min(self.bytes.len());
         buf.put_slice(self.bytes.get(..count).unwrap_or_default());
         self.bytes.advance(count);
+        self.tab.give_back(count);
         if self.bytes.is_empty() {
             // An idle stream keeps no buffer.
             self.bytes = BytesMut::new();

@@ -33,6 +33,8 @@ impl Books {
                 patience: Duration::ZERO,
                 idle: Duration::MAX,
                 recovery: Duration::MAX,
+                drain: Duration::ZERO,
+                check: Duration::MAX,
                 ready_each: false,
             }),
             now: Instant::now(),
@@ -172,11 +174,11 @@ impl Books {
                 let retire_at = self.now + Duration::from_secs(1 << 32);
                 self.slots.dialled(id, self.now, retire_at);
             }
-            Action::Open { on, mark } if self.refuse > 0 => {
+            Action::Open { on, mark, .. } if self.refuse > 0 => {
                 self.refuse -= 1;
                 self.slots.refused(on, mark, self.now);
             }
-            Action::Open { on, mark } => {
+            Action::Open { on, mark, .. } => {
                 let hand = self.slots.opened(on, mark, self.now);
                 self.handed(&hand);
             }
@@ -193,7 +195,7 @@ impl Books {
                 }
             }
             // No story here ends a connection.
-            Action::Sweep | Action::Disconnect(_) | Action::Report(_) => {}
+            Action::Sweep | Action::Suspect(_) | Action::Disconnect(_) | Action::Report(_) => {}
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A server that answers everything before the call returns, and never refuses anything.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -103,6 +104,10 @@ impl Link for Connection {
 
     fn lifeline(&self) -> &Lifeline {
         &self.lifeline
+    }
+
+    fn quiet_for(&self) -> Duration {
+        Duration::ZERO
     }
 }
 

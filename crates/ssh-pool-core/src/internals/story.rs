@@ -23,6 +23,10 @@ pub struct Beginning {
     pub patience: Duration,
     /// After which a learned limit creeps back up.
     pub recovery: Duration,
+    /// How old a connection may become.
+    pub lifetime: Duration,
+    /// After which a connection that was replaced holds up no other.
+    pub drain: Duration,
     /// The server frees a session only with the next round trip.
     pub late_release: bool,
     /// Every free connection has a channel ready; then `sessions` is 1.
@@ -30,7 +34,7 @@ pub struct Beginning {
 }
 
 /// Tells a story, and looks after each of its steps whether the books are true, and at the end
-/// whether everybody is served. A step is a kind, below [`STEPS`], and a choice.
+/// whether everybody is served and what is old goes. A step is a kind, below [`STEPS`], and a choice.
 ///
 /// # Panics
 ///
@@ -47,11 +51,20 @@ pub fn tell(beginning: Beginning, steps: impl IntoIterator<Item = (u8, usize)>) 
         patience: beginning.patience,
         idle: Duration::from_secs(300),
         recovery: beginning.recovery,
+        drain: beginning.drain,
+        check: Duration::from_secs(2),
         ready_each: beginning.ready_each,
     };
-    let mut world = World::new(rules, beginning.server_limit, beginning.late_release);
+    let Beginning {
+        server_limit,
+        late_release,
+        lifetime,
+        ..
+    } = beginning;
+    let mut world = World::new(rules, server_limit, late_release, lifetime);
     for (what, pick) in steps {
         world.step(what, pick);
     }
     world.everybody_is_served_in_the_end();
+    world.everything_old_goes_in_the_end();
 }

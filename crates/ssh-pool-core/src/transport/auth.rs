@@ -25,7 +25,8 @@ mod signer;
 ///
 /// [`Error::AuthRejected`] when the server took none of them, or ended the connection by saying
 /// so; [`Error::AuthLost`] when the connection was lost without a word; [`Error::Identity`] when
-/// the only credential is an agent that does not answer.
+/// the only credential is an agent that does not answer; [`Error::Descriptors`] when there is none
+/// left to reach one with.
 pub(crate) async fn authenticate<H>(
     handle: &mut Handle<H>,
     target: &Arc<str>,

@@ -13,9 +13,11 @@ use russh::{Channel, ChannelId, ChannelOpenFailure, Sig};
 use super::known_hosts::{Judgement, TrustStore};
 use super::link::SshWire;
 use super::progress::Progress;
+use super::pulse::Pulse;
 use super::quirks;
 use super::{EnvNames, Incoming, Lifeline, Listener};
 use crate::address::Address;
+use crate::buffered::Buffered;
 use crate::error::{Cause, Phase, Stream};
 use crate::inbox::{End, Flow, Inbox};
 use crate::output::ExitStatus;
@@ -37,8 +39,10 @@ pub(super) struct Channels {
     pub(super) prompt: Arc<AtomicBool>,
     pub(super) env_names: EnvNames,
     pub(super) lifeline: Lifeline,
+    pub(super) pulse: Arc<Pulse>,
     /// Of a connection that is shared with nobody.
     pub(super) valve: Option<Arc<Valve>>,
+    buffered: Option<Arc<Buffered>>,
 }
 
 struct Entry {
@@ -51,9 +55,10 @@ struct Entry {
 }
 
 impl Channels {
-    pub(super) fn new(valve: Option<Arc<Valve>>) -> Self {
+    pub(super) fn new(valve: Option<Arc<Valve>>, buffered: Option<Arc<Buffered>>) -> Self {
         Self {
             valve,
+            buffered,
             ..Self::default()
         }
     }
@@ -69,7 +74,7 @@ impl Channels {
 
     fn unclaimed(&self) -> Entry {
         Entry {
-            inbox: Arc::new(Inbox::new(self.valve.clone())),
+            inbox: Arc::new(Inbox::new(self.valve.clone(), self.buffered.clone())),
             claimed: false,
             over: false,
         }

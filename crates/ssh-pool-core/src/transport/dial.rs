@@ -1,29 +1,25 @@
 //! From nothing to an authenticated connection.
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Channels, Client};
-use super::known_hosts::TrustStore;
+use super::known_hosts::{TrustStore, Untrusted};
 use super::link::SshLink;
 use super::progress::Progress;
+use super::silence::Silence;
 use super::stream::Socket;
 use super::{DialError, Endpoint, Link, Transport, auth, config, keys};
-use crate::error::{Cause, CommandState, Error, HostKeyProblem, Phase};
+use crate::error::{Cause, CommandState, Error, Phase, no_descriptors};
 
 /// sshd's words when it turns a connection away: `MaxStartups` reached, or a penalty
 /// (`PerSourcePenalties`, OpenSSH 9.8). They come in place of its identification line.
 const THROTTLED: [&str; 2] = ["Exceeded MaxStartups", "Not allowed at this time"];
-
-/// Longer than any process lives, and no clock overflows.
-const FOREVER: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// Real connections, through russh.
 #[derive(Debug, Clone, Copy)]
@@ -35,25 +31,14 @@ impl Transport for Russh {
         endpoint: &'a Endpoint,
     ) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>> {
         async move {
-            let progress = Arc::new(Progress::default());
             let dial = Dial {
                 endpoint,
-                progress: progress.clone(),
+                progress: Arc::default(),
             };
             match tokio::time::timeout(endpoint.connect_timeout, dial.run()).await {
                 Ok(Ok(link)) => Ok(Arc::new(link) as Arc<dyn Link>),
                 Ok(Err(failure)) => Err(failure),
-                Err(_) => Err(DialError {
-                    error: Error::Timeout {
-                        target: endpoint.name.clone(),
-                        phase: progress.phase(),
-                        after: endpoint.connect_timeout,
-                        state: CommandState::NotStarted,
-                        killed: false,
-                        source: None,
-                    },
-                    passing: false,
-                }),
+                Err(_) => Err(dial.overdue()),
             }
         }
         .boxed()
@@ -66,7 +51,7 @@ struct Dial<'a> {
 }
 
 impl Dial<'_> {
-    async fn run(self) -> Result<SshLink, DialError> {
+    async fn run(&self) -> Result<SshLink, DialError> {
         let Endpoint {
             name, host, port, ..
         } = self.endpoint;
@@ -74,7 +59,7 @@ impl Dial<'_> {
         // and decrypted.
         let credentials = keys::load(name, &self.endpoint.identity)
             .await
-            .map_err(lasting)?;
+            .map_err(local)?;
         let trust = TrustStore::load(&self.endpoint.policy, host, *port)
             .await
             .map_err(|problem| self.untrusted(problem))?;
@@ -85,7 +70,7 @@ impl Dial<'_> {
         // A dial that fails, or is dropped at any await, leaves no socket behind.
         let guard = kill.clone().drop_guard();
         let valve = self.endpoint.isolated.then(Arc::default);
-        let channels = Arc::new(Channels::new(valve.clone()));
+        let channels = Arc::new(Channels::new(valve.clone(), self.endpoint.buffered.clone()));
         let accepted = Arc::new(Mutex::new(None));
         let handler = Client::new(
             channels.clone(),
@@ -103,7 +88,11 @@ impl Dial<'_> {
             kill.clone(),
             self.progress.clone(),
             channels.prompt.clone(),
-            self.longest_silence(),
+            channels.pulse.clone(),
+            Silence::new(
+                self.endpoint.keepalive_interval,
+                self.endpoint.keepalive_misses,
+            ),
             valve,
         );
         let mut handle = russh::client::connect_stream(config, socket, handler)
@@ -115,10 +104,10 @@ impl Dial<'_> {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(key) = new_key {
-            trust
-                .remember(&key)
-                .await
-                .map_err(|problem| self.untrusted(problem))?;
+            trust.remember(&key).await.map_err(|problem| DialError {
+                passing: false,
+                ..self.untrusted(problem)
+            })?;
         }
 
         auth::authenticate(
@@ -131,6 +120,7 @@ impl Dial<'_> {
         )
         .await
         .map_err(|error| DialError {
+            // Not for want of a descriptor either: the server has been bothered, and may count.
             passing: matches!(error, Error::AuthLost { .. }),
             error,
         })?;
@@ -139,14 +129,15 @@ impl Dial<'_> {
         Ok(SshLink::new(handle, channels, kill, &self.endpoint.user))
     }
 
-    /// The last keepalive that may be missed is sent after `misses` quiet intervals, and has one
-    /// more to be answered.
-    fn longest_silence(&self) -> Duration {
-        let intervals = u32::try_from(self.endpoint.keepalive_misses).unwrap_or(u32::MAX);
-        self.endpoint
-            .keepalive_interval
-            .saturating_mul(intervals.saturating_add(1))
-            .min(FOREVER)
+    fn overdue(&self) -> DialError {
+        lasting(Error::Timeout {
+            target: (&self.endpoint.name).into(),
+            phase: self.progress.phase(),
+            after: self.endpoint.connect_timeout,
+            state: CommandState::NotStarted,
+            killed: false,
+            source: None,
+        })
     }
 
     /// Looks the name up and connects to the first address that answers, each within its share
@@ -160,8 +151,12 @@ impl Dial<'_> {
             ..
         } = self.endpoint;
         let unresolved = |source: Cause| {
+            // Resolvers open files and sockets of their own, and do not say what they lacked.
+            if source.no_descriptors() || !can_open() {
+                return self.no_descriptors(source);
+            }
             lasting(Error::Resolve {
-                target: name.clone(),
+                target: name.into(),
                 source,
             })
         };
@@ -173,8 +168,9 @@ impl Dial<'_> {
         let share = *connect_timeout / share;
 
         self.progress.enter(Phase::Connect);
-        let mut last = None;
+        let (mut last, mut silent) = (None, false);
         for address in addresses {
+            silent = false;
             match tokio::time::timeout(share, TcpStream::connect(address)).await {
                 Ok(Ok(tcp)) => {
                     // Off, every small packet waits for the peer's delayed ACK: 48 ms instead of
@@ -184,16 +180,23 @@ impl Dial<'_> {
                     }
                     return Ok(tcp);
                 }
+                Ok(Err(error)) if no_descriptors(&error) => {
+                    return Err(self.no_descriptors(Cause::new(error)));
+                }
                 Ok(Err(error)) => last = Some(error),
-                Err(_) => last = Some(ErrorKind::TimedOut.into()),
+                Err(_) => silent = true,
             }
+        }
+        // The last share ends with the whole, which would say the same.
+        if silent {
+            return Err(self.overdue());
         }
         Err(match last {
             Some(error) => DialError {
                 // A reset, other than a refusal, comes from a server that had accepted.
                 passing: error.kind() == ErrorKind::ConnectionReset,
                 error: Error::Connect {
-                    target: name.clone(),
+                    target: name.into(),
                     source: Cause::new(error),
                 },
             },
@@ -201,18 +204,28 @@ impl Dial<'_> {
         })
     }
 
-    fn untrusted(&self, problem: HostKeyProblem) -> DialError {
-        lasting(Error::HostKey {
-            target: self.endpoint.name.clone(),
-            reason: problem,
+    fn untrusted(&self, problem: Untrusted) -> DialError {
+        match problem {
+            Untrusted::Key(reason) => lasting(Error::HostKey {
+                target: (&self.endpoint.name).into(),
+                reason,
+            }),
+            Untrusted::Descriptors(error) => self.no_descriptors(Cause::new(error)),
+        }
+    }
+
+    fn no_descriptors(&self, source: Cause) -> DialError {
+        local(Error::Descriptors {
+            target: (&self.endpoint.name).into(),
+            source,
         })
     }
 
     fn handshake_failed(&self, error: russh::Error) -> DialError {
         if let Some(problem) = self.progress.refusal() {
-            return self.untrusted(problem);
+            return self.untrusted(problem.into());
         }
-        let target = self.endpoint.name.clone();
+        let target = (&self.endpoint.name).into();
         let lost = matches!(
             error,
             russh::Error::IO(_) | russh::Error::Disconnect | russh::Error::HUP
@@ -232,6 +245,7 @@ impl Dial<'_> {
         let words = String::from_utf8_lossy(&greeting);
         let shown: String = words.trim_end().escape_debug().take(200).collect();
         let source = Cause::new(error);
+        let cut_off = lost && is_cut_off(&greeting);
         if THROTTLED.iter().any(|text| words.contains(text)) {
             let error = Error::Throttled {
                 target,
@@ -242,14 +256,14 @@ impl Dial<'_> {
                 error,
                 passing: true,
             }
-        } else if !words.trim().is_empty() {
+        } else if !cut_off && !words.trim().is_empty() {
             lasting(Error::NotSsh {
                 target,
                 received: shown,
                 source,
             })
         } else {
-            // Accepted, then closed without a word: how dropbear turns away too many
+            // Lost in the middle of its identification. Or accepted, then closed without a word: how dropbear turns away too many
             // unauthenticated connections of one address.
             DialError {
                 error: Error::Connect { target, source },
@@ -257,6 +271,25 @@ impl Dial<'_> {
             }
         }
     }
+}
+
+/// Whether a socket can be made just now.
+fn can_open() -> bool {
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0));
+    socket.err().is_none_or(|error| !no_descriptors(&error))
+}
+
+/// What was wrong on this side: it passes if it was only descriptors.
+fn local(error: Error) -> DialError {
+    let passing = matches!(error, Error::Descriptors { .. });
+    DialError { error, passing }
+}
+
+/// The identification line (RFC 4253, section 4.2) has begun, and does not end.
+fn is_cut_off(greeting: &[u8]) -> bool {
+    let line = greeting.rsplit(|byte| *byte == b'\n').next();
+    let begins = |line: &[u8]| line.starts_with(b"SSH-") || b"SSH-".starts_with(line);
+    line.is_some_and(|line| !line.is_empty() && begins(line))
 }
 
 fn lasting(error: Error) -> DialError {

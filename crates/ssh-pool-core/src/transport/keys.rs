@@ -42,13 +42,20 @@ pub(crate) enum Credential {
 ///
 /// # Errors
 ///
-/// [`Error::Identity`] when nothing is left.
+/// [`Error::Identity`] when nothing is left, [`Error::Descriptors`] when nothing can be opened.
 pub(crate) async fn load(target: &Arc<str>, identity: &Identity) -> Result<Vec<Credential>, Error> {
     let mut credentials = Vec::new();
     let mut first_problem = None;
     for part in identity.parts() {
         match load_part(part).await {
             Ok(credential) => credentials.push(credential),
+            // Another one would do, and may not be the one that this server takes.
+            Err(problem) if problem.is_want_of_descriptors() => {
+                return Err(Error::Descriptors {
+                    target: target.clone().into(),
+                    source: Cause::new(problem),
+                });
+            }
             Err(problem) => {
                 let several = identity.parts().len() > 1;
                 if several {
@@ -60,12 +67,12 @@ pub(crate) async fn load(target: &Arc<str>, identity: &Identity) -> Result<Vec<C
     }
     match first_problem {
         Some((identity, problem)) if credentials.is_empty() => Err(Error::Identity {
-            target: target.clone(),
+            target: target.into(),
             identity,
             source: Cause::new(problem),
         }),
         None if credentials.is_empty() => Err(Error::Identity {
-            target: target.clone(),
+            target: target.into(),
             identity: "that was chosen".into(),
             source: Cause::new(Problem::Nothing),
         }),

@@ -1,5 +1,6 @@
 //! What is known about one host's keys before it is dialled, and the verdict on the key it shows.
 
+use std::io;
 #[cfg(feature = "internals")]
 use std::path::Path;
 
@@ -17,6 +18,20 @@ mod pin;
 
 pub(crate) use judgement::{Judgement, fingerprint};
 pub(crate) use pin::check_pin;
+
+/// Why a host's keys could not be looked up or stored.
+#[derive(Debug)]
+pub(crate) enum Untrusted {
+    Key(HostKeyProblem),
+    /// There was no descriptor for a file: what it says may be known at another time.
+    Descriptors(io::Error),
+}
+
+impl From<HostKeyProblem> for Untrusted {
+    fn from(problem: HostKeyProblem) -> Self {
+        Self::Key(problem)
+    }
+}
 
 /// The host keys that a policy trusts for one host.
 ///
@@ -43,7 +58,7 @@ impl TrustStore {
         policy: &HostKeyPolicy,
         host: &str,
         port: u16,
-    ) -> Result<Self, HostKeyProblem> {
+    ) -> Result<Self, Untrusted> {
         let known = match policy.trust() {
             Trust::Files(files) => {
                 let lines = HostLines::new(host, port, files.clone());
@@ -92,7 +107,7 @@ impl TrustStore {
     ///
     /// The file is read again under a lock: if somebody has stored this key meanwhile, there is
     /// nothing to do; if it is another key, this one is refused.
-    pub(crate) async fn remember(&self, key: &PublicKey) -> Result<(), HostKeyProblem> {
+    pub(crate) async fn remember(&self, key: &PublicKey) -> Result<(), Untrusted> {
         let Known::Listed(lines) = &self.known else {
             return Ok(());
         };
@@ -100,7 +115,7 @@ impl TrustStore {
         let (lines, key) = (lines.blank(), key.clone());
         tokio::task::spawn_blocking(move || lines.store(&key))
             .await
-            .unwrap_or(Err(lost))
+            .unwrap_or(Err(lost.into()))
     }
 }
 
@@ -116,11 +131,11 @@ fn signature_algorithms(key: Algorithm) -> Vec<Algorithm> {
     }
 }
 
-async fn read_in_background(mut lines: HostLines) -> Result<HostLines, HostKeyProblem> {
+async fn read_in_background(mut lines: HostLines) -> Result<HostLines, Untrusted> {
     let lost = lines.unread(&"the task that reads it was stopped");
     tokio::task::spawn_blocking(move || lines.read().map(|()| lines))
         .await
-        .unwrap_or(Err(lost))
+        .unwrap_or(Err(lost.into()))
 }
 
 /// The verdict on a public key line under one known_hosts file with this text; `None` if it is no
@@ -139,13 +154,16 @@ pub(crate) fn remember(path: &Path, host: &str, port: u16, key: &str) -> Option<
     let key = format::parse_key(key)?;
     let mut lines = HostLines::new(host, port, vec![path.to_owned()]).accepting_new(path);
     let judged = lines.read().map(|()| lines.judge(&key));
-    let judgement = judged.unwrap_or_else(Judgement::Refused);
-    if judgement == Judgement::TrustedNew
-        && let Err(problem) = lines.blank().store(&key)
-    {
-        return Some(Judgement::Refused(problem));
-    }
-    Some(judgement)
+    let stored = judged.and_then(|judgement| match judgement {
+        Judgement::TrustedNew => lines.blank().store(&key).map(|()| judgement),
+        judged => Ok(judged),
+    });
+    Some(stored.unwrap_or_else(|untrusted| {
+        Judgement::Refused(match untrusted {
+            Untrusted::Key(problem) => problem,
+            Untrusted::Descriptors(error) => lines.unread(&error),
+        })
+    }))
 }
 
 #[cfg(test)]
@@ -354,7 +372,7 @@ mod tests {
         let policy = HostKeyPolicy::known_hosts_file(&folder.0);
         let problem = TrustStore::load(&policy, "web-1", 22).await.unwrap_err();
         assert!(
-            matches!(problem, HostKeyProblem::Unreadable { .. }),
+            matches!(problem, Untrusted::Key(HostKeyProblem::Unreadable { .. })),
             "{problem:?}"
         );
     }
@@ -391,7 +409,7 @@ mod tests {
         std::fs::write(&path, format!("web-1 {B}\n")).unwrap();
         let problem = store.remember(&key(A)).await.unwrap_err();
         assert!(
-            matches!(problem, HostKeyProblem::Changed { .. }),
+            matches!(problem, Untrusted::Key(HostKeyProblem::Changed { .. })),
             "{problem:?}"
         );
         assert_eq!(
@@ -427,14 +445,14 @@ mod tests {
         let store = load(&HostKeyPolicy::accept_new(below_a_file), 22).await;
         let problem = store.remember(&key(A)).await.unwrap_err();
         assert!(
-            matches!(problem, HostKeyProblem::NotStored { .. }),
+            matches!(problem, Untrusted::Key(HostKeyProblem::NotStored { .. })),
             "{problem:?}"
         );
         let policy = HostKeyPolicy::accept_new(folder.0.join("other"));
         let store = TrustStore::load(&policy, "*", 22).await.unwrap();
         let problem = store.remember(&key(A)).await.unwrap_err();
         assert!(
-            matches!(problem, HostKeyProblem::NotStored { .. }),
+            matches!(problem, Untrusted::Key(HostKeyProblem::NotStored { .. })),
             "{problem:?}"
         );
         assert!(!folder.0.join("other").exists());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -200,6 +200,16 @@ impl Link for SshLink {
 
     fn lifeline(&self) -> &Lifeline {
         &self.channels.lifeline
+    }
+
+    fn quiet_for(&self) -> Duration {
+        let pulse = &self.channels.pulse;
+        pulse.quiet_for(Instant::now(), SystemTime::now())
+    }
+
+    fn heard_within(&self, time: Duration) -> bool {
+        let pulse = &self.channels.pulse;
+        pulse.beat_within(time, SystemTime::now(), Instant::now)
     }
 }
 

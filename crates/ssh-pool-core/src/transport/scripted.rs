@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::time::sleep;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -52,6 +53,7 @@ impl Default for Script {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
     Open,
+    Ping,
     Start,
 }
 
@@ -60,6 +62,8 @@ pub(crate) enum Asked {
 pub(crate) struct Seen {
     pub(crate) dials: u32,
     pub(crate) connections: u32,
+    /// The most there were at once.
+    pub(crate) most_connections: u32,
     pub(crate) refused: u32,
     /// Exec requests that went out.
     pub(crate) requested: u32,
@@ -123,6 +127,19 @@ impl Server {
         self.state().failures.push_back(failure);
     }
 
+    /// Nothing passes any more on the connections there are, and nobody is told. `false`: it does
+    /// again.
+    pub(crate) fn forget_connections(&self, forget: bool) {
+        for link in self
+            .state()
+            .links
+            .iter()
+            .filter_map(std::sync::Weak::upgrade)
+        {
+            link.line.forgotten.send_replace(forget);
+        }
+    }
+
     /// Every connection dies at once.
     pub(crate) fn kill_connections(&self) {
         let links = std::mem::take(&mut self.state().links);
@@ -135,15 +152,24 @@ impl Server {
 impl Transport for Server {
     fn dial<'a>(&'a self, _: &'a Endpoint) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>> {
         async move {
-            self.state().seen.dials += 1;
+            let id = {
+                let mut state = self.state();
+                state.seen.dials += 1;
+                state.seen.dials
+            };
             sleep(self.script.handshake).await;
             let failure = self.state().failures.pop_front();
             if let Some(failure) = failure {
                 return Err(failure);
             }
             let mut state = self.state();
-            let id = state.seen.dials;
             state.seen.connections += 1;
+            let Seen {
+                connections,
+                most_connections,
+                ..
+            } = &mut state.seen;
+            *most_connections = (*most_connections).max(*connections);
             state.held.insert(id, 0);
             let link = Arc::new(ScriptedLink {
                 id,
@@ -151,11 +177,54 @@ impl Transport for Server {
                 lifeline: Lifeline::default(),
                 dead: CancellationToken::new(),
                 inboxes: Mutex::default(),
+                line: Line::new(self.script.hop),
             });
             state.links.push(Arc::downgrade(&link));
             Ok(link as Arc<dyn Link>)
         }
         .boxed()
+    }
+}
+
+/// The network under a connection.
+#[derive(Clone)]
+struct Line {
+    hop: Duration,
+    forgotten: watch::Sender<bool>,
+    heard: Arc<Mutex<Instant>>,
+}
+
+impl Line {
+    fn new(hop: Duration) -> Self {
+        Self {
+            hop,
+            forgotten: watch::Sender::new(false),
+            heard: Arc::new(Mutex::new(Instant::now())),
+        }
+    }
+
+    /// One way through it.
+    async fn pass(&self) {
+        sleep(self.hop).await;
+        let passes = |forgotten: &bool| !forgotten;
+        // The sender is here, so this waits and does not fail.
+        self.forgotten.subscribe().wait_for(passes).await.ok();
+    }
+
+    fn hear(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// There and back.
+    async fn answer(&self) {
+        self.pass().await;
+        self.pass().await;
+        self.hear();
+    }
+
+    fn quiet_for(&self) -> Duration {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.elapsed()
     }
 }
 
@@ -165,6 +234,7 @@ struct ScriptedLink {
     lifeline: Lifeline,
     dead: CancellationToken,
     inboxes: Mutex<Vec<Arc<Inbox>>>,
+    line: Line,
 }
 
 impl ScriptedLink {
@@ -196,9 +266,11 @@ impl Drop for ScriptedLink {
 impl Link for ScriptedLink {
     fn open(&self) -> BoxFuture<'_, Result<Channel, OpenError>> {
         async {
-            let hop = self.server.script.hop;
             self.server.state().asked.push(Asked::Open);
-            sleep(hop).await;
+            let there = self.dead.run_until_cancelled(self.line.pass());
+            if there.await.is_none() {
+                return Err(OpenError::Lost);
+            }
             // The server decides here, and keeps the slot whoever still waits for the answer.
             let granted = {
                 let mut state = self.server.state();
@@ -211,10 +283,11 @@ impl Link for ScriptedLink {
                 state.seen.refused += u32::from(!granted);
                 granted
             };
-            sleep(hop).await;
-            if self.dead.is_cancelled() {
+            let back = self.dead.run_until_cancelled(self.line.pass());
+            if back.await.is_none() {
                 return Err(OpenError::Lost);
             }
+            self.line.hear();
             if !granted {
                 return Err(OpenError::Refused {
                     code: 2,
@@ -233,6 +306,7 @@ impl Link for ScriptedLink {
                 inbox: inbox.clone(),
                 stop: CancellationToken::new(),
                 env_names: EnvNames::default(),
+                line: self.line.clone(),
             });
             Ok(Channel { wire, inbox })
         }
@@ -256,7 +330,15 @@ impl Link for ScriptedLink {
     }
 
     fn ping(&self) -> BoxFuture<'_, ()> {
-        sleep(self.server.script.hop * 2).boxed()
+        async {
+            self.server.state().asked.push(Asked::Ping);
+            self.dead.run_until_cancelled(self.line.answer()).await;
+        }
+        .boxed()
+    }
+
+    fn quiet_for(&self) -> Duration {
+        self.line.quiet_for()
     }
 
     fn disconnect(&self) -> BoxFuture<'_, ()> {
@@ -279,6 +361,7 @@ struct ScriptedWire {
     inbox: Arc<Inbox>,
     stop: CancellationToken,
     env_names: EnvNames,
+    line: Line,
 }
 
 /// Counts as running.
@@ -292,35 +375,43 @@ impl Drop for Process {
 
 impl ScriptedWire {
     /// What happens on the server between exec and CLOSE.
-    async fn serve(server: Server, link: u32, inbox: Arc<Inbox>, stop: CancellationToken) {
+    async fn serve(
+        server: Server,
+        link: u32,
+        line: Line,
+        inbox: Arc<Inbox>,
+        stop: CancellationToken,
+    ) {
         let Script {
-            hop,
             runtime,
             heeds_signals,
             ..
         } = server.script;
-        sleep(hop).await;
+        line.pass().await;
         {
             let mut state = server.state();
             state.seen.started += 1;
             state.seen.running += 1;
         }
         let process = Process(server.clone());
-        sleep(hop).await;
+        line.pass().await;
+        line.hear();
         assert_eq!(inbox.reply(true), crate::inbox::Flow::Continue, "accepted");
         let status = tokio::select! {
             () = sleep(runtime) => ExitStatus::from_code(0),
             () = stop.cancelled(), if heeds_signals => ExitStatus::from_signal("TERM"),
         };
         drop(process);
-        sleep(hop).await;
+        line.pass().await;
+        line.hear();
         inbox.data(Stream::Stdout, b"done");
         inbox.eof();
         inbox.exit(status);
         sleep(Duration::from_millis(1)).await;
         inbox.end(End::Closed);
         // Our CLOSE travels; the slot is free only after everything that arrived with it.
-        sleep(hop + Duration::from_micros(1)).await;
+        line.pass().await;
+        sleep(Duration::from_micros(1)).await;
         if let Some(held) = server.state().held.get_mut(&link) {
             *held -= 1;
         }
@@ -341,6 +432,7 @@ impl Wire for ScriptedWire {
             let work = Self::serve(
                 server.clone(),
                 self.link,
+                self.line.clone(),
                 self.inbox.clone(),
                 self.stop.clone(),
             );

@@ -9,14 +9,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::SystemTime;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::progress::Progress;
+use super::pulse::Pulse;
+use super::silence::Silence;
 use crate::error::Phase;
 use crate::valve::Valve;
 
@@ -36,10 +38,9 @@ pub(super) struct Socket {
     /// Nothing is read while it is shut.
     valve: Option<Arc<Valve>>,
     held_back: bool,
-    /// So long may the peer be silent. russh asks it for a sign of life well before that.
-    longest_silence: Duration,
-    last_heard: Instant,
-    silence: Pin<Box<Sleep>>,
+    pulse: Arc<Pulse>,
+    /// Of the peer. russh asks it for a sign of life well before it may last no longer.
+    silence: Silence,
 }
 
 impl Socket {
@@ -48,10 +49,10 @@ impl Socket {
         kill: CancellationToken,
         progress: Arc<Progress>,
         prompt: Arc<AtomicBool>,
-        longest_silence: Duration,
+        pulse: Arc<Pulse>,
+        silence: Silence,
         valve: Option<Arc<Valve>>,
     ) -> Self {
-        let now = Instant::now();
         Self {
             tcp,
             ahead: Ahead::default(),
@@ -61,9 +62,8 @@ impl Socket {
             listening: true,
             valve,
             held_back: false,
-            longest_silence,
-            last_heard: now,
-            silence: Box::pin(tokio::time::sleep_until(now + longest_silence)),
+            pulse,
+            silence,
         }
     }
 
@@ -77,26 +77,15 @@ impl Socket {
         }
     }
 
-    /// Fails when the peer has been silent for too long. The timer is set anew only when it has
-    /// run out, not with everything that is heard.
+    /// Fails when the peer has been silent for too long.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         // What we do not listen to is not silent.
-        while !self.held_back && self.silence.as_mut().poll(cx).is_ready() {
-            let dialling = self.progress.phase() < Phase::Channel;
-            if dialling {
-                // A dial has a deadline of its own, and sends no keepalives.
-                self.last_heard = Instant::now();
-            }
-            let until = self.last_heard + self.longest_silence;
-            if until <= Instant::now() {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!("nothing was heard for {:?}", self.longest_silence),
-                ));
-            }
-            self.silence.as_mut().reset(until);
+        if self.held_back {
+            return Ok(());
         }
-        Ok(())
+        let progress = &self.progress;
+        // A dial has a deadline of its own, and sends no keepalives.
+        self.silence.poll(cx, || progress.phase() < Phase::Channel)
     }
 
     fn poll_valve(&mut self, cx: &Context<'_>) -> Poll<()> {
@@ -107,7 +96,7 @@ impl Socket {
             }
             if self.held_back {
                 self.held_back = false;
-                self.last_heard = Instant::now();
+                self.silence.end(Instant::now());
             }
         }
         Poll::Ready(())
@@ -191,10 +180,13 @@ impl AsyncRead for Socket {
             ahead,
             progress,
             listening,
-            last_heard,
+            pulse,
+            silence,
             ..
         } = &mut *self;
-        *last_heard = Instant::now();
+        let now = Instant::now();
+        silence.end(now);
+        pulse.beat(now.into_std(), SystemTime::now());
         if *listening {
             progress.heard(match little {
                 true => ahead.unread(),
@@ -238,6 +230,8 @@ impl AsyncWrite for Socket {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -252,7 +246,8 @@ mod tests {
             CancellationToken::new(),
             Arc::default(),
             Arc::new(AtomicBool::new(prompt)),
-            Duration::from_secs(60),
+            Arc::default(),
+            Silence::new(Duration::from_secs(15), 3),
             None,
         );
         (socket, peer)

@@ -49,7 +49,7 @@ impl Row {
     }
 }
 
-pub(super) fn target() -> Arc<str> {
+pub(super) fn target() -> Origin {
     TARGET.into()
 }
 
@@ -188,8 +188,20 @@ pub(super) fn before_a_session() -> Vec<Row> {
         allowed: "publickey".into(),
         cooldown: Duration::from_secs(60),
     };
+    let full = Error::QueueFull {
+        target: target.clone(),
+        limit: 16_384,
+    };
+    let descriptors = Error::Descriptors {
+        target: target.clone(),
+        source: source.clone(),
+    };
     let auth_lost = Error::AuthLost { target, source };
     vec![
+        Row::new(full, Phase::Queue, "run fewer commands at once").transient(),
+        Row::new(descriptors, Phase::Connect, "ulimit -n")
+            .caused()
+            .transient(),
         Row::new(invalid, Phase::Input, "must be"),
         Row::new(resolve, Phase::Resolve, "check its spelling").caused(),
         Row::new(connect, Phase::Connect, "check that the server is up")
@@ -238,7 +250,7 @@ fn with_a_session() -> Vec<Row> {
         target: target.clone(),
         after: Duration::from_secs(2),
     };
-    let repeated = lost(Phase::Running).after(&target, 3);
+    let repeated = lost(Phase::Running).after(target.clone(), 3);
     let closed = Error::Closed { target };
     let lost_at = |phase, advice| Row::new(lost(phase), phase, advice).caused().transient();
     vec![

@@ -26,23 +26,17 @@ impl<W> Slots<W> {
         }
     }
 
-    pub(super) fn leave_if_unused(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(id)
-            && connection.retiring
-            && connection.is_unused()
-            && !connection.leaving
-        {
-            connection.leaving = true;
-            self.actions.push(Action::Disconnect(id));
-        }
-    }
-
     /// Whatever can be started now is started: this runs at the end of every transition.
     pub(super) fn pump(&mut self, now: Instant) {
-        if self.closed {
-            return;
+        if !self.closed {
+            self.start_all(now);
         }
+        self.set_meter(now);
+    }
+
+    fn start_all(&mut self, now: Instant) {
         self.creep(now);
+        self.renew(now);
         let mut unserved = self.unserved();
         if unserved > 0
             && self
@@ -56,7 +50,7 @@ impl<W> Slots<W> {
             unserved -= 1;
         }
         if unserved > 0 {
-            self.cool_down();
+            self.cool_down(now);
             self.dial_more(unserved, now);
             self.set_alarm(now);
         } else if self.rules.ready_each {
@@ -64,13 +58,15 @@ impl<W> Slots<W> {
         } else if self.wants_spare() {
             self.open_one(now);
         }
+        self.watch(now);
     }
 
     /// The [`pump`](Slots::pump) would find nothing to do, whatever the time is.
     pub(super) fn is_calm(&self) -> bool {
         let nothing_to_learn = self.learned_at.is_none();
         let nothing_to_open = !self.rules.ready_each && !self.wants_spare();
-        self.closed || self.waiters.is_empty() && nothing_to_learn && nothing_to_open
+        let nothing_to_do = nothing_to_learn && nothing_to_open && self.is_settled();
+        self.closed || self.waiters.is_empty() && nothing_to_do
     }
 
     /// Waiters that no open in flight will serve.
@@ -104,11 +100,15 @@ impl<W> Slots<W> {
         }
         let learned = self.learned;
         for (id, connection) in self.connections.iter_mut() {
-            if let Some(mark) = connection.begin_ping() {
+            if let Some(mark) = connection.begin_ping(now) {
                 self.actions.push(Action::Ping { on: id, mark });
             } else if connection.occupied() == 0 && connection.room(learned, now) > 0 {
-                let mark = connection.begin_open();
-                self.actions.push(Action::Open { on: id, mark });
+                let mark = connection.begin_open(now);
+                self.actions.push(Action::Open {
+                    on: id,
+                    mark,
+                    since: now,
+                });
             }
         }
     }
@@ -122,15 +122,19 @@ impl<W> Slots<W> {
         let Some((id, connection)) = best else {
             return false;
         };
-        let mark = connection.begin_open();
-        self.actions.push(Action::Open { on: id, mark });
+        let mark = connection.begin_open(now);
+        self.actions.push(Action::Open {
+            on: id,
+            mark,
+            since: now,
+        });
         true
     }
 
     /// Somebody waits while slots cool: a round trip on each such connection frees them.
-    fn cool_down(&mut self) {
+    fn cool_down(&mut self, now: Instant) {
         for (id, connection) in self.connections.iter_mut() {
-            if let Some(mark) = connection.begin_ping() {
+            if let Some(mark) = connection.begin_ping(now) {
                 self.actions.push(Action::Ping { on: id, mark });
             }
         }
@@ -155,10 +159,14 @@ impl<W> Slots<W> {
             self.rules.handshakes
         };
         let most = self.rules.connections.saturating_sub(live).min(at_once);
-        while self.dialling < wanted.min(most) {
-            self.dialling += 1;
-            self.actions.push(Action::Dial);
+        while self.dials_for_waiters() < wanted.min(most) {
+            self.dial_one();
         }
+    }
+
+    pub(super) fn dial_one(&mut self) {
+        self.dialling += 1;
+        self.actions.push(Action::Dial);
     }
 
     /// When the oldest waiter has waited long enough on live connections.
@@ -186,7 +194,7 @@ impl<W> Slots<W> {
     /// Time alone may let a waiter go on: when a hold ends, or another dial is allowed.
     fn set_alarm(&mut self, now: Instant) {
         let holds = self.connections.values().filter_map(|c| c.hold);
-        let may_dial = self.live() + self.dialling < self.rules.connections;
+        let may_dial = self.live() + self.dials_for_waiters() < self.rules.connections;
         let dial = match (self.dial_not_before.filter(|t| *t > now), self.live()) {
             (Some(t), _) => Some(t),
             (None, 0) => None,

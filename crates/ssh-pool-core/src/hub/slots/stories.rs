@@ -7,7 +7,7 @@
     reason = "clippy.toml allows these in tests; fuzzing tells the same stories without being one"
 )]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 #[cfg(test)]
 use proptest::prelude::*;
@@ -26,10 +26,16 @@ pub(crate) struct World {
     now: Instant,
     server_limit: u32,
     late_release: bool,
+    lifetime: Duration,
     next_id: u64,
     next_who: u32,
     queue: VecDeque<(Ticket, u32)>,
-    dialling: u32,
+    /// The count of evictions at which each dial began.
+    dialling: VecDeque<u64>,
+    /// Whether they were replaced, and since when they take nothing new.
+    retired: BTreeMap<ConnectionId, (Retirement, Instant)>,
+    /// Nobody may get anything on these any more.
+    evicted: BTreeSet<ConnectionId>,
     opening: BTreeMap<ConnectionId, VecDeque<Mark>>,
     pings: Vec<(ConnectionId, Mark)>,
     leased: Vec<ConnectionId>,
@@ -39,16 +45,24 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(rules: Rules, server_limit: u32, late_release: bool) -> Self {
+    pub(crate) fn new(
+        rules: Rules,
+        server_limit: u32,
+        late_release: bool,
+        lifetime: Duration,
+    ) -> Self {
         Self {
             slots: Slots::new(rules),
             now: Instant::now(),
             server_limit,
             late_release,
+            lifetime,
             next_id: 0,
             next_who: 0,
             queue: VecDeque::new(),
-            dialling: 0,
+            dialling: VecDeque::new(),
+            retired: BTreeMap::new(),
+            evicted: BTreeSet::new(),
             opening: BTreeMap::new(),
             pings: Vec::new(),
             leased: Vec::new(),
@@ -69,11 +83,8 @@ impl World {
             15 => self.die(pick),
             16 => self.give_back(pick),
             17 => self.forsake(pick),
-            _ => {
-                self.now += Duration::from_millis(100 * (pick as u64 % 40));
-                self.slots.wake(self.now);
-                self.slots.tick(self.now);
-            }
+            18 if pick.is_multiple_of(4) => self.evict(),
+            _ => self.pass(Duration::from_millis(100 * (pick as u64 % 40))),
         }
         self.settle();
         self.check();
@@ -83,10 +94,16 @@ impl World {
         }
     }
 
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.slots.wake(self.now);
+        self.slots.tick(self.now);
+    }
+
     fn arrive(&mut self) {
         while let Some(id) = self.spares.pop() {
             if self.slots.claim(id, || self.now) {
-                self.leased.push(id);
+                self.lease(id);
                 return;
             }
         }
@@ -94,6 +111,22 @@ impl World {
         self.next_who += 1;
         let ticket = self.slots.wait(who, self.now);
         self.queue.push_back((ticket, who));
+    }
+
+    fn lease(&mut self, id: ConnectionId) {
+        assert!(!self.evicted.contains(&id), "on an evicted connection");
+        self.leased.push(id);
+    }
+
+    fn evict(&mut self) {
+        let in_use = !self.leased.is_empty() || !self.queue.is_empty();
+        self.evicted.extend(self.held.keys());
+        self.slots.evict(Retirement::Evicted, self.now);
+        let alone = self.slots.rules.ready_each;
+        assert!(
+            alone || !in_use || self.slots.dialling() > 0,
+            "no replacement"
+        );
     }
 
     fn leave(&mut self, pick: usize) {
@@ -105,23 +138,27 @@ impl World {
     }
 
     fn dialled(&mut self) {
-        if self.dialling > 0 {
-            self.dialling -= 1;
+        if let Some(evictions) = self.dialling.pop_front() {
             self.next_id += 1;
             let id = ConnectionId(self.next_id);
             self.held.insert(id, (0, 0));
             self.opening.insert(id, VecDeque::new());
-            self.slots
-                .dialled(id, self.now, self.now + Duration::from_secs(60));
+            if evictions == self.slots.evictions() {
+                let retire_at = self.now + self.lifetime;
+                self.slots.dialled(id, self.now, retire_at);
+            } else {
+                self.evicted.insert(id);
+                self.slots.dialled_before_evict(id, self.now);
+            }
         }
     }
 
     fn dial_fails(&mut self) {
-        if self.dialling > 0 {
-            self.dialling -= 1;
-            let told =
-                self.slots
-                    .dial_failed(self.now, self.now + Duration::from_millis(100), false);
+        if self.dialling.pop_front().is_some() {
+            let live = self.slots.live();
+            let pause = self.now + Duration::from_millis(100);
+            let told = self.slots.dial_failed(self.now, pause, false);
+            assert_eq!(self.slots.live(), live, "a failed dial takes nothing away");
             self.told(&told);
         }
     }
@@ -138,7 +175,7 @@ impl World {
             Hand::To(who) => {
                 let (_, first) = self.queue.pop_front().expect("somebody waited");
                 assert_eq!(who, first, "first come, first served");
-                self.leased.push(id);
+                self.lease(id);
             }
             Hand::Spare => self.spares.push(id),
             Hand::Discard => {}
@@ -241,8 +278,8 @@ impl World {
             }
             for action in actions {
                 match action {
-                    Action::Dial => self.dialling += 1,
-                    Action::Open { on, mark } => {
+                    Action::Dial => self.dialling.push_back(self.slots.evictions()),
+                    Action::Open { on, mark, .. } => {
                         self.opening
                             .get_mut(&on)
                             .expect("an open on a live connection")
@@ -270,6 +307,14 @@ impl World {
                         assert!(!self.leased.contains(&id), "goodbye to a connection in use");
                         self.bury(id);
                     }
+                    Action::Report(Fact::Retired(id, why)) => {
+                        let before = self.retired.insert(id, (why, self.now));
+                        assert_eq!(before, None, "once");
+                    }
+                    Action::Suspect(id) => {
+                        assert!(!self.queue.is_empty(), "nobody waits for its answer");
+                        self.slots.retire(id, Retirement::Unresponsive, self.now);
+                    }
                     Action::Report(_) => {}
                     Action::WakeAt(at) => assert!(at > self.now, "a wake-up in the past"),
                 }
@@ -279,8 +324,10 @@ impl World {
 
     fn check(&self) {
         let slots = &self.slots;
-        assert!(slots.live() + slots.dialling() <= slots.rules.connections);
-        assert_eq!(slots.dialling(), self.dialling);
+        let most = slots.rules.connections;
+        assert!(slots.live() <= most && slots.live() + slots.dials_for_waiters() <= most);
+        assert!(slots.live() + slots.dialling() + self.draining() <= most + 1);
+        assert_eq!(slots.dialling() as usize, self.dialling.len());
         assert_eq!(slots.waiting(), self.queue.len());
         assert!((1..=slots.rules.sessions).contains(&slots.learned()));
         for view in slots.views() {
@@ -314,18 +361,24 @@ impl World {
         }
     }
 
+    /// Replaced connections that are still there, and were not replaced long ago.
+    fn draining(&self) -> u32 {
+        let counts = |id: &ConnectionId| match self.retired.get(id) {
+            Some((Retirement::Lifetime | Retirement::Worn, since)) => {
+                self.now - *since < self.slots.rules.drain
+            }
+            _ => false,
+        };
+        u32::try_from(self.held.keys().filter(|id| counts(id)).count()).expect("a few")
+    }
+
     /// From any state, if everything answers from now on, everybody is served.
     pub(crate) fn everybody_is_served_in_the_end(&mut self) {
         for round in 0..10_000 {
             if self.queue.is_empty() {
                 return;
             }
-            self.dialled();
-            self.settle();
-            self.answer_open(round);
-            self.settle();
-            self.pong();
-            self.settle();
+            self.answer_all(round);
             self.finish_command(round);
             self.now += Duration::from_millis(20);
             self.slots.wake(self.now);
@@ -333,6 +386,41 @@ impl World {
             self.check();
         }
         panic!("{} still wait: {:?}", self.queue.len(), self.slots);
+    }
+
+    fn answer_all(&mut self, round: usize) {
+        self.dialled();
+        self.settle();
+        self.answer_open(round);
+        self.settle();
+        self.pong();
+        self.settle();
+    }
+
+    /// From any state, beside commands that never end and others that do, what is old now goes; a
+    /// connection with such a command takes nothing new, unless that is all it is for.
+    pub(crate) fn everything_old_goes_in_the_end(&mut self) {
+        let endless = std::mem::take(&mut self.leased);
+        let last = self.next_id;
+        let alone = self.slots.rules.ready_each;
+        for round in 0..10_000 {
+            self.pass(self.lifetime.min(Duration::from_secs(1)));
+            self.settle();
+            let old = self.held.keys().filter(|id| id.0 <= last);
+            let mut left = old.filter(|id| !endless.contains(id)).count();
+            for view in self.slots.views().filter(|view| view.id.0 <= last) {
+                left += usize::from(!alone && !view.retiring);
+            }
+            if left == 0 {
+                return;
+            }
+            self.arrive();
+            self.settle();
+            self.answer_all(round);
+            self.finish_command(round);
+            self.settle();
+        }
+        panic!("still there: {:?}", self.slots);
     }
 }
 
@@ -347,16 +435,21 @@ proptest! {
         server_limit in 1u32..12,
         late_release: bool,
         ready_each: bool,
+        lifetime in 1u64..60,
+        drain in 0u64..20,
         story in prop::collection::vec((0..STEPS, 0usize..1000), 1..250),
     ) {
         let rules = Rules {
             ready_each,
+            drain: Duration::from_secs(drain),
             ..rules(connections, if ready_each { 1 } else { sessions })
         };
-        let mut world = World::new(rules, server_limit, late_release);
+        let lifetime = Duration::from_secs(lifetime);
+        let mut world = World::new(rules, server_limit, late_release, lifetime);
         for (what, pick) in story {
             world.step(what, pick);
         }
         world.everybody_is_served_in_the_end();
+        world.everything_old_goes_in_the_end();
     }
 }

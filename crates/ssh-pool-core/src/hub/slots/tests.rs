@@ -2,8 +2,9 @@
 
 use super::*;
 
-const A: ConnectionId = ConnectionId(1);
-const B: ConnectionId = ConnectionId(2);
+pub(super) const A: ConnectionId = ConnectionId(1);
+pub(super) const B: ConnectionId = ConnectionId(2);
+pub(super) const C: ConnectionId = ConnectionId(3);
 
 pub(super) fn rules(connections: u32, sessions: u32) -> Rules {
     Rules {
@@ -14,19 +15,21 @@ pub(super) fn rules(connections: u32, sessions: u32) -> Rules {
         patience: Duration::from_millis(250),
         idle: Duration::from_secs(300),
         recovery: Duration::from_secs(300),
+        drain: Duration::from_secs(30),
+        check: Duration::from_secs(2),
         ready_each: false,
     }
 }
 
-fn opens(actions: &[Action]) -> Vec<(ConnectionId, Mark)> {
+pub(super) fn opens(actions: &[Action]) -> Vec<(ConnectionId, Mark)> {
     let open = |action: &Action| match action {
-        Action::Open { on, mark } => Some((*on, *mark)),
+        Action::Open { on, mark, .. } => Some((*on, *mark)),
         _ => None,
     };
     actions.iter().filter_map(open).collect()
 }
 
-fn dials(actions: &[Action]) -> usize {
+pub(super) fn dials(actions: &[Action]) -> usize {
     actions
         .iter()
         .filter(|action| **action == Action::Dial)
@@ -34,7 +37,7 @@ fn dials(actions: &[Action]) -> usize {
 }
 
 /// A host with one live connection and `waiters` people in the queue.
-fn connected(rules: Rules, waiters: u32, now: Instant) -> Slots<u32> {
+pub(super) fn connected(rules: Rules, waiters: u32, now: Instant) -> Slots<u32> {
     let mut slots = Slots::new(rules);
     for who in 0..waiters {
         slots.wait(who, now);
@@ -44,7 +47,11 @@ fn connected(rules: Rules, waiters: u32, now: Instant) -> Slots<u32> {
 }
 
 /// Answers every pending open the way a server with this limit does. Returns who was served.
-fn answer_opens(slots: &mut Slots<u32>, server_limit: u32, now: Instant) -> (Vec<u32>, u32) {
+pub(super) fn answer_opens(
+    slots: &mut Slots<u32>,
+    server_limit: u32,
+    now: Instant,
+) -> (Vec<u32>, u32) {
     let (mut served, mut refused) = (Vec::new(), 0);
     loop {
         let pending = opens(&slots.take_actions());
@@ -357,7 +364,7 @@ fn no_spare_where_the_server_allows_a_single_session() {
         for action in slots.take_actions() {
             if let Action::Ping { on, mark } = action {
                 slots.pinged(on, mark, now);
-            } else if let Action::Open { on, mark } = action {
+            } else if let Action::Open { on, mark, .. } = action {
                 slots.opened(on, mark, now);
             }
         }
@@ -422,28 +429,17 @@ fn idle_and_old_connections_leave_and_busy_ones_finish_first() {
         "idle"
     );
     slots.tick(now + Duration::from_secs(3601));
+    let actions = slots.take_actions();
     assert!(
-        !slots.take_actions().contains(&Action::Disconnect(A)),
-        "a command runs"
+        !actions.contains(&Action::Disconnect(A)),
+        "a command runs: {actions:?}"
     );
+    slots.dialled(C, now, now + Duration::from_secs(7200));
     slots.closed(A, true, now + Duration::from_secs(3700));
     assert!(
         slots.take_actions().contains(&Action::Disconnect(A)),
         "drained"
     );
-}
-
-#[test]
-fn a_locally_closed_channel_retires_its_connection() {
-    let now = Instant::now();
-    let mut slots = connected(rules(4, 10), 2, now);
-    answer_opens(&mut slots, 10, now);
-    slots.closed_here(A, true, false, now);
-    assert_eq!(slots.live(), 0);
-    slots.closed(A, true, now);
-    assert!(slots.take_actions().contains(&Action::Disconnect(A)));
-    slots.died(A, now);
-    assert!(slots.is_empty());
 }
 
 #[test]
@@ -458,4 +454,68 @@ fn a_closed_pool_takes_everybody_out_of_the_queue() {
         slots.take_actions().contains(&Action::Disconnect(B)),
         "a late dial"
     );
+}
+
+#[test]
+fn whoever_leaves_a_long_queue_leaves_from_anywhere() {
+    const LONG: u32 = 10_000;
+    let now = Instant::now();
+    let mut slots = Slots::new(rules(1, 1));
+    let mut tickets: Vec<_> = (0..LONG).map(|who| (who, slots.wait(who, now))).collect();
+    // One in ten stays.
+    let (stay, mut leave): (Vec<_>, Vec<_>) = tickets.drain(..).partition(|(who, _)| who % 10 == 0);
+    let mut rest = leave.split_off(leave.len() / 3);
+    let mut back = rest.split_off(rest.len() / 2);
+    back.reverse();
+    fastrand::shuffle(&mut rest);
+    for (who, ticket) in leave.into_iter().chain(back).chain(rest) {
+        let before = slots.waiting();
+        slots.abandon(ticket);
+        assert_eq!(slots.waiting() + 1, before, "{who}");
+    }
+    let left = slots.dismiss();
+    assert!(left.iter().eq(stay.iter().map(|(who, _)| who)), "in order");
+}
+
+#[test]
+fn tickets_say_who_is_next_and_not_when_they_come() {
+    let now = Instant::now();
+    let mut slots = Slots::new(rules(1, 1));
+    let tickets: Vec<_> = (0..3).map(|_| slots.next_ticket()).collect();
+    slots.wait(3, now);
+    for who in [1, 0, 2] {
+        slots.wait_in_turn(tickets[who as usize], who, now);
+    }
+    slots.abandon(tickets[1]);
+    assert_eq!(slots.dismiss(), [0, 2, 3]);
+}
+
+#[test]
+fn the_meter_runs_while_there_is_nothing_to_wait_for_but_a_connection() {
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let until = |slots: &Slots<u32>, ms| {
+        let Reading {
+            dialling,
+            backing_off,
+        } = slots.standstill(at(ms));
+        (dialling.as_millis(), backing_off.as_millis())
+    };
+    let mut slots = Slots::new(rules(1, 1));
+    assert_eq!(until(&slots, 0), (0, 0));
+    slots.wait(0, at(100));
+    assert_eq!(until(&slots, 110), (10, 0));
+    slots.dial_failed(at(130), at(230), true);
+    slots.wait(1, at(150));
+    assert_eq!(until(&slots, 150), (30, 20));
+    slots.wake(at(230));
+    slots.dialled(A, at(250), at(1_000_000));
+    assert_eq!(until(&slots, 300), (50, 100));
+    // One is served, and the other waits for it.
+    assert_eq!(answer_opens(&mut slots, 1, at(300)).0, [0]);
+    assert_eq!(until(&slots, 9000), (50, 100));
+    slots.died(A, at(9000));
+    assert_eq!(until(&slots, 9007), (57, 100));
+    slots.dialled(B, at(9010), at(1_000_000));
+    assert_eq!(until(&slots, 9999), (60, 100));
 }

@@ -61,7 +61,8 @@ impl Agent {
         path: &Path,
         binding: Option<&AgentSessionBinding>,
     ) -> Result<(Self, Vec<Key>), Cause> {
-        let mut client = Client::connect_uds(path).await.map_err(Cause::new)?;
+        let stream = tokio::net::UnixStream::connect(path).await;
+        let mut client = Client::connect(stream.map_err(Cause::new)?);
         if let Some(binding) = binding {
             match client.bind_session(binding, false).await {
                 // Agents that do not know the request refuse it.

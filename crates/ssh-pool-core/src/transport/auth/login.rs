@@ -36,7 +36,8 @@ enum Outcome {
     Continue { partial: bool },
     /// Nothing was sent, or the attempt was abandoned in a way that the protocol allows.
     Skipped,
-    /// The attempt cannot be abandoned without confusing the session.
+    /// The attempt cannot be abandoned without confusing the session, or what is left to offer may
+    /// not be all there is.
     Stuck,
     /// The connection is gone.
     Lost,
@@ -77,6 +78,8 @@ pub(super) struct Login<'a, H: Handler> {
     attempts: usize,
     /// Why the first agent that failed did.
     agent_problem: Option<(String, Cause)>,
+    /// There was no descriptor for an agent, which may have had the right key.
+    descriptors: Option<Cause>,
 }
 
 impl<'a, H> Login<'a, H>
@@ -100,6 +103,7 @@ where
             tried: Vec::new(),
             attempts: 0,
             agent_problem: None,
+            descriptors: None,
         }
     }
 
@@ -233,7 +237,9 @@ where
                                 .push_front(Offer::AgentKey { agent: index, key });
                         }
                     }
-                    Err(error) => self.agent_failed(format!("agent at {}", path.display()), error),
+                    Err(error) => {
+                        return self.agent_failed(format!("agent at {}", path.display()), error);
+                    }
                 }
                 Outcome::Skipped
             }
@@ -383,10 +389,15 @@ where
         self.attempts += 1;
     }
 
-    fn agent_failed(&mut self, name: String, cause: Cause) {
+    fn agent_failed(&mut self, name: String, cause: Cause) -> Outcome {
+        if cause.no_descriptors() {
+            self.descriptors = Some(cause);
+            return Outcome::Stuck;
+        }
         tracing::warn!(agent = %name, error = %cause, "an agent does not answer");
         self.tried.push(format!("{name}, which does not answer"));
         self.agent_problem.get_or_insert((name, cause));
+        Outcome::Skipped
     }
 
     fn answered(&mut self, result: Result<AuthResult, russh::Error>) -> Outcome {
@@ -434,18 +445,22 @@ where
         allowed: String,
         cooldown: Duration,
     ) -> Error {
+        if let Some(source) = self.descriptors.take() {
+            let target = target.into();
+            return Error::Descriptors { target, source };
+        }
         if self.attempts == 0
             && let Some((identity, source)) = self.agent_problem.take()
         {
             return Error::Identity {
-                target: target.clone(),
+                target: target.into(),
                 identity,
                 source,
             };
         }
         let tried = std::mem::take(&mut self.tried);
         Error::AuthRejected {
-            target: target.clone(),
+            target: target.into(),
             tried,
             allowed,
             cooldown,
@@ -475,7 +490,7 @@ where
             Err(_) => Cause::new("the session does not answer"),
         };
         Error::AuthLost {
-            target: target.clone(),
+            target: target.into(),
             source,
         }
     }

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use russh::keys::Error as KeyError;
 use russh::keys::ssh_key::Error as CertificateError;
 
+use crate::error::no_descriptors;
+
 /// The cause of an `Error::Identity`. Never with a secret.
 #[derive(Debug)]
 pub(super) enum Problem {
@@ -25,6 +27,16 @@ pub(super) enum Problem {
     NotACertificate(PathBuf, CertificateError),
     OtherKeyCertified,
     Stopped,
+}
+
+impl Problem {
+    /// Nothing is wrong with the identity.
+    pub(super) fn is_want_of_descriptors(&self) -> bool {
+        match self {
+            Problem::Agent(error) | Problem::Unreadable(_, error) => no_descriptors(error),
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Problem {

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use russh::keys::PublicKey;
 
+use super::Untrusted;
 use super::format::{DEFAULT_PORT, Entry, EntryKind, host_name, matching};
 use super::judgement::{Judgement, fingerprint};
-use crate::error::HostKeyProblem;
+use crate::error::{HostKeyProblem, no_descriptors};
 
 /// The largest known_hosts file that is read, in bytes: somebody's `/dev/zero` must not fill the
 /// memory.
@@ -73,13 +74,13 @@ impl HostLines {
     }
 
     /// Reads the files. One that does not exist lists nothing.
-    pub(super) fn read(&mut self) -> Result<(), HostKeyProblem> {
+    pub(super) fn read(&mut self) -> Result<(), Untrusted> {
         for path in self.files.clone() {
             match File::open(&path).and_then(|mut file| read_limited(&mut file)) {
                 Ok(text) => self.add(&text, &path),
                 // NotADirectory: a folder on the way is a file, so this one cannot exist either.
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-                Err(error) => return Err(unreadable(&path, &error)),
+                Err(error) => return Err(failed(error, |error| unreadable(&path, error))),
             }
         }
         Ok(())
@@ -138,24 +139,25 @@ impl HostLines {
     /// Stores `key` unless it has been stored meanwhile. Call it on [`blank`](Self::blank) lines:
     /// the file is read under a lock, so that of two processes that meet a new host with two keys
     /// only the first is believed.
-    pub(super) fn store(mut self, key: &PublicKey) -> Result<(), HostKeyProblem> {
+    pub(super) fn store(mut self, key: &PublicKey) -> Result<(), Untrusted> {
         let Some(path) = self.append_to.clone() else {
             return Ok(());
         };
-        let fail = |error: &dyn Display| not_stored(key, &path, error);
+        let fail = |error: &dyn Display| not_stored(key, &path, error).into();
         if self
             .host
             .contains(|c: char| c.is_whitespace() || UNWRITABLE_IN_A_HOST.contains(c))
         {
             return Err(fail(&"the host name would act as a pattern"));
         }
-        let mut file = open_for_append(&path).map_err(|error| fail(&error))?;
+        let mut file = open_for_append(&path)
+            .map_err(|error| failed(error, |error| not_stored(key, &path, error)))?;
         lock(&file).map_err(|error| fail(&error))?;
         let text = read_limited(&mut file).map_err(|error| unreadable(&path, &error))?;
         self.add(&text, &path);
         match self.judge(key) {
             Judgement::Trusted => return Ok(()),
-            Judgement::Refused(problem) => return Err(problem),
+            Judgement::Refused(problem) => return Err(problem.into()),
             Judgement::TrustedNew => {}
         }
         // Without the comment that the key may carry.
@@ -266,6 +268,15 @@ fn lock(file: &File) -> io::Result<()> {
             }
             Err(TryLockError::Error(error)) => return Err(error),
         }
+    }
+}
+
+/// A file was not opened.
+fn failed(error: io::Error, problem: impl FnOnce(&io::Error) -> HostKeyProblem) -> Untrusted {
+    if no_descriptors(&error) {
+        Untrusted::Descriptors(error)
+    } else {
+        problem(&error).into()
     }
 }
 

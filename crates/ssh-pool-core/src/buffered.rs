@@ -1,0 +1,91 @@
+//! How many bytes of output the library keeps for all commands and streams of a pool together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The pool's count of them.
+#[derive(Debug)]
+pub(crate) struct Buffered {
+    limit: usize,
+    bytes: AtomicUsize,
+}
+
+impl Buffered {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            bytes: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// What one stream has of it. Dropped, it is given back.
+#[derive(Debug, Default)]
+pub(crate) struct Tab {
+    /// `None`: nobody counts.
+    pool: Option<Arc<Buffered>>,
+    bytes: usize,
+}
+
+impl Tab {
+    pub(crate) fn new(pool: Option<Arc<Buffered>>) -> Self {
+        Self { pool, bytes: 0 }
+    }
+
+    /// So many bytes more are kept. If the pool may not keep them, the error is its limit.
+    pub(crate) fn add(&mut self, bytes: usize) -> Result<(), usize> {
+        if let Some(pool) = &self.pool {
+            let before = pool.bytes.fetch_add(bytes, Ordering::Relaxed);
+            if before.saturating_add(bytes) > pool.limit {
+                pool.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                return Err(pool.limit);
+            }
+            self.bytes += bytes;
+        }
+        Ok(())
+    }
+
+    /// So many bytes are kept no longer.
+    pub(crate) fn give_back(&mut self, bytes: usize) {
+        if let Some(pool) = &self.pool {
+            let bytes = bytes.min(self.bytes);
+            self.bytes -= bytes;
+            pool.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn give_back_all(&mut self) {
+        self.give_back(self.bytes);
+    }
+}
+
+impl Drop for Tab {
+    fn drop(&mut self) {
+        self.give_back_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_added_is_given_back_once_and_no_more_than_the_limit_is_kept() {
+        let pool = Arc::new(Buffered::new(10));
+        let mut one = Tab::new(Some(pool.clone()));
+        let mut other = Tab::new(Some(pool.clone()));
+        assert_eq!((one.add(6), other.add(4)), (Ok(()), Ok(())));
+        assert_eq!(other.add(1), Err(10));
+        assert_eq!(pool.bytes(), 10);
+        one.give_back(2);
+        assert_eq!(other.add(2), Ok(()));
+        one.give_back(100);
+        assert_eq!(pool.bytes(), 6, "only what was its own");
+        drop((one, other));
+        assert_eq!(pool.bytes(), 0);
+    }
+}

@@ -1,0 +1,134 @@
+//! Whom an error is about, and what its call had waited for.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::Error;
+use crate::waited::Waited;
+
+/// The target of an [`Error`], as `user@host:port`. Reads like a `str`.
+///
+/// An error of a call that had to wait knows for how long: see [`Error::waited`].
+#[derive(Clone)]
+pub struct Origin {
+    name: Arc<str>,
+    /// Set where the call returns: what failed may have been shared, its waits were not.
+    waited: Option<Arc<Waited>>,
+}
+
+impl Deref for Origin {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.name, f)
+    }
+}
+
+impl From<Arc<str>> for Origin {
+    fn from(name: Arc<str>) -> Self {
+        Self { name, waited: None }
+    }
+}
+
+impl From<&Arc<str>> for Origin {
+    fn from(name: &Arc<str>) -> Self {
+        name.clone().into()
+    }
+}
+
+impl From<&str> for Origin {
+    fn from(name: &str) -> Self {
+        Arc::<str>::from(name).into()
+    }
+}
+
+impl From<String> for Origin {
+    fn from(name: String) -> Self {
+        Arc::<str>::from(name).into()
+    }
+}
+
+impl Origin {
+    /// The same, of a call that has waited like this.
+    pub(crate) fn after(mut self, waited: &Waited) -> Self {
+        self.waited = (!waited.is_zero()).then(|| Arc::new(*waited));
+        self
+    }
+}
+
+/// The origin of an error, by reference or by mutable reference. The one variant without a target
+/// is about what the caller passed in.
+macro_rules! origin {
+    ($error:expr) => {
+        match $error {
+            Error::InvalidInput { .. } => None,
+            Error::Resolve { target, .. }
+            | Error::Connect { target, .. }
+            | Error::NotSsh { target, .. }
+            | Error::Throttled { target, .. }
+            | Error::KeyExchange { target, .. }
+            | Error::HostKey { target, .. }
+            | Error::Identity { target, .. }
+            | Error::AuthRejected { target, .. }
+            | Error::AuthLost { target, .. }
+            | Error::Timeout { target, .. }
+            | Error::SessionRefused { target, .. }
+            | Error::ExecRefused { target, .. }
+            | Error::PtyRefused { target, .. }
+            | Error::SubsystemRefused { target, .. }
+            | Error::StreamRefused { target, .. }
+            | Error::ForwardRefused { target, .. }
+            | Error::Listen { target, .. }
+            | Error::NotKilled { target, .. }
+            | Error::ConnectionLost { target, .. }
+            | Error::ClosedWithoutStatus { target, .. }
+            | Error::Repeated { target, .. }
+            | Error::OutputLimit { target, .. }
+            | Error::QueueFull { target, .. }
+            | Error::Descriptors { target, .. }
+            | Error::Closed { target, .. } => Some(target),
+        }
+    };
+}
+
+impl Error {
+    /// The target that it is about, as `user@host:port`. `None` for what the caller passed in.
+    #[must_use]
+    pub fn target(&self) -> Option<&str> {
+        let origin: Option<&Origin> = origin!(self);
+        origin.map(|origin| &**origin)
+    }
+
+    /// What the call that failed had waited for before it had a channel, over all attempts. Of
+    /// several calls that share one failure each has its own; the [`source`](std::error::Error)
+    /// of an error has none.
+    #[must_use]
+    pub fn waited(&self) -> Waited {
+        let origin: Option<&Origin> = origin!(self);
+        origin
+            .and_then(|origin| origin.waited.as_deref().copied())
+            .unwrap_or_default()
+    }
+
+    /// The call that returns this error has waited like this.
+    pub(crate) fn having_waited(mut self, waited: &Waited) -> Self {
+        let origin: Option<&mut Origin> = origin!(&mut self);
+        if let Some(origin) = origin {
+            *origin = origin.clone().after(waited);
+        }
+        self
+    }
+}

@@ -1,0 +1,371 @@
+//! The breaker of one host as one identity sees it: whether it may be dialled now, by how many at
+//! once, and what answers instead. All lanes of the host share it.
+//!
+//! ```text
+//!            a failure that callers are told of
+//!   Closed ─────────────────────────────────────▶ Open ◀───────────┐
+//!     ▲                                             │ its time is   │ the dial
+//!     │                                             │ over, and     │ fails
+//!     │ a dial succeeds; evict                      ▼ somebody dials│
+//!     └───────────────────────────────────────── HalfOpen ──────────┘
+//! ```
+//!
+//! Plain state: time comes in as an argument, and what others should hear comes out as a
+//! [`Change`].
+
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::status::Breaker;
+use crate::transport::DialError;
+
+/// The first pause after a failed dial; it doubles up to the longest, with jitter.
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long the breaker stays open at most, but for the cool-down of a refused login.
+const LONGEST_OPEN: Duration = Duration::from_secs(30);
+/// A passing failure is tried again this often before the waiters hear of it.
+const TRIES: u32 = 8;
+/// A connection lost during authentication may also be the answer of an account that is locked,
+/// and counts as a failed login where the server keeps count. An account that has been let in
+/// before is not taken for one.
+const LOGIN_TRIES: u32 = 2;
+/// After so many failures in a row that callers were told of, one caller waits for the dial that
+/// shows whether the host is back, and the others get the last error meanwhile.
+const REPEATED: u32 = 3;
+
+/// What past dials of a host have taught, and what follows for the next.
+#[derive(Debug, Default)]
+pub(super) struct Circuit {
+    state: State,
+    /// A dial is under way that the others wait for.
+    trial: bool,
+    /// Failures since the last success.
+    failures: u32,
+    /// Failures since the waiters were last told.
+    tries: u32,
+    /// Failures since the last success that waiters were told of.
+    told: u32,
+    /// Grows with every failure that counts.
+    round: Round,
+    /// What began before this round teaches nothing.
+    forgotten: Round,
+    ever_connected: bool,
+    /// No other try before then.
+    not_before: Option<Instant>,
+    last_error: Option<Error>,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Closed,
+    /// Until then, the error answers instead of a dial.
+    Open { until: Instant, error: Error },
+    /// The next dial decides.
+    HalfOpen { error: Error },
+}
+
+/// Dials that were under way together fail together, and that is one failure.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Round(u64);
+
+/// Leave for one dial.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Leave {
+    begun: Round,
+    /// The others wait for it.
+    trial: bool,
+}
+
+/// What becomes of a dial that somebody wants.
+#[derive(Debug)]
+pub(super) enum Begin {
+    Go(Leave),
+    /// Until then, or until something has changed.
+    Wait(Option<Instant>),
+    /// It would only annoy the server: this answers, and there is no leave before then.
+    Refused {
+        error: Error,
+        until: Instant,
+    },
+}
+
+/// What to do after a failed dial.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) not_before: Instant,
+    pub(super) try_again: bool,
+}
+
+/// Something that whoever watches a pool may want to know.
+#[derive(Debug, Clone)]
+pub(super) enum Change {
+    Opened { error: Error, retry_in: Duration },
+    HalfOpen,
+    Closed,
+}
+
+impl Circuit {
+    /// What a caller gets at once who would have to wait for a dial; `None`: it may wait.
+    pub(super) fn answer(&self, now: Instant) -> Option<Error> {
+        match &self.state {
+            State::Closed => None,
+            State::Open { until, error } => (now < *until).then(|| error.clone()),
+            State::HalfOpen { error } => self.fails_fast().then(|| error.clone()),
+        }
+    }
+
+    /// A trial is under way, and the host has failed too often for everybody to wait for it.
+    fn fails_fast(&self) -> bool {
+        self.trial && self.told >= REPEATED
+    }
+
+    /// Somebody wants a dial. The leave ends with [`succeeded`](Self::succeeded),
+    /// [`failed`](Self::failed) or [`abandoned`](Self::abandoned).
+    pub(super) fn begin(&mut self, now: Instant) -> (Begin, Option<Change>) {
+        match &self.state {
+            State::Open { until, error } if now < *until => {
+                let (error, until) = (error.clone(), *until);
+                return (Begin::Refused { error, until }, None);
+            }
+            State::HalfOpen { error } if self.fails_fast() => {
+                let (error, until) = (error.clone(), now + FIRST_PAUSE);
+                return (Begin::Refused { error, until }, None);
+            }
+            _ if self.is_proven() => {
+                let begun = self.round;
+                return (
+                    Begin::Go(Leave {
+                        begun,
+                        trial: false,
+                    }),
+                    None,
+                );
+            }
+            _ if self.trial => return (Begin::Wait(None), None),
+            _ => {}
+        }
+        if let Some(until) = self.not_before.filter(|until| now < *until) {
+            return (Begin::Wait(Some(until)), None);
+        }
+        let change = if let State::Open { error, .. } = &self.state {
+            let error = error.clone();
+            self.state = State::HalfOpen { error };
+            Some(Change::HalfOpen)
+        } else {
+            None
+        };
+        self.trial = true;
+        let begun = self.round;
+        (Begin::Go(Leave { begun, trial: true }), change)
+    }
+
+    /// It has let this identity in, and nothing has failed since: several may dial at once. Else
+    /// one at a time: who is refused once need not be refused by as many dials as there are lanes.
+    fn is_proven(&self) -> bool {
+        self.ever_connected && self.failures == 0
+    }
+
+    /// The dial goes out only now. `false`: things have changed, and it has to ask again.
+    #[must_use]
+    pub(super) fn confirm(&mut self, leave: &mut Leave) -> bool {
+        let good = leave.trial || self.is_proven();
+        leave.begun = self.round;
+        good
+    }
+
+    pub(super) fn succeeded(&mut self, leave: Leave) -> Option<Change> {
+        let changed = !matches!(self.state, State::Closed);
+        *self = Self {
+            trial: self.trial && !leave.trial,
+            ever_connected: true,
+            round: self.round,
+            forgotten: self.forgotten,
+            ..Self::default()
+        };
+        changed.then_some(Change::Closed)
+    }
+
+    /// Whatever has failed is to be tried anew.
+    pub(super) fn forget(&mut self) -> Option<Change> {
+        let changed = !matches!(self.state, State::Closed);
+        let next = Round(self.round.0 + 1);
+        *self = Self {
+            trial: self.trial,
+            ever_connected: self.ever_connected,
+            round: next,
+            forgotten: next,
+            ..Self::default()
+        };
+        changed.then_some(Change::Closed)
+    }
+
+    /// The dial was not made, or not to its end.
+    pub(super) fn abandoned(&mut self, leave: Leave, now: Instant) -> Option<Change> {
+        self.trial &= !leave.trial;
+        match &self.state {
+            State::HalfOpen { error } if leave.trial => {
+                let error = error.clone();
+                self.open(error, Duration::ZERO, now)
+            }
+            _ => None,
+        }
+    }
+
+    /// The host is reachable and useless: as after a failed dial.
+    pub(super) fn give_up(&mut self, error: Error, now: Instant) -> Option<Change> {
+        self.failures += 1;
+        self.told += 1;
+        self.last_error = Some(error.clone());
+        let pause = self.pause(Duration::ZERO);
+        self.open(error, pause, now)
+    }
+
+    /// A dial that took so long has failed.
+    pub(super) fn failed(
+        &mut self,
+        leave: Leave,
+        failure: DialError,
+        took: Duration,
+        now: Instant,
+    ) -> (Verdict, Option<Change>) {
+        self.trial &= !leave.trial;
+        let again = |not_before| Verdict {
+            not_before,
+            try_again: true,
+        };
+        if leave.begun < self.forgotten {
+            return (again(now), None);
+        }
+        let counts = u32::from(leave.begun == self.round);
+        self.round.0 += u64::from(counts);
+        if let Error::Descriptors { .. } = failure.error {
+            return (self.failed_here(failure, counts, now), None);
+        }
+        self.failures += counts;
+        self.tries += counts;
+        let error = failure.error;
+        self.last_error = Some(error.clone());
+        if self.may_pass(&error, failure.passing) {
+            let pause = jitter(doubled(self.failures).min(LONGEST_PAUSE));
+            let not_before = self
+                .not_before
+                .map_or(now + pause, |at| at.max(now + pause));
+            self.not_before = Some(not_before);
+            return (again(not_before), None);
+        }
+        self.told += counts;
+        let pause = match &error {
+            // Never again until then: sshd counts failed logins, and bans for them (9.8+).
+            Error::AuthRejected { cooldown, .. } => *cooldown,
+            _ => self.pause(took),
+        };
+        let change = self.open(error, pause, now);
+        let not_before = match &self.state {
+            State::Open { until, .. } => *until,
+            _ => now,
+        };
+        let verdict = Verdict {
+            not_before,
+            try_again: false,
+        };
+        (verdict, change)
+    }
+
+    /// A dial has failed for want of descriptors. That says nothing about the host: there is no
+    /// pause but the shortest, and whoever comes next finds out for themselves.
+    fn failed_here(&mut self, failure: DialError, counts: u32, now: Instant) -> Verdict {
+        self.tries += counts;
+        let try_again = failure.passing && self.tries < TRIES;
+        if !try_again {
+            self.tries = 0;
+        }
+        self.last_error = Some(failure.error);
+        Verdict {
+            not_before: now + jitter(FIRST_PAUSE),
+            try_again,
+        }
+    }
+
+    /// Whether callers go on waiting after such a failure.
+    fn may_pass(&self, error: &Error, passing: bool) -> bool {
+        // A server that was there a moment ago is probably restarting.
+        let restarting = self.ever_connected && matches!(error, Error::Connect { .. });
+        let locked = matches!(error, Error::AuthLost { .. }) && !self.ever_connected;
+        let tries = if locked { LOGIN_TRIES } else { TRIES };
+        (passing || restarting) && self.told < REPEATED && self.tries < tries
+    }
+
+    /// A host that takes long to fail is not worth that much time again at once.
+    fn pause(&self, took: Duration) -> Duration {
+        let longest = if self.told > REPEATED {
+            LONGEST_OPEN
+        } else {
+            LONGEST_PAUSE
+        };
+        let full = doubled(self.failures).min(longest);
+        jitter(full.max(took / 2).min(LONGEST_OPEN))
+    }
+
+    fn open(&mut self, error: Error, pause: Duration, now: Instant) -> Option<Change> {
+        self.tries = 0;
+        self.not_before = None;
+        let until = now + pause;
+        match &self.state {
+            // Of those that fail together, the one with the longest pause.
+            State::Open { until: before, .. } if *before >= until => return None,
+            State::Open { .. } => {
+                self.state = State::Open { until, error };
+                return None;
+            }
+            _ => {}
+        }
+        self.state = State::Open {
+            until,
+            error: error.clone(),
+        };
+        let retry_in = pause;
+        Some(Change::Opened { error, retry_in })
+    }
+
+    pub(super) fn last_error(&self) -> Option<Error> {
+        self.last_error.clone()
+    }
+
+    pub(super) fn shown(&self, now: Instant) -> Breaker {
+        match &self.state {
+            State::Closed => Breaker::Closed,
+            State::Open { until, .. } => Breaker::Open {
+                retry_in: until.saturating_duration_since(now),
+            },
+            State::HalfOpen { .. } => Breaker::HalfOpen,
+        }
+    }
+
+    /// Nothing has failed lately. What has is remembered for a while after its pause, so that who
+    /// comes back every few seconds does not find a host that looks like new.
+    pub(super) fn is_forgettable(&self, now: Instant) -> bool {
+        match &self.state {
+            State::Closed => true,
+            State::Open { until, .. } => now >= *until + LONGEST_OPEN,
+            State::HalfOpen { .. } => {
+                let tried = self.not_before.is_none_or(|at| now >= at + LONGEST_OPEN);
+                !self.trial && tried
+            }
+        }
+    }
+}
+
+/// So many failures in a row make a pause of this length.
+pub(super) fn doubled(failures: u32) -> Duration {
+    FIRST_PAUSE * (1 << failures.clamp(1, 10).saturating_sub(1))
+}
+
+/// Half of it to all of it, so that those who were turned away together do not come back together.
+pub(super) fn jitter(full: Duration) -> Duration {
+    full.mul_f64(0.5 + 0.5 * fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+//! The limits of a whole pool, over hosts that share one server.
+
+use std::error::Error as StdError;
+
+use super::*;
+use crate::event::{EventKind, Retirement};
+use crate::transport::DialError;
+use crate::{Cause, CommandState};
+
+/// One connection with one session to each host, so that everybody else waits.
+fn narrow() -> Limits {
+    Limits::default()
+        .connections_per_host(1)
+        .sessions_per_connection(1)
+}
+
+/// A server whose commands run for a second.
+fn slow() -> Server {
+    Server::new(Script {
+        runtime: Duration::from_secs(1),
+        ..Script::default()
+    })
+}
+
+fn hosts(pool: &Pool, count: usize) -> Vec<Host> {
+    let host = |n: usize| pool.host(format!("user-{n}@test:22").as_str());
+    (0..count).map(|n| host(n).expect("valid")).collect()
+}
+
+fn full(error: &Error) -> bool {
+    matches!(error, Error::QueueFull { limit: 3, .. })
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_caller_too_many_is_turned_away_at_once_and_nothing_else_changes() {
+    let server = slow();
+    let (pool, host) = pool(&server, narrow().queued_commands(3), Timeouts::default());
+    let mut events = pool.events();
+    host.warm().await.expect("warm");
+    let mut commands = JoinSet::new();
+    for _ in 0..4 {
+        commands.spawn(host.command("true").output());
+    }
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!((pool.status().waiting, pool.status().waiting_limit), (3, 3));
+
+    // Another host would have to be dialled first, which waiting for would be of no use.
+    let other = &hosts(&pool, 1)[0];
+    let (dials, began) = (server.seen().dials, Instant::now());
+    for _ in 0..10 {
+        let errors = [
+            host.command("true").output().await.expect_err("full"),
+            host.command("true").spawn().await.expect_err("full"),
+            host.warm().await.expect_err("full"),
+            host.connect_tcp("db", 5432).await.expect_err("full"),
+            other.command("true").output().await.expect_err("full"),
+        ];
+        assert!(errors.iter().all(full), "{errors:?}");
+    }
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(server.seen().dials, dials, "nothing was dialled for them");
+    assert_eq!(pool.status().waiting, 3);
+    let told = std::iter::from_fn(|| events.try_next())
+        .filter(|event| matches!(event.kind, EventKind::QueueFull { limit: 3 }))
+        .count();
+    assert_eq!(told, 1, "once, and not for each");
+
+    while let Some(done) = commands.join_next().await {
+        done.expect("no panic").expect("those who wait are served");
+    }
+    assert_eq!(pool.status().waiting, 0);
+    other.command("true").output().await.expect("room again");
+    assert_eq!(server.seen().started, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_keeps_nobody_from_a_spare() {
+    let server = slow();
+    let (pool, host) = pool(&server, narrow().queued_commands(3), Timeouts::default());
+    let other = hosts(&pool, 1).remove(0);
+    other.warm().await.expect("warm");
+    host.warm().await.expect("warm");
+    settle().await;
+    let mut commands = JoinSet::new();
+    for _ in 0..4 {
+        commands.spawn(host.command("true").output());
+    }
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(pool.status().waiting, 3);
+    let output = other.command("true").output().await;
+    output.expect("it does not have to wait");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_stops_waiting_gives_their_place_back() {
+    let server = slow();
+    let (pool, host) = pool(&server, narrow().queued_commands(3), Timeouts::default());
+    host.warm().await.expect("warm");
+    let running = tokio::spawn(host.command("true").output());
+    sleep(Duration::from_millis(100)).await;
+    for _ in 0..20 {
+        let mut waiting = JoinSet::new();
+        for _ in 0..3 {
+            waiting.spawn(host.command("true").output());
+        }
+        sleep(Duration::from_millis(10)).await;
+        assert_eq!(pool.status().waiting, 3);
+        drop(waiting);
+        tokio::task::yield_now().await;
+        assert_eq!(pool.status().waiting, 0);
+        let after = Duration::from_millis(10);
+        let late = host.command("true").timeout(after).output();
+        let error = late.await.expect_err("busy");
+        assert!(error.is_timeout(), "{error}");
+        assert_eq!(pool.status().waiting, 0);
+    }
+    running.await.expect("no panic").expect("undisturbed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn hosts_in_turn_and_at_once_share_the_connections_of_the_pool() {
+    let server = Server::new(Script::default());
+    let (pool, _) = pool(
+        &server,
+        Limits::default().connections(2),
+        Timeouts::default(),
+    );
+    let hosts = hosts(&pool, 5);
+    let mut events = pool.events();
+    for round in 0..3 {
+        for host in &hosts {
+            host.command("true").output().await.expect("in turn");
+        }
+        let mut commands = JoinSet::new();
+        for host in hosts.iter().cycle().take(50) {
+            commands.spawn(host.command("true").output());
+        }
+        while let Some(done) = commands.join_next().await {
+            let output = done.expect("no panic");
+            output.unwrap_or_else(|error| panic!("round {round}, at once: {error}"));
+        }
+        assert!(pool.status().connections <= 2, "{:?}", pool.status());
+    }
+    assert_eq!(server.seen().most_connections, 2);
+    assert_eq!(server.seen().started, 3 * 55);
+    let retired: Vec<_> = std::iter::from_fn(|| events.try_next())
+        .filter_map(|event| match event.kind {
+            EventKind::Retired { reason } => Some(reason),
+            _ => None,
+        })
+        .collect();
+    assert!(!retired.is_empty());
+    assert!(
+        retired.iter().all(|reason| *reason == Retirement::MadeRoom),
+        "{retired:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connection_that_was_idle_for_longest_makes_room() {
+    let server = Server::new(Script::default());
+    let (pool, _) = pool(
+        &server,
+        Limits::default().connections(3),
+        Timeouts::default(),
+    );
+    let hosts = hosts(&pool, 4);
+    for number in [0, 1, 2, 0] {
+        hosts[number]
+            .command("true")
+            .output()
+            .await
+            .expect("served");
+        sleep(Duration::from_secs(1)).await;
+    }
+    hosts[3].command("true").output().await.expect("served");
+    let left: Vec<_> = hosts.iter().map(|host| host.status().connections).collect();
+    assert_eq!(left, [1, 0, 1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_cut_off_for_room_and_the_error_says_what_was_lacking() {
+    let server = Server::new(Script {
+        runtime: Duration::from_secs(60),
+        ..Script::default()
+    });
+    let (pool, _) = pool(
+        &server,
+        Limits::default().connections(1),
+        Timeouts::default(),
+    );
+    let hosts = hosts(&pool, 2);
+    let running = tokio::spawn(hosts[0].command("true").output());
+    sleep(Duration::from_secs(1)).await;
+
+    let after = Duration::from_secs(5);
+    let late = hosts[1].command("true").timeout(after).output().await;
+    let error = late.expect_err("no room");
+    assert!(error.is_timeout(), "{error:?}");
+    assert_eq!(error.phase(), Phase::Queue);
+    assert_eq!(error.command_state(), CommandState::NotStarted);
+    let source = error.source().expect("a source").to_string();
+    assert!(source.contains("Limits::connections"), "{source}");
+
+    let output = running.await.expect("no panic");
+    output.expect("it has run to its end");
+    // The dial that waited for that caller has found nobody who still wants it.
+    settle().await;
+    assert_eq!((server.seen().dials, hosts[1].status().dialling), (1, 0));
+    hosts[1].command("true").output().await.expect("room");
+    assert_eq!(server.seen().most_connections, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_closes_does_not_wait_for_room() {
+    let server = slow();
+    let (pool, _) = pool(
+        &server,
+        Limits::default().connections(1),
+        Timeouts::default(),
+    );
+    let hosts = hosts(&pool, 2);
+    let running = tokio::spawn(hosts[0].command("true").output());
+    sleep(Duration::from_millis(100)).await;
+    let waiting = tokio::spawn(hosts[1].command("true").output());
+    sleep(Duration::from_millis(100)).await;
+    let closing = pool.close();
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(hosts[1].status().dialling, 0, "nor keeps a dial waiting");
+    closing.await;
+    let error = waiting.await.expect("no panic").expect_err("closed");
+    assert!(matches!(error, Error::Closed { .. }), "{error}");
+    running.await.expect("no panic").expect("finished");
+    assert_eq!((server.seen().dials, pool.status().connections), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_descriptors_a_dial_is_tried_again_and_idle_connections_make_room() {
+    let server = Server::new(Script::default());
+    let (pool, host) = pool(&server, Limits::default(), Timeouts::default());
+    let hosts = hosts(&pool, 3);
+    for other in &hosts {
+        other.warm().await.expect("warm");
+        sleep(Duration::from_millis(10)).await;
+    }
+    let none_left = || DialError {
+        error: Error::Descriptors {
+            target: "t".into(),
+            source: Cause::new("too many open files"),
+        },
+        passing: true,
+    };
+    server.fail_next_dial(none_left());
+    host.command("true").output().await.expect("the next dial");
+    let left: Vec<_> = hosts.iter().map(|host| host.status().connections).collect();
+    assert_eq!(left, [0, 0, 1], "as many as a dial needs descriptors");
+
+    // While there are none, the caller hears of it soon; once there are, nothing is remembered.
+    host.evict();
+    settle().await;
+    for _ in 0..8 {
+        server.fail_next_dial(none_left());
+    }
+    let began = Instant::now();
+    let error = host.command("true").output().await.expect_err("none left");
+    assert!(matches!(error, Error::Descriptors { .. }), "{error:?}");
+    assert!(began.elapsed() < Duration::from_secs(1));
+    host.command("true").output().await.expect("back");
+}

@@ -1,0 +1,129 @@
+//! How many callers may wait for a channel at once, over all hosts of a pool.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::Hub;
+use crate::error::Error;
+use crate::event::EventKind;
+
+/// The places of one pool.
+pub(crate) struct Queue {
+    limit: usize,
+    waiting: AtomicUsize,
+    /// Somebody was turned away, and it has not been half empty since.
+    overflowed: AtomicBool,
+}
+
+/// A caller's place among those who wait. Dropped, it is free.
+#[must_use]
+pub(crate) struct Place(Arc<Queue>);
+
+impl Queue {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            waiting: AtomicUsize::new(0),
+            overflowed: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting() >= self.limit
+    }
+
+    fn enter(self: &Arc<Self>) -> Option<Place> {
+        let one_more = |waiting| (waiting < self.limit).then_some(waiting + 1);
+        (self.waiting)
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .is_ok()
+            .then(|| Place(self.clone()))
+    }
+
+    /// Somebody is turned away. Whether that is news: a queue that stays about full is no news for
+    /// each of its callers.
+    fn overflow(&self) -> bool {
+        !self.overflowed.swap(true, Ordering::Relaxed)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Queue {
+            limit,
+            waiting,
+            overflowed,
+        } = &*self.0;
+        let left = waiting.fetch_sub(1, Ordering::Relaxed).saturating_sub(1);
+        if left <= limit / 2 && overflowed.load(Ordering::Relaxed) {
+            overflowed.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Hub {
+    /// Turns a caller away who would have to wait and has no place, before anything has begun that
+    /// is of no use without them, such as a dial.
+    pub(super) fn admit(&self, place: Option<&Place>) -> Result<(), Error> {
+        match self.budget.queue() {
+            Some(queue) if place.is_none() && queue.is_full() && !self.channels.has_idle() => {
+                Err(self.turned_away(queue))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The caller has to wait. One who has a place keeps it.
+    pub(super) fn take_place(&self, place: &mut Option<Place>) -> Result<(), Error> {
+        let Some(queue) = self.budget.queue().filter(|_| place.is_none()) else {
+            return Ok(());
+        };
+        *place = Some(queue.enter().ok_or_else(|| self.turned_away(queue))?);
+        Ok(())
+    }
+
+    fn turned_away(&self, queue: &Queue) -> Error {
+        let limit = queue.limit;
+        if queue.overflow() {
+            self.report(None, EventKind::QueueFull { limit });
+        }
+        Error::QueueFull {
+            target: self.name().into(),
+            limit,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_as_many_places_as_the_limit_says_and_each_comes_back() {
+        let queue = Arc::new(Queue::new(3));
+        let mut places: Vec<_> = (0..3).map(|_| queue.enter().expect("a place")).collect();
+        assert!(queue.is_full() && queue.enter().is_none());
+        assert_eq!(queue.waiting(), 3);
+        places.pop();
+        assert!(!queue.is_full());
+        places.push(queue.enter().expect("a place"));
+        drop(places);
+        assert_eq!(queue.waiting(), 0);
+    }
+
+    #[test]
+    fn an_overflow_is_news_once_until_the_queue_was_half_empty() {
+        let queue = Arc::new(Queue::new(4));
+        let mut places: Vec<_> = (0..4).map(|_| queue.enter().expect("a place")).collect();
+        assert!(queue.overflow());
+        assert!(!queue.overflow());
+        places.pop();
+        assert!(!queue.overflow(), "still three of four");
+        places.pop();
+        assert!(queue.overflow());
+    }
+}

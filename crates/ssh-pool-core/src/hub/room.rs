@@ -1,0 +1,136 @@
+//! How many connections a pool may have at once, and how room is made for another one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use super::slots::ConnectionId;
+use super::{Hub, size};
+
+/// The connections of one pool: all hosts and lanes together.
+pub(crate) struct Room {
+    limit: u32,
+    free: Arc<Semaphore>,
+    /// Dials that wait for another connection to end.
+    held_up: AtomicUsize,
+    /// Connections that should end for want of file descriptors.
+    asked: AtomicUsize,
+    /// Room is wanted, or may now be had.
+    news: Notify,
+}
+
+/// A connection's share of the pool's limit, for as long as the connection lives.
+pub(crate) struct Share(
+    #[allow(dead_code, reason = "held, never looked at")] Option<OwnedSemaphorePermit>,
+);
+
+/// A dial that waits for room.
+struct HeldUp<'a>(&'a Hub);
+
+impl Room {
+    pub(super) fn new(limit: u32) -> Self {
+        Self {
+            limit,
+            free: Arc::new(Semaphore::new(size(limit))),
+            held_up: AtomicUsize::new(0),
+            asked: AtomicUsize::new(0),
+            news: Notify::new(),
+        }
+    }
+
+    /// Connections there are, and dials that may go on.
+    pub(crate) fn used(&self) -> usize {
+        size(self.limit).saturating_sub(self.free.available_permits())
+    }
+
+    /// Somebody waits for a connection of somebody else to end.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.held_up.load(Ordering::Relaxed) > 0
+    }
+
+    /// File descriptors have run out: connections that nobody uses may go.
+    pub(super) fn ask(&self, connections: usize) {
+        self.asked.fetch_max(connections, Ordering::Relaxed);
+        self.news.notify_one();
+    }
+
+    /// A connection has become idle while room is wanted.
+    pub(super) fn look(&self) {
+        self.news.notify_one();
+    }
+
+    /// Waits until [`make_room`] may have something to do. Cancel safe.
+    pub(crate) async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// How many connections should end.
+    fn take_wanted(&self) -> usize {
+        let asked = self.asked.swap(0, Ordering::Relaxed);
+        self.held_up.load(Ordering::Relaxed).max(asked)
+    }
+}
+
+impl<'a> HeldUp<'a> {
+    fn new(hub: &'a Hub) -> Self {
+        hub.books().held_up += 1;
+        let room = hub.budget.room();
+        room.held_up.fetch_add(1, Ordering::Relaxed);
+        room.news.notify_one();
+        Self(hub)
+    }
+}
+
+impl Drop for HeldUp<'_> {
+    fn drop(&mut self) {
+        self.0.books().held_up -= 1;
+        let room = self.0.budget.room();
+        room.held_up.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Hub {
+    /// A share for the connection that is to be dialled: fair among all dials of the pool.
+    pub(super) async fn share(&self) -> Share {
+        let free = &self.budget.room().free;
+        if let Ok(permit) = free.clone().try_acquire_owned() {
+            return Share(Some(permit));
+        }
+        let _held_up = HeldUp::new(self);
+        // The semaphore is never closed.
+        Share(free.clone().acquire_owned().await.ok())
+    }
+
+    /// What a deadline says that passed while a dial waited for room.
+    pub(super) fn crowded(&self) -> String {
+        format!(
+            "the pool has {} connections, as many as Limits::connections allows, and none of them is \
+             idle",
+            self.budget.room().limit
+        )
+    }
+
+    fn retire_idle(self: &Arc<Self>, id: ConnectionId) {
+        self.transition(|books, now| books.slots.make_room(id, now));
+    }
+}
+
+/// Retires the connections that have been idle for longest, as many as are wanted: those that are
+/// on their way out are room already.
+pub(crate) fn make_room<'a>(room: &Room, hubs: impl Iterator<Item = &'a Arc<Hub>>) {
+    let mut wanted = room.take_wanted();
+    if wanted == 0 {
+        return;
+    }
+    let mut idle = Vec::new();
+    for hub in hubs {
+        let books = hub.books();
+        wanted = wanted.saturating_sub(books.slots.leaving());
+        idle.extend(books.slots.idle().map(|(since, id)| (since, hub, id)));
+    }
+    idle.sort_by_key(|(since, ..)| *since);
+    for (_, hub, id) in idle.into_iter().take(wanted) {
+        hub.retire_idle(id);
+    }
+}

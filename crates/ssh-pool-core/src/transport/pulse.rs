@@ -1,0 +1,146 @@
+//! When a peer last gave a sign of life.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The last moment at which anything came from the peer, by both clocks of this machine: the
+/// steady one stands still while the machine is suspended, and the wall clock can be set.
+///
+/// The two are stored one after the other. Whoever reads in between sees them a read apart, which
+/// is nothing beside the seconds that anybody asks for.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    /// Milliseconds of the steady clock count from here.
+    base: Instant,
+    steady: AtomicU64,
+    /// Milliseconds since 1970.
+    wall: AtomicU64,
+}
+
+impl Default for Pulse {
+    /// Born now.
+    fn default() -> Self {
+        Self::new(Instant::now(), SystemTime::now())
+    }
+}
+
+impl Pulse {
+    fn new(now: Instant, wall: SystemTime) -> Self {
+        Self {
+            base: now,
+            steady: AtomicU64::new(0),
+            wall: AtomicU64::new(since_epoch(wall)),
+        }
+    }
+
+    /// Something was heard.
+    pub(super) fn beat(&self, now: Instant, wall: SystemTime) {
+        let steady = millis(now.saturating_duration_since(self.base));
+        self.steady.store(steady, Ordering::Relaxed);
+        self.wall.store(since_epoch(wall), Ordering::Relaxed);
+    }
+
+    /// How long nothing was heard: what the clock says that saw more of it. One that was set back
+    /// saw nothing.
+    pub(super) fn quiet_for(&self, now: Instant, wall: SystemTime) -> Duration {
+        let heard = Duration::from_millis(self.wall.load(Ordering::Relaxed));
+        let by_wall = Duration::from_millis(since_epoch(wall)).saturating_sub(heard);
+        self.steadily_quiet_for(now).max(by_wall)
+    }
+
+    fn steadily_quiet_for(&self, now: Instant) -> Duration {
+        let heard = Duration::from_millis(self.steady.load(Ordering::Relaxed));
+        now.saturating_duration_since(self.base)
+            .saturating_sub(heard)
+    }
+
+    /// Whether something was heard less than `time` ago, for those who ask often: one look at one
+    /// clock. The wall clock alone also knows of a suspended machine. If it was set back, the
+    /// steady one is asked, unless it was set back by just as much as it was quiet: then it is
+    /// believed, and the keepalive has to find out.
+    pub(super) fn beat_within(
+        &self,
+        time: Duration,
+        wall: SystemTime,
+        now: impl FnOnce() -> Instant,
+    ) -> bool {
+        let heard = self.wall.load(Ordering::Relaxed);
+        match since_epoch(wall).checked_sub(heard) {
+            Some(quiet) => Duration::from_millis(quiet) < time,
+            None => self.steadily_quiet_for(now()) < time,
+        }
+    }
+}
+
+fn since_epoch(wall: SystemTime) -> u64 {
+    millis(wall.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A pulse that has beaten once, and the clocks at that moment.
+    fn beaten() -> (Pulse, Instant, SystemTime) {
+        let (born, wall) = (Instant::now(), UNIX_EPOCH + SECOND * 1_000_000);
+        let pulse = Pulse::new(born, wall);
+        let (now, wall) = (born + SECOND * 100, wall + SECOND * 100);
+        pulse.beat(now, wall);
+        (pulse, now, wall)
+    }
+
+    fn fresh(pulse: &Pulse, now: Instant, wall: SystemTime) -> bool {
+        pulse.beat_within(SECOND * 5, wall, || now)
+    }
+
+    #[test]
+    fn silence_is_counted_from_the_last_beat() {
+        let (pulse, now, wall) = beaten();
+        assert_eq!(pulse.quiet_for(now, wall), Duration::ZERO);
+        for (seconds, is_fresh) in [(0, true), (4, true), (5, false), (60, false)] {
+            let (now, wall) = (now + SECOND * seconds, wall + SECOND * seconds);
+            assert_eq!(pulse.quiet_for(now, wall), SECOND * seconds);
+            assert_eq!(fresh(&pulse, now, wall), is_fresh, "{seconds} s");
+        }
+        pulse.beat(now + SECOND * 60, wall + SECOND * 60);
+        assert_eq!(
+            pulse.quiet_for(now + SECOND * 61, wall + SECOND * 61),
+            SECOND
+        );
+    }
+
+    #[test]
+    fn a_suspended_machine_counts_as_silence() {
+        let (pulse, now, wall) = beaten();
+        let wall = wall + SECOND * 3600;
+        assert_eq!(pulse.quiet_for(now, wall), SECOND * 3600);
+        assert!(!fresh(&pulse, now, wall));
+    }
+
+    #[test]
+    fn a_wall_clock_that_was_set_back_is_ignored() {
+        let (pulse, now, wall) = beaten();
+        let back = wall - SECOND * 3600;
+        for (seconds, is_fresh) in [(1, true), (60, false)] {
+            let now = now + SECOND * seconds;
+            assert_eq!(pulse.quiet_for(now, back), SECOND * seconds);
+            assert_eq!(fresh(&pulse, now, back), is_fresh);
+        }
+        // Before 1970 too, and before the pulse was born.
+        let (long_ago, unborn) = (UNIX_EPOCH - SECOND, now - SECOND * 99);
+        assert_eq!(pulse.quiet_for(unborn, long_ago), Duration::ZERO);
+        assert!(fresh(&pulse, unborn, long_ago));
+    }
+
+    #[test]
+    fn whoever_trusts_nobody_finds_nothing_fresh() {
+        let (pulse, now, wall) = beaten();
+        assert!(!pulse.beat_within(Duration::ZERO, wall, || now));
+    }
+}
