@@ -86,7 +86,8 @@ pub fn check(data: &[u8]) {
     };
     let mut expected: Vec<&[u8]> = Vec::new();
     if !dir.is_empty() {
-        expected.extend([b"cd", b"2", b"--", path.as_slice()]);
+        let said: [&[u8]; 4] = [b"cd", b"2", b"--", &path];
+        expected.extend(said);
     }
     expected.push(count.as_bytes());
     expected.extend(&words);
