@@ -127,14 +127,16 @@ impl Relay {
             let up = flow(Side::Client).carry(from_client, to_server);
             let down = flow(Side::Server).carry(from_server, to_client);
             tokio::select! {
+                // In this order: what is sent after a cut does not get through.
+                biased;
+                cut = next(&mut self.cut) => cut,
+                cut = course.run() => cut,
+                () = course.forgotten(self.link.clone()) => Cut::Forget,
                 // Only when both directions have ended, or one has failed.
                 result = async { tokio::try_join!(up, down) } => match result {
                     Ok(_) => Cut::Fin,
                     Err(_) => Cut::Reset,
                 },
-                cut = next(&mut self.cut) => cut,
-                cut = course.run() => cut,
-                () = course.forgotten(self.link.clone()) => Cut::Forget,
             }
         };
         end(cut, &mut [&mut self.client, &mut server], &self.forgotten).await;

@@ -387,11 +387,7 @@ impl Command {
         let cap = Sink::Collect(self.place.output_limit);
         let lanes = self.place.lanes.clone();
         let call = self.call(cap);
-        // By reference: each future that takes it by value has room for it once more.
-        async move {
-            let call = call.as_ref().map_err(Error::clone)?;
-            run::run(&lanes, lanes.shared(), call).await
-        }
+        async move { run::run(&lanes, lanes.shared(), &call).await }
     }
 
     /// Runs the command and keeps only how it ended. Its output is thrown away as it comes, so
@@ -403,10 +399,7 @@ impl Command {
     pub fn status(&mut self) -> impl Future<Output = Result<ExitStatus, Error>> + Send + use<> {
         let lanes = self.place.lanes.clone();
         let call = self.call(Sink::Discard);
-        async move {
-            let call = call.as_ref().map_err(Error::clone)?;
-            Ok(run::run(&lanes, lanes.shared(), call).await?.status)
-        }
+        async move { Ok(run::run(&lanes, lanes.shared(), &call).await?.status) }
     }
 
     /// Starts the command, and returns when the server has accepted it. Its streams are the

@@ -26,6 +26,8 @@ const DIED: &str = "ssh_pool_died_connections_total";
 const OVERRUNS: &str = "ssh_pool_overruns_total";
 const LEAKS: &str = "ssh_pool_leaks_total";
 const RERUNS: &str = "ssh_pool_reruns_total";
+const BREAKERS: &str = "ssh_pool_opened_breakers_total";
+const FULL: &str = "ssh_pool_full_queues_total";
 const COMMANDS: &str = "ssh_pool_commands_total";
 const COMMAND: &str = "ssh_pool_command_seconds";
 const WAIT: &str = "ssh_pool_wait_seconds";
@@ -87,6 +89,8 @@ pub(crate) fn describe() {
             "Cancelled commands of which the server has not said that they ended.",
         ),
         (RERUNS, "Attempts of idempotent commands after the first."),
+        (BREAKERS, "How often hosts began to fail fast."),
+        (FULL, "How often the queue of the pool became full."),
         (
             COMMANDS,
             "Commands that have ended, by result: ok, not_started, unknown, dropped.",
@@ -128,6 +132,8 @@ pub(crate) fn count(host: &Arc<str>, kind: &EventKind) {
         EventKind::Overrun { .. } => counter!(OVERRUNS, "host" => host).increment(1),
         EventKind::Leaked { .. } => counter!(LEAKS, "host" => host).increment(1),
         EventKind::Rerun { .. } => counter!(RERUNS, "host" => host).increment(1),
+        EventKind::BreakerOpened { .. } => counter!(BREAKERS, "host" => host).increment(1),
+        EventKind::QueueFull { .. } => counter!(FULL, "host" => host).increment(1),
         _ => {}
     }
 }
@@ -140,6 +146,8 @@ fn word(reason: Retirement) -> &'static str {
         Retirement::PoolClosed => "pool_closed",
         Retirement::Worn => "worn",
         Retirement::Refused => "refused",
+        Retirement::Unresponsive => "unresponsive",
+        Retirement::MadeRoom => "made_room",
     }
 }
 

@@ -31,8 +31,14 @@ pub(crate) struct Call {
     pub(crate) limit: usize,
 }
 
-/// Runs a command to its end, and again if it was lost and may be.
-pub(crate) async fn run(lanes: &Arc<Lanes>, hub: &Arc<Hub>, call: &Call) -> Result<Output, Error> {
+/// Runs a command to its end, and again if it was lost and may be. What could not be made into a
+/// call is an error; by reference, for each future that takes a call has room for it once more.
+pub(crate) async fn run(
+    lanes: &Arc<Lanes>,
+    hub: &Arc<Hub>,
+    call: &Result<Call, Error>,
+) -> Result<Output, Error> {
+    let call = call.as_ref().map_err(Error::clone)?;
     let span = tracing::debug_span!(
         "ssh_pool.command",
         host = %hub.name(),

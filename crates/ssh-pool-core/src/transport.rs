@@ -92,6 +92,9 @@ impl Endpoint {
     }
 }
 
+/// Dropped when the socket of a connection has been closed, and not before.
+pub(crate) type Kept = Box<dyn Send + Sync>;
+
 /// Makes connections.
 pub(crate) trait Transport: Send + Sync + 'static {
     /// From nothing to an authenticated connection, within the endpoint's connect timeout. A
@@ -99,6 +102,7 @@ pub(crate) trait Transport: Send + Sync + 'static {
     fn dial<'a>(
         &'a self,
         endpoint: &'a Endpoint,
+        kept: Kept,
     ) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>>;
 }
 

@@ -75,7 +75,7 @@
 //! - Counters: `ssh_pool_dials_total`, `ssh_pool_failed_dials_total` (by `phase`),
 //!   `ssh_pool_refused_sessions_total`, `ssh_pool_retired_connections_total` (by `reason`),
 //!   `ssh_pool_died_connections_total`, `ssh_pool_overruns_total`, `ssh_pool_leaks_total`,
-//!   `ssh_pool_reruns_total`, and `ssh_pool_commands_total` by `result`: `ok` whatever its exit
+//!   `ssh_pool_reruns_total`, `ssh_pool_opened_breakers_total`, `ssh_pool_full_queues_total`, and `ssh_pool_commands_total` by `result`: `ok` whatever its exit
 //!   status, `not_started`, `unknown`, or `dropped` if nobody has waited for its end.
 //! - Histograms: `ssh_pool_command_seconds`, from the call to the end of the command, and
 //!   `ssh_pool_wait_seconds` by `part`, those of [`Waited`].

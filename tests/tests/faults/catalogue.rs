@@ -22,7 +22,7 @@ fn tests_in(file: &str) -> BTreeSet<String> {
 #[test]
 fn every_row_has_a_test_that_is_there() {
     let mut seen = BTreeSet::new();
-    for (row, file, test) in CATALOGUE.iter().filter(|(_, _, test)| !test.is_empty()) {
+    for (row, file, test) in CATALOGUE {
         assert!(tests_in(file).contains(*test), "{row}: no {test} in {file}");
         assert!(seen.insert((file, test)), "{row}: {test} stands for two");
     }

@@ -21,7 +21,7 @@ mod throttling;
 pub(crate) use place::{Place, SOON, Server, Setting, all};
 
 /// What goes wrong, and the test that shows what happens then: its file below `tests/tests/`, its
-/// name, or none where the whole file is about it. `catalogue.rs` sees to it that this is true.
+/// name. `catalogue.rs` sees to it that this is true.
 pub(crate) const CATALOGUE: &[(&str, &str, &str)] = &[
     (
         "connect black-holed",
@@ -88,14 +88,31 @@ pub(crate) const CATALOGUE: &[(&str, &str, &str)] = &[
         "faults/losses.rs",
         "a_connection_cut_under_a_command_is_unknown_for_that_one_and_the_next_redials",
     ),
-    ("network frozen while a command runs", "liveness", ""),
-    ("2 s outage", "liveness", ""),
+    (
+        "network frozen while a command runs",
+        "liveness/frozen.rs",
+        "a_frozen_network_fails_everything_on_its_connection_together_and_in_time",
+    ),
+    (
+        "2 s outage",
+        "liveness/frozen.rs",
+        "an_outage_of_two_seconds_fails_nothing",
+    ),
     (
         "connection silently dropped while idle (NAT)",
-        "liveness",
-        "",
+        "liveness/quiet.rs",
+        "a_connection_that_was_silently_dropped_while_it_was_idle_is_replaced_and_nobody_notices",
     ),
-    ("sshd's child stopped or killed", "liveness", ""),
+    (
+        "sshd's child stopped",
+        "liveness/ended.rs",
+        "a_server_process_that_is_stopped_is_found_by_keepalive",
+    ),
+    (
+        "sshd's child killed",
+        "liveness/ended.rs",
+        "a_server_process_that_is_killed_is_noticed_at_once",
+    ),
     (
         "sshd restarted",
         "faults/losses.rs",
@@ -126,7 +143,11 @@ pub(crate) const CATALOGUE: &[(&str, &str, &str)] = &[
         "faults/sessions.rs",
         "a_cancelled_command_is_signalled_and_counts_until_it_is_gone_and_others_go_elsewhere",
     ),
-    ("wrong key", "logins/cooldown.rs", ""),
+    (
+        "wrong key",
+        "logins/cooldown.rs",
+        "a_hundred_callers_with_a_wrong_key_make_one_login_a_cool_down_and_nobody_bans_them",
+    ),
     (
         "eight agent keys with MaxAuthTries 6",
         "logins/agents.rs",
@@ -167,7 +188,19 @@ pub(crate) const CATALOGUE: &[(&str, &str, &str)] = &[
         "streams/neighbours.rs",
         "stalled_streams_do_not_slow_five_hundred_commands_and_lose_no_byte",
     ),
-    ("file descriptors exhausted", "descriptors.rs", ""),
-    ("close() under load", "retirement.rs", ""),
-    ("process forked or machine suspended", "liveness", ""),
+    (
+        "file descriptors exhausted",
+        "descriptors.rs",
+        "want_of_descriptors_is_told_as_that_and_passes_with_it",
+    ),
+    (
+        "close() under load",
+        "closing.rs",
+        "closing_under_load_lets_all_that_runs_finish_and_nothing_survives",
+    ),
+    (
+        "process forked or machine suspended",
+        "liveness/stopped.rs",
+        "a_process_that_was_stopped_for_long_loses_no_command_and_runs_the_next_one",
+    ),
 ];

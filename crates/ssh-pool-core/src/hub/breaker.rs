@@ -290,6 +290,10 @@ impl Circuit {
 
     /// Whether callers go on waiting after such a failure.
     fn may_pass(&self, error: &Error, passing: bool) -> bool {
+        if let Error::Throttled { .. } = error {
+            // It is there, and has asked for patience: that of each caller is the limit.
+            return passing;
+        }
         // A server that was there a moment ago is probably restarting.
         let restarting = self.ever_connected && matches!(error, Error::Connect { .. });
         let locked = matches!(error, Error::AuthLost { .. }) && !self.ever_connected;

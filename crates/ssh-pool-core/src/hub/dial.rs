@@ -8,7 +8,6 @@ use tokio::sync::Notify;
 use tracing::Instrument;
 
 use super::breaker::{Begin, Change, Circuit, Leave};
-use super::room::Share;
 use super::{Hub, now, tell};
 use crate::error::Error;
 use crate::event::EventKind;
@@ -105,7 +104,7 @@ impl Drop for Held {
 /// What became of a dial that the books asked for.
 enum Outcome {
     /// The host had been evicted so often when the dial began.
-    Connected(Arc<dyn Link>, Share, Held, u64),
+    Connected(Arc<dyn Link>, Held, u64),
     Failed(DialError, Held, Duration),
     /// It was not made: this answers, and no other one is before then.
     Refused(Error, Instant),
@@ -132,9 +131,9 @@ impl Hub {
                 let outcome = hub.closing.run_until_cancelled(dial).await;
                 let span = tracing::Span::current();
                 match outcome {
-                    Some(Outcome::Connected(link, share, held, evictions)) => {
+                    Some(Outcome::Connected(link, held, evictions)) => {
                         let took = now().saturating_duration_since(started);
-                        let id = hub.connected(link, took, held.used(), share, evictions);
+                        let id = hub.connected(link, took, held.used(), evictions);
                         span.record("connection", id.0);
                     }
                     Some(Outcome::Failed(failure, held, took)) => {
@@ -203,10 +202,10 @@ impl Hub {
                 return Outcome::Unwanted;
             };
             let began = now();
-            let result = self.transport.dial(&self.endpoint).await;
+            let result = self.transport.dial(&self.endpoint, share).await;
             permit.answered(result.as_ref().err(), now());
             return match result {
-                Ok(link) => Outcome::Connected(link, share, held, evictions),
+                Ok(link) => Outcome::Connected(link, held, evictions),
                 Err(failure) => {
                     Outcome::Failed(failure, held, now().saturating_duration_since(began))
                 }

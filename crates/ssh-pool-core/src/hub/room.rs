@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore};
 
 use super::slots::ConnectionId;
 use super::{Hub, size};
+use crate::transport::Kept;
 
 /// The connections of one pool: all hosts and lanes together.
 pub(crate) struct Room {
@@ -19,11 +20,6 @@ pub(crate) struct Room {
     /// Room is wanted, or may now be had.
     news: Notify,
 }
-
-/// A connection's share of the pool's limit, for as long as the connection lives.
-pub(crate) struct Share(
-    #[allow(dead_code, reason = "held, never looked at")] Option<OwnedSemaphorePermit>,
-);
 
 /// A dial that waits for room.
 struct HeldUp<'a>(&'a Hub);
@@ -91,15 +87,16 @@ impl Drop for HeldUp<'_> {
 }
 
 impl Hub {
-    /// A share for the connection that is to be dialled: fair among all dials of the pool.
-    pub(super) async fn share(&self) -> Share {
+    /// A share of the pool's limit for the connection that is to be dialled, for as long as it has a
+    /// socket: fair among all dials of the pool.
+    pub(super) async fn share(&self) -> Kept {
         let free = &self.budget.room().free;
         if let Ok(permit) = free.clone().try_acquire_owned() {
-            return Share(Some(permit));
+            return Box::new(permit);
         }
         let _held_up = HeldUp::new(self);
         // The semaphore is never closed.
-        Share(free.clone().acquire_owned().await.ok())
+        Box::new(free.clone().acquire_owned().await.ok())
     }
 
     /// What a deadline says that passed while a dial waited for room.

@@ -14,8 +14,8 @@ use crate::inbox::{End, Flow, Inbox};
 use crate::output::ExitStatus;
 use crate::pty::Pty;
 use crate::transport::{
-    Channel, DialError, Endpoint, EnvNames, Gone, Lifeline, Link, ListenError, Listener, OpenError,
-    Request, Signals, Transport, Wire, Writer,
+    Channel, DialError, Endpoint, EnvNames, Gone, Kept, Lifeline, Link, ListenError, Listener,
+    OpenError, Request, Signals, Transport, Wire, Writer,
 };
 
 /// What every command says.
@@ -53,10 +53,15 @@ impl Server {
 }
 
 impl Transport for Server {
-    fn dial<'a>(&'a self, _: &'a Endpoint) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>> {
+    fn dial<'a>(
+        &'a self,
+        _: &'a Endpoint,
+        kept: Kept,
+    ) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>> {
         let connection = Connection {
             lifeline: Lifeline::default(),
             ear: self.0.clone(),
+            _kept: kept,
         };
         ready(Ok(Arc::new(connection) as Arc<dyn Link>)).boxed()
     }
@@ -65,6 +70,7 @@ impl Transport for Server {
 struct Connection {
     lifeline: Lifeline,
     ear: Option<Ear>,
+    _kept: Kept,
 }
 
 impl Link for Connection {

@@ -161,7 +161,7 @@ pub(super) fn by_mark(lanes: &Arc<Lanes>, mark: &Mark, signal: &str) -> BoxFutur
     };
     let lanes = lanes.clone();
     async move {
-        match run::run(&lanes, lanes.errands(), &call).await {
+        match run::run(&lanes, lanes.errands(), &Ok(call)).await {
             Ok(output) => meaning(output.status.code()),
             Err(error) => {
                 tracing::debug!(%error, "an errand failed");

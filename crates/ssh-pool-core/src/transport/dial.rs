@@ -14,7 +14,7 @@ use super::link::SshLink;
 use super::progress::Progress;
 use super::silence::Silence;
 use super::stream::Socket;
-use super::{DialError, Endpoint, Link, Transport, auth, config, keys};
+use super::{DialError, Endpoint, Kept, Link, Transport, auth, config, keys};
 use crate::error::{Cause, CommandState, Error, Phase, no_descriptors};
 
 /// sshd's words when it turns a connection away: `MaxStartups` reached, or a penalty
@@ -29,13 +29,14 @@ impl Transport for Russh {
     fn dial<'a>(
         &'a self,
         endpoint: &'a Endpoint,
+        kept: Kept,
     ) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>> {
         async move {
             let dial = Dial {
                 endpoint,
                 progress: Arc::default(),
             };
-            match tokio::time::timeout(endpoint.connect_timeout, dial.run()).await {
+            match tokio::time::timeout(endpoint.connect_timeout, dial.run(kept)).await {
                 Ok(Ok(link)) => Ok(Arc::new(link) as Arc<dyn Link>),
                 Ok(Err(failure)) => Err(failure),
                 Err(_) => Err(dial.overdue()),
@@ -51,7 +52,7 @@ struct Dial<'a> {
 }
 
 impl Dial<'_> {
-    async fn run(&self) -> Result<SshLink, DialError> {
+    async fn run(&self, kept: Kept) -> Result<SshLink, DialError> {
         let Endpoint {
             name, host, port, ..
         } = self.endpoint;
@@ -94,6 +95,7 @@ impl Dial<'_> {
                 self.endpoint.keepalive_misses,
             ),
             valve,
+            kept,
         );
         let mut handle = russh::client::connect_stream(config, socket, handler)
             .await

@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Channel, DialError, Endpoint, EnvNames, Gone, Lifeline, Link, ListenError, Listener, OpenError,
-    Request, Signals, Transport, Wire, Writer,
+    Channel, DialError, Endpoint, EnvNames, Gone, Kept, Lifeline, Link, ListenError, Listener,
+    OpenError, Request, Signals, Transport, Wire, Writer,
 };
 use crate::address::Address;
 use crate::error::{Cause, Error, Stream};
@@ -150,7 +150,11 @@ impl Server {
 }
 
 impl Transport for Server {
-    fn dial<'a>(&'a self, _: &'a Endpoint) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>> {
+    fn dial<'a>(
+        &'a self,
+        _: &'a Endpoint,
+        kept: Kept,
+    ) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>> {
         async move {
             let id = {
                 let mut state = self.state();
@@ -176,6 +180,7 @@ impl Transport for Server {
                 server: self.clone(),
                 lifeline: Lifeline::default(),
                 dead: CancellationToken::new(),
+                kept: Mutex::new(Some(kept)),
                 inboxes: Mutex::default(),
                 line: Line::new(self.script.hop),
             });
@@ -233,6 +238,7 @@ struct ScriptedLink {
     server: Server,
     lifeline: Lifeline,
     dead: CancellationToken,
+    kept: Mutex<Option<Kept>>,
     inboxes: Mutex<Vec<Arc<Inbox>>>,
     line: Line,
 }
@@ -248,6 +254,10 @@ impl ScriptedLink {
             state.held.remove(&self.id);
             state.seen.connections -= 1;
         }
+        let kept = (self.kept.lock())
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(kept);
         self.lifeline.end(Cause::new(why));
         let inboxes =
             std::mem::take(&mut *self.inboxes.lock().unwrap_or_else(PoisonError::into_inner));

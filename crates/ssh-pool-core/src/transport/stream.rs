@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::Kept;
 use super::progress::Progress;
 use super::pulse::Pulse;
 use super::silence::Silence;
@@ -41,9 +42,15 @@ pub(super) struct Socket {
     pulse: Arc<Pulse>,
     /// Of the peer. russh asks it for a sign of life well before it may last no longer.
     silence: Silence,
+    /// Behind the socket: fields are dropped in their order.
+    _kept: Kept,
 }
 
 impl Socket {
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "called once, with what a connection is made of"
+    )]
     pub(super) fn new(
         tcp: TcpStream,
         kill: CancellationToken,
@@ -52,6 +59,7 @@ impl Socket {
         pulse: Arc<Pulse>,
         silence: Silence,
         valve: Option<Arc<Valve>>,
+        kept: Kept,
     ) -> Self {
         Self {
             tcp,
@@ -64,6 +72,7 @@ impl Socket {
             held_back: false,
             pulse,
             silence,
+            _kept: kept,
         }
     }
 
@@ -249,6 +258,7 @@ mod tests {
             Arc::default(),
             Silence::new(Duration::from_secs(15), 3),
             None,
+            Box::new(()),
         );
         (socket, peer)
     }

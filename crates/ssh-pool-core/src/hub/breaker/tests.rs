@@ -452,3 +452,16 @@ fn want_of_descriptors_is_held_against_no_host() {
         assert_eq!(circuit.failures, 0);
     }
 }
+
+#[test]
+fn a_server_that_asks_for_patience_gets_that_of_each_caller() {
+    let mut circuit = Circuit::default();
+    let mut now = Instant::now();
+    for attempt in 0..5 * TRIES {
+        let (verdict, change) = fail(&mut circuit, throttled(), now);
+        assert!(verdict.try_again && change.is_none(), "{attempt}");
+        assert!(verdict.not_before <= now + LONGEST_PAUSE, "{attempt}");
+        now = verdict.not_before;
+    }
+    assert!(circuit.answer(now).is_none());
+}
