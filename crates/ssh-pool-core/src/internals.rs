@@ -1,10 +1,11 @@
 //! What lies under the public interface, for the benches: a pool over a server that answers at
-//! once, its session channels, its books, and quoting.
+//! once, its session channels, its books, and quoting. And for fuzzing: the same server, with ears;
+//! stories of the books; verdicts on host keys; the greeting of a server.
 //!
-//! Behind the feature `internals`, which only the crate `benches` asks for. It is no interface: it
-//! changes whenever the inside does.
+//! Behind the feature `internals`, which only the crates `benches` and `fuzz` ask for. It is no
+//! interface: it changes whenever the inside does.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Error;
 use crate::host::Host;
@@ -15,12 +16,17 @@ use crate::inbox::Sink;
 use crate::limits::Limits;
 use crate::pool::Pool;
 use crate::quote;
+use crate::transport;
 use crate::waited::Waited;
 
 mod books;
+mod host_keys;
 mod instant;
+mod story;
 
 pub use books::Books;
+pub use host_keys::{Verdict, remember, verdict};
+pub use story::{Beginning, STEPS, tell};
 
 /// A pool whose servers exist in this process only and answer at once, so that what is measured is
 /// the pool's own.
@@ -32,7 +38,38 @@ pub fn pool(limits: Limits) -> Result<Pool, Error> {
     Pool::builder(HostKeyPolicy::dangerous_accept_any())
         .identity(Identity::password("not a secret"))
         .limits(limits)
-        .build_on(Arc::new(instant::Server))
+        .build_on(Arc::new(instant::Server::default()))
+}
+
+/// The command line that the last command has sent.
+#[derive(Debug, Clone, Default)]
+pub struct Ear(Arc<Mutex<Vec<u8>>>);
+
+impl Ear {
+    /// Takes it.
+    #[must_use]
+    pub fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn hear(&self, line: Vec<u8>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = line;
+    }
+}
+
+/// The same, with an ear: its servers take no environment variables, so that all of a command goes
+/// into its line.
+///
+/// # Errors
+///
+/// As for [`pool`].
+pub fn overheard(limits: Limits) -> Result<(Pool, Ear), Error> {
+    let ear = Ear::default();
+    let pool = Pool::builder(HostKeyPolicy::dangerous_accept_any())
+        .identity(Identity::password("not a secret"))
+        .limits(limits)
+        .build_on(Arc::new(instant::Server::with(ear.clone())))?;
+    Ok((pool, ear))
 }
 
 /// A session channel that one command may use. Dropped unused, it is a spare again.
@@ -71,6 +108,15 @@ impl Session {
 /// [`Error::InvalidInput`] for a NUL byte.
 pub fn push_word(line: &mut Vec<u8>, word: &[u8]) -> Result<(), Error> {
     quote::push_word(line, word, "argument")
+}
+
+/// Whether a server that says this, in these pieces, has identified itself (RFC 4253, section 4.2).
+///
+/// # Errors
+///
+/// What of it is kept, to be shown, if it has not.
+pub fn identified<'a>(said: impl IntoIterator<Item = &'a [u8]>) -> Result<(), Vec<u8>> {
+    transport::identified(said)
 }
 
 #[cfg(test)]

@@ -40,6 +40,11 @@ pub(crate) use dial::Russh;
 pub(crate) use keys::check as check_identity;
 pub(crate) use known_hosts::check_pin;
 pub(crate) use link::check_pty;
+#[cfg(feature = "internals")]
+pub(crate) use {
+    known_hosts::{Judgement, remember, verdict},
+    progress::identified,
+};
 
 /// Everything that decides which connection a command may ride on, and how it is dialled.
 #[derive(Debug, Clone)]

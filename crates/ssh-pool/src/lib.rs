@@ -94,6 +94,9 @@ pub use ssh_pool_core::{
 pub mod docker;
 #[cfg(all(unix, feature = "git"))]
 pub mod git;
+#[cfg(all(unix, feature = "internals"))]
+#[doc(hidden)]
+pub mod internals;
 #[cfg(all(unix, feature = "sftp"))]
 pub mod sftp;
 #[cfg(all(unix, any(feature = "docker", feature = "git")))]

@@ -25,6 +25,8 @@ mod client;
 mod command;
 mod error;
 mod hosts;
+#[cfg(feature = "internals")]
+pub(crate) mod internals;
 mod invocation;
 mod message;
 mod rights;

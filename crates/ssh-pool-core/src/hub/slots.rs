@@ -584,7 +584,7 @@ impl<W> Slots<W> {
 
 #[cfg(test)]
 mod renewal_tests;
-#[cfg(test)]
-mod stories;
+#[cfg(any(test, feature = "internals"))]
+pub(crate) mod stories;
 #[cfg(test)]
 mod tests;

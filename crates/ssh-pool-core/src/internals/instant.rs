@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
+use super::Ear;
 use crate::address::Address;
 use crate::error::{Cause, Stream};
 use crate::inbox::{End, Flow, Inbox};
@@ -32,12 +33,24 @@ pub(super) fn run(inbox: &Inbox, output: &[u8]) {
 
 /// A request is granted.
 fn accept(inbox: &Inbox) {
-    // Only a refusal has the channel closed from here.
-    let flow = inbox.reply(true);
-    debug_assert_eq!(flow, Flow::Continue, "accepted");
+    answer(inbox, true);
 }
 
-pub(super) struct Server;
+fn answer(inbox: &Inbox, granted: bool) {
+    // Only a refused command has the channel closed from here.
+    let flow = inbox.reply(granted);
+    debug_assert_eq!(flow, Flow::Continue, "it goes on");
+}
+
+#[derive(Default)]
+pub(super) struct Server(Option<Ear>);
+
+impl Server {
+    /// Tells this one what it is asked to run, and takes no environment variables.
+    pub(super) fn with(ear: Ear) -> Self {
+        Self(Some(ear))
+    }
+}
 
 impl Transport for Server {
     fn dial<'a>(
@@ -45,9 +58,9 @@ impl Transport for Server {
         _: &'a Endpoint,
         kept: Kept,
     ) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>> {
-        let lifeline = Lifeline::default();
         let connection = Connection {
-            lifeline,
+            lifeline: Lifeline::default(),
+            ear: self.0.clone(),
             _kept: kept,
         };
         ready(Ok(Arc::new(connection) as Arc<dyn Link>)).boxed()
@@ -56,6 +69,7 @@ impl Transport for Server {
 
 struct Connection {
     lifeline: Lifeline,
+    ear: Option<Ear>,
     _kept: Kept,
 }
 
@@ -65,6 +79,7 @@ impl Link for Connection {
         let wire = Arc::new(Session {
             inbox: inbox.clone(),
             env_names: EnvNames::default(),
+            ear: self.ear.clone(),
         });
         ready(Ok(Channel { wire, inbox })).boxed()
     }
@@ -105,6 +120,7 @@ impl Link for Connection {
 struct Session {
     inbox: Arc<Inbox>,
     env_names: EnvNames,
+    ear: Option<Ear>,
 }
 
 fn sent() -> BoxFuture<'static, Result<(), Gone>> {
@@ -112,14 +128,17 @@ fn sent() -> BoxFuture<'static, Result<(), Gone>> {
 }
 
 impl Wire for Session {
-    fn start(&self, _: Request) -> BoxFuture<'_, Result<(), Gone>> {
+    fn start(&self, request: Request) -> BoxFuture<'_, Result<(), Gone>> {
+        if let (Some(ear), Request::Exec(line)) = (&self.ear, request) {
+            ear.hear(line);
+        }
         run(&self.inbox, OUTPUT);
         sent()
     }
 
     fn env(&self, _: String, _: String, reply: bool) -> BoxFuture<'_, Result<(), Gone>> {
         if reply {
-            accept(&self.inbox);
+            answer(&self.inbox, self.ear.is_none());
         }
         sent()
     }

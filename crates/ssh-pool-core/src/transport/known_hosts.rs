@@ -1,6 +1,8 @@
 //! What is known about one host's keys before it is dialled, and the verdict on the key it shows.
 
 use std::io;
+#[cfg(feature = "internals")]
+use std::path::Path;
 
 use russh::keys::{Algorithm, HashAlg, PublicKey};
 
@@ -134,6 +136,34 @@ async fn read_in_background(mut lines: HostLines) -> Result<HostLines, Untrusted
     tokio::task::spawn_blocking(move || lines.read().map(|()| lines))
         .await
         .unwrap_or(Err(lost.into()))
+}
+
+/// The verdict on a public key line under one known_hosts file with this text; `None` if it is no
+/// such line.
+#[cfg(feature = "internals")]
+pub(crate) fn verdict(text: &[u8], host: &str, port: u16, key: &str) -> Option<Judgement> {
+    let key = format::parse_key(key)?;
+    let mut lines = HostLines::new(host, port, Vec::new());
+    lines.add(text, Path::new("known_hosts"));
+    Some(lines.judge(&key))
+}
+
+/// The verdict on a public key line where new keys are taken. A new one has been stored in the file.
+#[cfg(feature = "internals")]
+pub(crate) fn remember(path: &Path, host: &str, port: u16, key: &str) -> Option<Judgement> {
+    let key = format::parse_key(key)?;
+    let mut lines = HostLines::new(host, port, vec![path.to_owned()]).accepting_new(path);
+    let judged = lines.read().map(|()| lines.judge(&key));
+    let stored = judged.and_then(|judgement| match judgement {
+        Judgement::TrustedNew => lines.blank().store(&key).map(|()| judgement),
+        judged => Ok(judged),
+    });
+    Some(stored.unwrap_or_else(|untrusted| {
+        Judgement::Refused(match untrusted {
+            Untrusted::Key(problem) => problem,
+            Untrusted::Descriptors(error) => lines.unread(&error),
+        })
+    }))
 }
 
 #[cfg(test)]

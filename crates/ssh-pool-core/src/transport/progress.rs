@@ -4,14 +4,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::{HostKeyProblem, Phase};
 
-/// Bytes kept of what a peer says before its identification line. RFC 4253 section 4.2 limits
-/// that line to 255.
+/// Bytes kept of what a peer says before its identification line, to be shown.
 const GREETING: usize = 512;
+
+/// What an identification line begins with. Lines of another kind may come before it, as many as
+/// the peer likes (RFC 4253, section 4.2).
+const IDENTIFICATION: &[u8] = b"SSH-";
 
 #[derive(Debug)]
 struct State {
     phase: Phase,
     greeting: Vec<u8>,
+    /// How the line that is being heard begins.
+    line: Vec<u8>,
     refusal: Option<HostKeyProblem>,
 }
 
@@ -24,6 +29,7 @@ impl Default for Progress {
         Self(Mutex::new(State {
             phase: Phase::Resolve,
             greeting: Vec::new(),
+            line: Vec::new(),
             refusal: None,
         }))
     }
@@ -50,13 +56,18 @@ impl Progress {
         }
         let room = GREETING.saturating_sub(state.greeting.len());
         state.greeting.extend(bytes.iter().take(room));
-        let identified = state
-            .greeting
-            .split_inclusive(|byte| *byte == b'\n')
-            .any(|line| line.starts_with(b"SSH-") && line.ends_with(b"\n"));
-        if identified {
-            state.phase = Phase::KeyExchange;
-            state.greeting = Vec::new();
+        for byte in bytes {
+            if *byte != b'\n' {
+                if state.line.len() < IDENTIFICATION.len() {
+                    state.line.push(*byte);
+                }
+            } else if state.line == IDENTIFICATION {
+                state.phase = Phase::KeyExchange;
+                state.greeting = Vec::new();
+                return;
+            } else {
+                state.line.clear();
+            }
         }
     }
 
@@ -74,5 +85,43 @@ impl Progress {
 
     pub(super) fn refusal(&self) -> Option<HostKeyProblem> {
         self.state().refusal.clone()
+    }
+}
+
+/// Whether a peer that says this, in these pieces, has identified itself; if not, what of it is
+/// shown.
+#[cfg(feature = "internals")]
+pub(crate) fn identified<'a>(said: impl IntoIterator<Item = &'a [u8]>) -> Result<(), Vec<u8>> {
+    let progress = Progress::default();
+    progress.enter(Phase::Banner);
+    for piece in said {
+        progress.heard(piece);
+    }
+    match progress.phase() {
+        Phase::Banner => Err(progress.greeting()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(said: &[&[u8]]) -> Progress {
+        let progress = Progress::default();
+        progress.enter(Phase::Banner);
+        said.iter().for_each(|piece| progress.heard(piece));
+        progress
+    }
+
+    #[test]
+    fn a_long_preamble_does_not_hide_the_identification() {
+        let preamble = b"no entry without a reason\r\n".repeat(100);
+        let progress = heard(&[&preamble, b"SS", b"H-2.0-x\r", b"\n"]);
+        assert_eq!(progress.phase(), Phase::KeyExchange);
+        assert!(progress.greeting().is_empty());
+        let progress = heard(&[&preamble, b" SSH-2.0-x\nSSH-2.0-x"]);
+        assert_eq!(progress.phase(), Phase::Banner);
+        assert_eq!(progress.greeting(), preamble[..GREETING]);
     }
 }

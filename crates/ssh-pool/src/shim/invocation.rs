@@ -38,9 +38,10 @@ impl Invocation {
                     "" => text(arguments.next(), "the value of an option")?,
                     value => value,
                 };
+                // Of several, ssh takes the first.
                 match letter {
-                    'p' => port = Some(parse_port(value)?),
-                    'l' => user = Some(value.to_owned()),
+                    'p' => port = port.or(Some(parse_port(value)?)),
+                    'l' => user = user.or_else(|| Some(value.to_owned())),
                     _ => check_option(value)?,
                 }
                 continue;
@@ -58,7 +59,7 @@ impl Invocation {
         let host = match place.rsplit_once('@') {
             None => place,
             Some((name, host)) => {
-                user = Some(name.to_owned());
+                user = user.or_else(|| Some(name.to_owned()));
                 host
             }
         };
@@ -102,18 +103,19 @@ fn parse_port(text: &str) -> Result<u16, Error> {
     port.ok_or_else(|| Error::arguments(format!("\"{}\" is no port", text.escape_debug())))
 }
 
-/// An option that has a value, and that value if it is in the same word, as docker has it.
+/// An option that has a value, and what of it is in the same word, as docker has it. A blank is
+/// enough: then the next word is no part of it.
 fn with_value(word: &str) -> Option<(char, &str)> {
     let option = word.strip_prefix('-')?;
     let letter = option
         .chars()
         .next()
         .filter(|letter| "lop".contains(*letter))?;
-    Some((letter, option.get(1..)?.trim_start()))
+    Some((letter, option.get(1..)?))
 }
 
 fn check_option(option: &str) -> Result<(), Error> {
-    let name = name_of(option);
+    let name = name_of(option.trim_start_matches(' '));
     if HARMLESS.contains(&name.to_ascii_lowercase().as_str()) {
         return Ok(());
     }
@@ -195,6 +197,36 @@ mod tests {
         ];
         for (words, expected) in cases {
             assert_eq!(parse(words).expect("understood"), expected);
+        }
+    }
+
+    #[test]
+    fn of_two_users_or_ports_the_first_counts_as_with_ssh() {
+        let words = [
+            "-l",
+            "root",
+            "-p1",
+            "-l",
+            "admin",
+            "-p",
+            "2",
+            "git@web-1",
+            "true",
+        ];
+        let expected = meant(Some("root"), "web-1", Some(1), "true");
+        assert_eq!(parse(&words).expect("understood"), expected);
+    }
+
+    #[test]
+    fn a_blank_is_a_value_and_not_the_next_word() {
+        let expected = meant(Some(" "), "web-1", None, "true x");
+        let parsed = parse(&["-l ", "web-1", "true", "x"]);
+        assert_eq!(parsed.expect("understood"), expected);
+        for words in [
+            ["-p ", "22", "web-1", "true"],
+            ["-o ", "SendEnv=A", "web-1", "true"],
+        ] {
+            assert!(parse(&words).is_err(), "{words:?}");
         }
     }
 

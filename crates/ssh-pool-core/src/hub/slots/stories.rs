@@ -1,15 +1,27 @@
 //! Random stories of a host, which must keep the books true and serve everybody.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy.toml allows these in tests; fuzzing tells the same stories without being one"
+)]
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+#[cfg(test)]
 use proptest::prelude::*;
 
+#[cfg(test)]
 use super::tests::rules;
 use super::*;
 
+/// So many kinds of steps there are.
+pub(crate) const STEPS: u8 = 22;
+
 /// A server and a network that answer in any order, a limit that the pool has to find out, and
 /// callers who come and go.
-struct World {
+pub(crate) struct World {
     slots: Slots<u32>,
     now: Instant,
     server_limit: u32,
@@ -33,7 +45,12 @@ struct World {
 }
 
 impl World {
-    fn new(rules: Rules, server_limit: u32, late_release: bool, lifetime: Duration) -> Self {
+    pub(crate) fn new(
+        rules: Rules,
+        server_limit: u32,
+        late_release: bool,
+        lifetime: Duration,
+    ) -> Self {
         Self {
             slots: Slots::new(rules),
             now: Instant::now(),
@@ -54,7 +71,7 @@ impl World {
         }
     }
 
-    fn step(&mut self, what: u8, pick: usize) {
+    pub(crate) fn step(&mut self, what: u8, pick: usize) {
         match what {
             0..=3 => self.arrive(),
             4 => self.leave(pick),
@@ -356,7 +373,7 @@ impl World {
     }
 
     /// From any state, if everything answers from now on, everybody is served.
-    fn everybody_is_served_in_the_end(&mut self) {
+    pub(crate) fn everybody_is_served_in_the_end(&mut self) {
         for round in 0..10_000 {
             if self.queue.is_empty() {
                 return;
@@ -382,7 +399,7 @@ impl World {
 
     /// From any state, beside commands that never end and others that do, what is old now goes; a
     /// connection with such a command takes nothing new, unless that is all it is for.
-    fn everything_old_goes_in_the_end(&mut self) {
+    pub(crate) fn everything_old_goes_in_the_end(&mut self) {
         let endless = std::mem::take(&mut self.leased);
         let last = self.next_id;
         let alone = self.slots.rules.ready_each;
@@ -407,6 +424,7 @@ impl World {
     }
 }
 
+#[cfg(test)]
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -419,7 +437,7 @@ proptest! {
         ready_each: bool,
         lifetime in 1u64..60,
         drain in 0u64..20,
-        story in prop::collection::vec((0u8..22, 0usize..1000), 1..250),
+        story in prop::collection::vec((0..STEPS, 0usize..1000), 1..250),
     ) {
         let rules = Rules {
             ready_each,

@@ -86,7 +86,7 @@ impl HostLines {
         Ok(())
     }
 
-    fn add(&mut self, text: &[u8], path: &Path) {
+    pub(super) fn add(&mut self, text: &[u8], path: &Path) {
         let name = host_name(&self.host, self.port);
         let portless = host_name(&self.host, DEFAULT_PORT);
         self.exact.extend(matching(text, path, &name));
