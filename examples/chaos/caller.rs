@@ -176,9 +176,11 @@ impl Scene {
                 fate: draw.cut.map_or(Fate::Hung, |_| Fate::Dropped),
                 attempts: TRIES,
                 timed_out: false,
+                blame: None,
                 text: draw.cut.is_none().then(|| format!("{:?}", handle.status())),
             },
         };
+        let took = millis(clock.elapsed());
         self.pulse.fetch_add(1, Ordering::Relaxed);
         self.journal.write(&Record {
             id,
@@ -191,8 +193,10 @@ impl Scene {
                 _ => 1,
             },
             timed_out: answer.timed_out,
+            blame: answer.blame,
             began,
-            took: millis(clock.elapsed()),
+            ended: now(),
+            took,
             limit: millis(draw.limit),
             text: answer.text,
         })

@@ -53,21 +53,27 @@ pub(crate) enum Fault {
     KeyRefused,
 }
 
-/// How it may show.
+/// How it may show, and until how long after it has been mended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Harm {
     /// Commands that have been sent may be lost.
-    pub(crate) loses: bool,
+    pub(crate) loses: Option<Duration>,
     /// Commands that have not been sent may fail: what is broken is not absorbed within
     /// `Timeouts::acquire`, or must not be.
-    pub(crate) refuses: bool,
+    pub(crate) refuses: Option<Duration>,
 }
 
-/// What is lost is noticed, and what was remembered is forgotten, this long after the end of a
-/// fault: keepalives, a dial that has met it, the pause after that, and a busy machine.
-pub(crate) const AFTERMATH: Duration = Duration::from_secs(12);
+/// A connection that was cut is known to be at once: this is for a machine that is busy.
+const CUT: Duration = Duration::from_secs(3);
+/// One that was forgotten is known by its keepalives: four seconds, as this program sets them.
+const NOTICED: Duration = Duration::from_secs(7);
+/// A dial that is told nothing is over with its deadline (eight seconds), for all who wait for it.
+const DIALLED: Duration = Duration::from_secs(11);
+/// A failure that is no accident is remembered: for a pause of five seconds at most, or for the
+/// cool-down of a refused login (three).
+const REMEMBERED: Duration = Duration::from_secs(8);
 /// sshd 10.0 remembers what a fault makes of our logins, and adds it up: while it does, it refuses.
-pub(crate) const PENALTY: Duration = Duration::from_secs(30);
+const PENALTY: Duration = Duration::from_secs(30);
 
 impl Fault {
     pub(crate) const ALL: [Self; 20] = [
@@ -120,16 +126,19 @@ impl Fault {
         }
     }
 
-    pub(crate) fn harm(self) -> Harm {
+    pub(crate) fn harm(self, kind: Kind) -> Harm {
         let (loses, refuses) = match self {
-            Self::Delay | Self::Hiccup | Self::Reload => (false, false),
-            Self::Reset | Self::Fin | Self::Restart | Self::Kill => (true, false),
-            Self::Throttled | Self::HeldBanner | Self::Preamble | Self::Deaf => (true, false),
-            // A dial that is told nothing is over with its deadline, for all who wait for it.
-            Self::Freeze | Self::Stop | Self::Forget => (true, true),
-            Self::Silence | Self::BannerOnly => (true, true),
-            // Not taken for something that passes.
-            Self::Garbage | Self::Refused | Self::Down | Self::KeyRefused => (true, true),
+            Self::Delay | Self::Hiccup | Self::Reload => (None, None),
+            Self::Reset | Self::Fin | Self::Restart | Self::Kill => (Some(CUT), None),
+            Self::Throttled | Self::HeldBanner | Self::Preamble | Self::Deaf => (Some(CUT), None),
+            Self::Freeze | Self::Stop | Self::Forget => (Some(NOTICED), Some(DIALLED)),
+            Self::Silence | Self::BannerOnly => (Some(CUT), Some(DIALLED)),
+            Self::Garbage | Self::Refused | Self::Down => (Some(CUT), Some(REMEMBERED)),
+            Self::KeyRefused => (Some(CUT), Some(REMEMBERED)),
+        };
+        let refuses = match kind {
+            Kind::Sshd10 if loses.is_some() => Some(PENALTY),
+            _ => refuses,
         };
         Harm { loses, refuses }
     }

@@ -7,11 +7,10 @@ use std::time::Duration;
 use serde::Serialize;
 use ssh_pool::HostStatus;
 
-use crate::caller::LIMIT;
-use crate::fault::{Fault, Harm};
+use crate::fault::Fault;
 use crate::gauge::Gauge;
-use crate::host::{ALLOWANCE, HostInfo, millis};
-use crate::record::{Fate, Record};
+use crate::host::{HostInfo, Kind, millis};
+use crate::record::{Blame, Fate, Record};
 use crate::stage::{Left, Struck};
 use crate::watch::Told;
 use crate::work::Way;
@@ -42,8 +41,8 @@ pub(crate) struct Evidence {
     pub(crate) last_round: &'static str,
 }
 
-/// What the status of a host says in the end.
-#[derive(Debug, Clone, Copy, Default)]
+/// What the status of a host says in the end, or its events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
     pub(crate) dials: u64,
     pub(crate) failed_dials: u64,
@@ -69,6 +68,11 @@ pub(crate) struct Verdict {
 
 /// The heap may grow by one part in this many.
 const GROWTH: usize = 20;
+/// A call takes no longer where nothing has been broken, and has not been for longer than anything
+/// shows: many wait for one another where a connection holds one session.
+const WELL: Duration = Duration::from_secs(20);
+/// What lies further back is not shown with what is broken.
+const SHOWN: Duration = Duration::from_secs(30);
 
 pub(crate) fn judge(evidence: &Evidence) -> Vec<Verdict> {
     let records = &evidence.records;
@@ -110,20 +114,23 @@ pub(crate) fn judge(evidence: &Evidence) -> Vec<Verdict> {
         }),
         of_records(
             "no call takes longer than its time and the allowance",
-            &|record| record.is_late(ALLOWANCE + evidence.kill_grace),
+            &|record| record.is_late(evidence.kill_grace),
         ),
+        of_records("where nothing is broken, nothing takes long", &|record| {
+            record.took > millis(WELL) && evidence.is_untouched(record)
+        }),
         of_records(
             "what failed before it was sent was refused by a fault",
             &|record| {
                 record.fate == Fate::NotStarted
-                    && !evidence.is_short(record)
-                    && !evidence.is_explained(record, |harm| harm.refuses)
+                    && !record.is_short()
+                    && !evidence.is_explained(record, refuses)
             },
         ),
         of_records("what was lost was lost by a fault", &|record| {
             record.fate == Fate::Unknown
-                && !evidence.is_short(record)
-                && !evidence.is_explained(record, |harm| harm.loses || harm.refuses)
+                && !record.is_short()
+                && !evidence.is_explained(record, loses)
         }),
         verdict(
             "no connection dies without a fault",
@@ -148,6 +155,27 @@ pub(crate) fn judge(evidence: &Evidence) -> Vec<Verdict> {
     ]
 }
 
+/// Until how long after its end a fault may be why something fails with that.
+type Excuse = fn(Fault, Kind, Option<Blame>) -> Option<Duration>;
+
+fn refuses(fault: Fault, kind: Kind, blame: Option<Blame>) -> Option<Duration> {
+    let refuses = fault.harm(kind).refuses;
+    match blame {
+        Some(Blame::Login) => refuses.filter(|_| fault == Fault::KeyRefused),
+        Some(Blame::NotSsh) => refuses.filter(|_| fault == Fault::Garbage),
+        Some(Blame::Way) | None => refuses,
+        Some(Blame::Us) => None,
+    }
+}
+
+/// It was lost, or there was no way to take it back after that.
+fn loses(fault: Fault, kind: Kind, blame: Option<Blame>) -> Option<Duration> {
+    match blame {
+        Some(Blame::Us) => None,
+        _ => fault.harm(kind).loses.max(refuses(fault, kind, blame)),
+    }
+}
+
 impl Evidence {
     /// How often it has begun.
     fn ran(&self, record: &Record) -> u32 {
@@ -156,21 +184,36 @@ impl Evidence {
         u32::try_from(ran.unwrap_or_default()).unwrap_or(u32::MAX)
     }
 
-    /// It had less time than it needed.
-    fn is_short(&self, record: &Record) -> bool {
-        record.timed_out && record.limit < millis(LIMIT)
-    }
-
-    fn explains(&self, host: usize, from: u64, until: u64, harm: fn(Harm) -> bool) -> bool {
+    fn explains(
+        &self,
+        host: usize,
+        (from, until): (u64, u64),
+        blame: Option<Blame>,
+        excuse: Excuse,
+    ) -> bool {
         let Some(kind) = self.hosts.get(host).map(|info| info.kind) else {
             return false;
         };
-        (self.struck.iter())
-            .any(|struck| harm(struck.fault.harm()) && struck.touches(host, kind, from, until))
+        (self.struck.iter().filter(|struck| struck.host == host)).any(|struck| {
+            excuse(struck.fault, kind, blame)
+                .is_some_and(|after| struck.touches(from, until, after))
+        })
     }
 
-    fn is_explained(&self, record: &Record, harm: fn(Harm) -> bool) -> bool {
-        self.explains(record.host, record.began, record.ended(), harm)
+    fn is_explained(&self, record: &Record, excuse: Excuse) -> bool {
+        // What was tried again was lost before.
+        let from = match record.way {
+            Way::Idempotent => record.began,
+            _ => record.ended,
+        };
+        self.explains(record.host, (from, record.ended), record.blame, excuse)
+    }
+
+    /// Nothing was wrong with its host while it was under way, or for long before.
+    fn is_untouched(&self, record: &Record) -> bool {
+        let of_host = |struck: &&Struck| struck.host == record.host;
+        !(self.struck.iter().filter(of_host))
+            .any(|struck| struck.touches(record.began, record.ended, SHOWN))
     }
 
     fn name(&self, host: usize) -> &str {
@@ -180,7 +223,10 @@ impl Evidence {
     fn show(&self, record: &Record) -> String {
         let faults: Vec<_> = (self.struck.iter())
             .filter(|struck| struck.host == record.host)
-            .filter(|struck| struck.from <= record.ended() && struck.until + 30_000 > record.began)
+            .filter(|struck| {
+                // A bit of what comes after, too: clocks are read one after the other.
+                struck.touches(record.began, record.ended + 1_000, SHOWN)
+            })
             .map(|struck| {
                 let (from, until) = (struck.from, struck.until);
                 let since = |at: u64| i128::from(at) - i128::from(record.began);
@@ -222,11 +268,8 @@ impl Evidence {
     }
 
     fn unexplained_deaths(&self) -> Vec<String> {
-        let deaths = self.told.deaths.iter().filter(|death| {
-            !self.explains(death.host, death.at, death.at, |harm| {
-                harm.loses || harm.refuses
-            })
-        });
+        let deaths = (self.told.deaths.iter())
+            .filter(|death| !self.explains(death.host, (death.at, death.at), None, loses));
         deaths
             .map(|death| {
                 let (name, lost) = (self.name(death.host), death.lost);
@@ -238,13 +281,20 @@ impl Evidence {
             .collect()
     }
 
+    /// A refused key makes a login or two fail before the cool-down; where a login that is cut off
+    /// is logged as one that failed, so does everything that cuts.
     fn unexplained_logins(&self) -> Vec<String> {
         let mut found = Vec::new();
-        for (host, left) in self.left.iter().enumerate() {
-            // A login that a fault cuts off counts as a failure too.
-            let cuts = |struck: &Struck| struck.host == host && struck.fault.harm().loses;
-            if left.failed_logins > 0 && !self.struck.iter().any(cuts) {
-                found.push(format!("{}: {}", self.name(host), left.failed_logins));
+        for (host, (left, info)) in self.left.iter().zip(&self.hosts).enumerate() {
+            let may_fail = |struck: &&Struck| match info.kind {
+                Kind::Sshd | Kind::Sshd10 => struck.fault == Fault::KeyRefused,
+                Kind::Dropbear | Kind::Embedded => struck.fault.harm(info.kind).loses.is_some(),
+            };
+            let of_host = self.struck.iter().filter(|struck| struck.host == host);
+            let most = 2 * of_host.filter(may_fail).count();
+            if left.failed_logins > most {
+                let (name, failed) = (&info.name, left.failed_logins);
+                found.push(format!("{name}: {failed}, and not {most} at most"));
             }
         }
         found
@@ -265,13 +315,11 @@ impl Evidence {
     fn untold(&self) -> Vec<String> {
         let missed = (self.told.missed > 0).then(|| format!("{} events missed", self.told.missed));
         let mut untold: Vec<_> = missed.into_iter().collect();
-        for (host, counters) in self.counters.iter().enumerate() {
-            let told = self.told.dialled.get(&host).copied().unwrap_or_default();
-            if told != counters.dials {
-                let (name, counted) = (self.name(host), counters.dials);
-                untold.push(format!(
-                    "{name}: {counted} dials, and {told} events of them"
-                ));
+        for (host, counted) in self.counters.iter().enumerate() {
+            let told = self.told.counters.get(&host).copied().unwrap_or_default();
+            if told != *counted {
+                let name = self.name(host);
+                untold.push(format!("{name}: {counted:?}, and events of {told:?}"));
             }
         }
         untold

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use ssh_pool::Error;
 
-use crate::host::millis;
+use crate::caller::LIMIT;
+use crate::host::{ALLOWANCE, BUSY, millis};
 use crate::work::Way;
 
 /// What the caller was told.
@@ -30,6 +32,38 @@ pub(crate) enum Fate {
     Hung,
 }
 
+/// Whose doing an error says it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Blame {
+    /// A login was refused.
+    Login,
+    /// What answered does not speak SSH.
+    NotSsh,
+    /// The way to the server, or the server.
+    Way,
+    /// This program, or the pool: no fault makes such an error.
+    Us,
+}
+
+impl Blame {
+    pub(crate) fn of(error: &Error) -> Self {
+        match error {
+            Error::AuthRejected { .. } => Self::Login,
+            Error::NotSsh { .. } => Self::NotSsh,
+            Error::Resolve { .. }
+            | Error::Connect { .. }
+            | Error::Throttled { .. }
+            | Error::KeyExchange { .. }
+            | Error::AuthLost { .. }
+            | Error::Timeout { .. }
+            | Error::ConnectionLost { .. }
+            | Error::NotKilled { .. } => Self::Way,
+            _ => Self::Us,
+        }
+    }
+}
+
 /// One call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -41,8 +75,12 @@ pub(crate) struct Record {
     pub(crate) attempts: u32,
     /// An error that says that a deadline passed.
     pub(crate) timed_out: bool,
+    /// What kind of error it was.
+    pub(crate) blame: Option<Blame>,
     /// Milliseconds since 1970.
     pub(crate) began: u64,
+    /// The same: read after the end, so that what caused it was there before.
+    pub(crate) ended: u64,
     pub(crate) took: u64,
     /// Milliseconds that it had.
     pub(crate) limit: u64,
@@ -51,12 +89,18 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn ended(&self) -> u64 {
-        self.began + self.took
+    /// Whether it had less time than it needed.
+    pub(crate) fn is_short(&self) -> bool {
+        self.timed_out && self.limit < millis(LIMIT)
     }
 
-    /// Whether it ended later than `allowance` after its time.
-    pub(crate) fn is_late(&self, allowance: Duration) -> bool {
+    /// Whether it ended later than it may after its time: `kill_grace` and more for what has to be
+    /// ended on the server, and nothing for what has not been sent.
+    pub(crate) fn is_late(&self, kill_grace: Duration) -> bool {
+        let allowance = match self.fate {
+            Fate::NotStarted => BUSY,
+            _ => kill_grace + ALLOWANCE,
+        };
         self.fate == Fate::Hung || self.took > self.limit + millis(allowance)
     }
 }

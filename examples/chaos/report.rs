@@ -9,7 +9,7 @@ use ssh_pool_examples::Timings;
 
 use crate::fault::Fault;
 use crate::gauge::Gauge;
-use crate::host::Kind;
+use crate::host::{Kind, millis};
 use crate::judge::{Evidence, Verdict, judge};
 use crate::record::Fate;
 
@@ -17,6 +17,8 @@ use crate::record::Fate;
 pub(crate) struct Count {
     pub(crate) hosts: u64,
     pub(crate) faults: u64,
+    /// Of the time, in percent: what is lost then is taken for the doing of a fault.
+    pub(crate) excused: u64,
     pub(crate) calls: u64,
     pub(crate) ok: u64,
     pub(crate) not_started: u64,
@@ -59,7 +61,7 @@ pub(crate) struct Report {
     pub(crate) pool_processors: f64,
     pub(crate) all_processors: f64,
     pub(crate) kinds: BTreeMap<Kind, Count>,
-    pub(crate) faults: BTreeMap<Fault, u64>,
+    pub(crate) faults: BTreeMap<Fault, Aftermath>,
     pub(crate) events: BTreeMap<&'static str, u64>,
     pub(crate) gauges: BTreeMap<&'static str, Gauge>,
     pub(crate) verdicts: Vec<Verdict>,
@@ -67,10 +69,6 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn of(evidence: &Evidence, seed: u64, seconds: f64, used: (f64, f64)) -> Self {
-        let mut faults = BTreeMap::<Fault, u64>::new();
-        for struck in &evidence.struck {
-            *faults.entry(struck.fault).or_default() += 1;
-        }
         let Evidence {
             before,
             early,
@@ -90,7 +88,7 @@ impl Report {
             pool_processors: used.0 / seconds,
             all_processors: used.1 / seconds,
             kinds: count(evidence),
-            faults,
+            faults: aftermaths(evidence),
             events: evidence
                 .told
                 .counts
@@ -162,6 +160,9 @@ fn count(evidence: &Evidence) -> BTreeMap<Kind, Count> {
             }
         });
     }
+    for (kind, percent) in excused(evidence) {
+        kinds.entry(kind).or_default().excused = percent;
+    }
     for count in kinds.values_mut() {
         count.p50_ms = count.timings.quantile_ms(0.5);
         count.p90_ms = count.timings.quantile_ms(0.9);
@@ -171,12 +172,64 @@ fn count(evidence: &Evidence) -> BTreeMap<Kind, Count> {
     kinds
 }
 
+/// How often a fault struck, and the latest that something failed after it, in milliseconds from
+/// when it was mended to when a caller was told: what was in doubt, and what was not started.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Aftermath {
+    pub(crate) struck: u64,
+    pub(crate) lost: u64,
+    pub(crate) refused: u64,
+}
+
+fn aftermaths(evidence: &Evidence) -> BTreeMap<Fault, Aftermath> {
+    let mut faults = BTreeMap::<Fault, Aftermath>::new();
+    for struck in &evidence.struck {
+        faults.entry(struck.fault).or_default().struck += 1;
+    }
+    for record in &evidence.records {
+        let before = (evidence.struck.iter())
+            .filter(|struck| struck.host == record.host && struck.from <= record.ended)
+            .max_by_key(|struck| struck.from);
+        let Some(struck) = before.filter(|_| !record.is_short()) else {
+            continue;
+        };
+        let after = record.ended.saturating_sub(struck.until);
+        let aftermath = faults.entry(struck.fault).or_default();
+        match record.fate {
+            Fate::Unknown => aftermath.lost = aftermath.lost.max(after),
+            Fate::NotStarted => aftermath.refused = aftermath.refused.max(after),
+            _ => {}
+        }
+    }
+    faults
+}
+
+/// For each kind of host, how much of the time a loss is excused, in percent.
+fn excused(evidence: &Evidence) -> BTreeMap<Kind, u64> {
+    let struck = &evidence.struck;
+    let begin = struck.iter().map(|one| one.from).min().unwrap_or_default();
+    let end = struck.iter().map(|one| one.until).max().unwrap_or_default();
+    let mut sums = BTreeMap::<Kind, (u64, u64)>::new();
+    for (host, info) in evidence.hosts.iter().enumerate() {
+        let (excused, all) = sums.entry(info.kind).or_default();
+        *all += end - begin;
+        // They do not overlap: a host rests for longer after each.
+        for one in struck.iter().filter(|one| one.host == host) {
+            let after = one.fault.harm(info.kind).loses;
+            *excused += after.map_or(0, |after| one.until - one.from + millis(after));
+        }
+    }
+    let percent = |(kind, (excused, all)): (Kind, (u64, u64))| (kind, 100 * excused / all.max(1));
+    sums.into_iter().map(percent).collect()
+}
+
 /// A row: its name, and its number.
 type Row = (&'static str, fn(&Count) -> u64);
 
-const ROWS: [Row; 20] = [
+const ROWS: [Row; 21] = [
     ("hosts", |c| c.hosts),
     ("faults", |c| c.faults),
+    ("  excuse a loss, % of time", |c| c.excused),
     ("calls", |c| c.calls),
     ("  succeeded", |c| c.ok),
     ("    after they were lost", |c| c.rescued),
@@ -228,11 +281,19 @@ impl fmt::Display for Report {
             writeln!(f)?;
         }
         let show = |counts: Vec<String>| counts.join(", ");
-        let faults = self
-            .faults
-            .iter()
-            .map(|(fault, count)| format!("{fault} {count}"));
-        writeln!(f, "\nfaults: {}", show(faults.collect()))?;
+        let faults = (self.faults.iter()).map(|(fault, after)| {
+            let Aftermath {
+                struck,
+                lost,
+                refused,
+            } = after;
+            format!("{fault} {struck} ({lost}, {refused})")
+        });
+        writeln!(
+            f,
+            "\nfaults (ms to the last loss and the last refusal after their end): {}",
+            show(faults.collect())
+        )?;
         let events = self
             .events
             .iter()

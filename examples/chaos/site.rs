@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -22,6 +23,8 @@ pub(crate) struct Site {
     // Before the server: the way to it ends first.
     proxy: Option<Proxy>,
     pub(crate) server: Server,
+    /// Held from when it is broken to when it is mended.
+    pub(crate) turn: Mutex<()>,
 }
 
 pub(crate) enum Server {
@@ -35,6 +38,12 @@ pub(crate) enum Server {
 pub(crate) struct Broken {
     stopped: Vec<u32>,
     authorized: Option<String>,
+}
+
+impl Broken {
+    fn pause(&self) {
+        self.stopped.iter().copied().for_each(procs::pause);
+    }
 }
 
 /// What servers send streams to.
@@ -108,6 +117,7 @@ pub(crate) async fn start(folder: &Path, echo: &Echo) -> anyhow::Result<Vec<Site
             info,
             proxy,
             server,
+            turn: Mutex::new(()),
         });
     }
     fs::write(&known_hosts, lines).context("cannot write known_hosts")?;
@@ -282,10 +292,13 @@ impl Site {
             }
             Fault::Reload => self.server.sshd()?.restart(),
             Fault::Kill => self.server.kill_connections(),
-            Fault::Stop => broken.stopped = self.server.children(),
+            Fault::Stop => {
+                broken.stopped = self.server.children();
+                broken.pause();
+            }
             Fault::Deaf => {
                 broken.stopped = self.server.listener().into_iter().collect();
-                broken.stopped.iter().copied().for_each(procs::pause);
+                broken.pause();
                 proxy.reset();
             }
             Fault::KeyRefused => {
@@ -295,7 +308,6 @@ impl Site {
                 proxy.reset();
             }
         }
-        broken.stopped.iter().copied().for_each(procs::pause);
         Ok(broken)
     }
 

@@ -4,8 +4,8 @@
 
 use std::io::{BufRead, Write, stdin, stdout};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -15,8 +15,8 @@ use ssh_pool_tests::eventually;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::fault::{AFTERMATH, Fault, PENALTY};
-use crate::host::{HostInfo, Kind, millis, now};
+use crate::fault::Fault;
+use crate::host::{HostInfo, millis, now};
 use crate::schedule::Strike;
 use crate::site::{self, Echo, Site};
 
@@ -59,13 +59,10 @@ pub(crate) struct Struck {
 }
 
 impl Struck {
-    /// Whether what happened there in that time may be its doing.
-    pub(crate) fn touches(&self, host: usize, kind: Kind, from: u64, until: u64) -> bool {
-        let later = match kind {
-            Kind::Sshd10 => PENALTY,
-            _ => AFTERMATH,
-        };
-        self.host == host && self.from <= until && from <= self.until + millis(later)
+    /// Whether it was there at some time between these two, or had been mended no longer than
+    /// `after` before.
+    pub(crate) fn touches(&self, from: u64, until: u64, after: Duration) -> bool {
+        self.from <= until && from <= self.until + millis(after)
     }
 }
 
@@ -197,6 +194,8 @@ fn strike_all(
 }
 
 fn one(site: &Site, strike: Strike, over: &AtomicBool) -> anyhow::Result<Struck> {
+    // The one before may be late: mending it would mend this one too.
+    let _turn = site.turn.lock().unwrap_or_else(PoisonError::into_inner);
     let from = now();
     let broken = site.strike(strike.fault)?;
     pause(

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use ssh_pool::{EventKind, Events};
 
 use crate::caller::Scene;
-use crate::host::now;
+use crate::host::millis;
+use crate::judge::Counters;
 
 /// Nothing may be silent for so long: a call has ended, or is late.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -27,8 +28,8 @@ pub(crate) struct Death {
 pub(crate) struct Told {
     /// How often which kind of event.
     pub(crate) counts: HashMap<&'static str, u64>,
-    /// Dials of each host.
-    pub(crate) dialled: HashMap<usize, u64>,
+    /// What it has told of each host.
+    pub(crate) counters: HashMap<usize, Counters>,
     pub(crate) deaths: Vec<Death>,
     pub(crate) missed: u64,
 }
@@ -39,20 +40,27 @@ pub(crate) async fn listen(mut events: Events, targets: Vec<String>) -> Told {
     while let Some(event) = events.next().await {
         let host = targets.iter().position(|target| **target == *event.target);
         let host = host.unwrap_or(usize::MAX);
+        let counters = told.counters.entry(host).or_default();
         let what = match event.kind {
             EventKind::Dialled { .. } => {
-                *told.dialled.entry(host).or_default() += 1;
+                counters.dials += 1;
                 "dialled"
             }
-            EventKind::DialFailed { .. } => "dial failed",
-            EventKind::SessionRefused { .. } => "session refused",
+            EventKind::DialFailed { .. } => {
+                counters.failed_dials += 1;
+                "dial failed"
+            }
+            EventKind::SessionRefused { .. } => {
+                counters.refused_opens += 1;
+                "session refused"
+            }
             EventKind::LimitLearned { .. } => "limit learned",
             EventKind::Retired { .. } => "retired",
             EventKind::Closed => "closed",
             EventKind::Died { cause, lost } => {
                 told.deaths.push(Death {
                     host,
-                    at: now(),
+                    at: millis(event.at.duration_since(UNIX_EPOCH).unwrap_or_default()),
                     cause: cause.to_string(),
                     lost,
                 });

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::host::HostInfo;
 use crate::ledger;
-use crate::record::Fate;
+use crate::record::{Blame, Fate};
 
 /// How a host is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -72,6 +72,7 @@ pub(crate) struct Answer {
     pub(crate) fate: Fate,
     pub(crate) attempts: u32,
     pub(crate) timed_out: bool,
+    pub(crate) blame: Option<Blame>,
     pub(crate) text: Option<String>,
 }
 
@@ -92,6 +93,7 @@ impl Answer {
             fate: Fate::Ok,
             attempts,
             timed_out: false,
+            blame: None,
             text: None,
         }
     }
@@ -113,6 +115,7 @@ impl Answer {
             fate,
             attempts: error.attempts(),
             timed_out: error.is_timeout(),
+            blame: Some(Blame::of(error)),
             text: Some(explain(error)),
         }
     }
@@ -121,6 +124,7 @@ impl Answer {
     fn broken(error: &std::io::Error) -> Self {
         Self {
             fate: Fate::Unknown,
+            blame: Some(Blame::Way),
             text: Some(format!("a stream broke: {error}")),
             ..Self::ok(1)
         }

@@ -39,7 +39,7 @@ impl Site {
     pub(crate) fn busiest_connection(&self) -> Vec<u32> {
         // A monitor for each connection; below it the process that runs as the user, and below that
         // the commands.
-        let below = |monitor| (procs::descendants(monitor), monitor);
+        let below = |monitor| (procs::descendants(&[monitor]), monitor);
         let connections = procs::children(self.sshd.pid()).into_iter().map(below);
         let Some((mut found, monitor)) = connections.max_by_key(|(below, _)| below.len()) else {
             return Vec::new();

@@ -92,11 +92,8 @@ impl Daemon {
 
     /// Everything that came from the server and runs, without the server itself: parents first.
     pub(crate) fn processes(&self) -> Vec<u32> {
-        let mut found = Vec::new();
-        for child in self.children() {
-            found.push(child);
-            found.extend(procs::descendants(child));
-        }
+        let mut found = self.children();
+        found.extend(procs::descendants(&found));
         // What was started for a connection that is gone belongs to nobody, but keeps the mark.
         let server = self.pid();
         for marked in self.mark.processes() {

@@ -127,13 +127,11 @@ impl Dockerd {
     /// The processes in its containers. Killed with what watches over them, they would belong to
     /// nobody.
     fn containers(&self) -> Vec<u32> {
-        let marked = self.daemon.mark().processes().into_iter();
-        let is_shim =
-            |pid: &u32| procs::name(*pid).is_some_and(|name| name.starts_with("containerd-shim"));
-        marked
-            .filter(is_shim)
-            .flat_map(procs::descendants)
-            .collect()
+        let mut shims = self.daemon.mark().processes();
+        shims.retain(|pid| {
+            procs::name(*pid).is_some_and(|name| name.starts_with("containerd-shim"))
+        });
+        procs::descendants(&shims)
     }
 
     /// Starts it again, at the same socket, and waits until it answers.

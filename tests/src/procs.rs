@@ -38,14 +38,18 @@ pub fn children(pid: u32) -> Vec<u32> {
     found
 }
 
-/// All live processes below `pid`, parents before their children.
+/// All live processes below these, parents before their children.
 #[must_use]
-pub fn descendants(pid: u32) -> Vec<u32> {
+pub fn descendants(of: &[u32]) -> Vec<u32> {
     let mut below: HashMap<u32, Vec<u32>> = HashMap::new();
     for (child, stat) in live() {
         below.entry(stat.parent).or_default().push(child);
     }
-    let mut found = below.remove(&pid).unwrap_or_default();
+    let mut found: Vec<u32> = of
+        .iter()
+        .filter_map(|pid| below.remove(pid))
+        .flatten()
+        .collect();
     let mut next = 0;
     while let Some(&parent) = found.get(next) {
         found.extend(below.remove(&parent).unwrap_or_default());

@@ -1,7 +1,8 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::host::Kind;
+use crate::caller::LIMIT;
+use crate::host::{ALLOWANCE, BUSY};
 use crate::watch::Death;
 
 const BEGAN: u64 = 1_000_000;
@@ -61,7 +62,7 @@ fn good() -> Evidence {
         struck,
         unstruck: Vec::new(),
         told: Told {
-            dialled: HashMap::from([(0, 1), (1, 2)]),
+            counters: HashMap::from([(0, counters(1)), (1, counters(2))]),
             ..Told::default()
         },
         counters: vec![counters(1), counters(2)],
@@ -91,7 +92,9 @@ fn record(id: &str, host: usize, way: Way) -> Record {
         fate: Fate::Ok,
         attempts: 1,
         timed_out: false,
+        blame: None,
         began: BEGAN,
+        ended: BEGAN + 100,
         took: 100,
         limit: millis(LIMIT),
         text: None,
@@ -178,12 +181,33 @@ fn a_wrong_answer_and_a_late_one_are_found() {
     let late = |more: u64| {
         broken(|evidence| {
             let allowance = evidence.kill_grace + ALLOWANCE;
-            let (record, _) = first(evidence, 0);
+            let (record, _) = first(evidence, 1);
             record.took = record.limit + millis(allowance) + more;
         })
     };
     assert!(late(0).is_empty());
     assert_eq!(late(1), [LATE]);
+    // Nothing has to be ended on the server.
+    let refused = |more: u64| {
+        broken(|evidence| {
+            evidence.struck.last_mut().unwrap().fault = Fault::Down;
+            let (record, ran) = first(evidence, 1);
+            (record.fate, *ran) = (Fate::NotStarted, 0);
+            record.took = record.limit + millis(BUSY) + more;
+        })
+    };
+    assert!(refused(0).is_empty());
+    assert_eq!(refused(1), [LATE]);
+}
+
+#[test]
+fn what_takes_long_needs_a_fault() {
+    let slow = |host, more: u64| {
+        broken(move |evidence| first(evidence, host).0.took = millis(WELL) + more)
+    };
+    assert!(slow(0, 0).is_empty());
+    assert_eq!(slow(0, 1), ["where nothing is broken, nothing takes long"]);
+    assert!(slow(1, 1).is_empty());
 }
 
 #[test]
@@ -198,14 +222,48 @@ fn a_failure_needs_a_fault_that_can_cause_it() {
         evidence.struck.last_mut().unwrap().fault = Fault::Down;
     };
     assert!(broken(refused).is_empty());
-    // Too long ago.
-    let before = |evidence: &mut Evidence| {
-        refused(evidence);
-        let last = evidence.struck.last_mut().unwrap();
-        last.from = BEGAN - millis(crate::fault::AFTERMATH) - 2;
-        last.until = last.from + 1;
+    // The last moment, and one too late.
+    let before = |more: u64| {
+        broken(|evidence| {
+            refused(evidence);
+            let after = Fault::Down.harm(Kind::Sshd).refuses.unwrap();
+            let ended = first(evidence, 1).0.ended;
+            let last = evidence.struck.last_mut().unwrap();
+            last.until = ended - millis(after) - more;
+            last.from = last.until;
+        })
     };
-    assert_eq!(broken(before), [REFUSED]);
+    assert!(before(0).is_empty());
+    assert_eq!(before(1), [REFUSED]);
+    // What is lost in the very millisecond in which it was cut.
+    let just = |less: u64| {
+        broken(|evidence| {
+            let (record, _) = first(evidence, 1);
+            record.fate = Fate::Unknown;
+            let ended = record.ended;
+            let last = evidence.struck.last_mut().unwrap();
+            (last.from, last.until) = (ended + less, ended + less);
+        })
+    };
+    assert!(just(0).is_empty());
+    assert_eq!(just(1), [LOST]);
+}
+
+#[test]
+fn an_error_needs_the_fault_that_makes_it() {
+    let failed = |fault, blame| {
+        broken(move |evidence| {
+            let (record, ran) = first(evidence, 1);
+            (record.fate, record.blame, *ran) = (Fate::NotStarted, Some(blame), 0);
+            evidence.struck.last_mut().unwrap().fault = fault;
+        })
+    };
+    assert!(failed(Fault::Down, Blame::Way).is_empty());
+    assert!(failed(Fault::KeyRefused, Blame::Login).is_empty());
+    assert!(failed(Fault::Garbage, Blame::NotSsh).is_empty());
+    assert_eq!(failed(Fault::Down, Blame::Login), [REFUSED]);
+    assert_eq!(failed(Fault::Down, Blame::NotSsh), [REFUSED]);
+    assert_eq!(failed(Fault::Down, Blame::Us), [REFUSED]);
 }
 
 #[test]
@@ -235,9 +293,12 @@ fn connections_that_die_and_logins_that_fail_need_a_fault_too() {
     };
     assert_eq!(death(0), ["no connection dies without a fault"]);
     assert!(death(1).is_empty());
-    let login = |host: usize| broken(move |evidence| evidence.left[host].failed_logins = 1);
-    assert_eq!(login(0), ["no login fails without a fault"]);
-    assert!(login(1).is_empty());
+    let logins =
+        |host: usize, failed| broken(move |evidence| evidence.left[host].failed_logins = failed);
+    assert_eq!(logins(0, 1), ["no login fails without a fault"]);
+    // The key was refused there once.
+    assert!(logins(1, 2).is_empty());
+    assert_eq!(logins(1, 3), ["no login fails without a fault"]);
 }
 
 #[test]
@@ -276,6 +337,8 @@ fn events_that_are_missed_or_do_not_add_up_are_found() {
     let promise = ["events tell what is counted, and none is missed"];
     assert_eq!(broken(|evidence| evidence.told.missed = 1), promise);
     assert_eq!(broken(|evidence| evidence.counters[0].dials += 1), promise);
+    let refused = |evidence: &mut Evidence| evidence.counters[0].refused_opens += 1;
+    assert_eq!(broken(refused), promise);
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn shim_of(git: u32) -> Option<u32> {
     let is_shim = |pid: &u32| {
         procs::command_line(*pid).is_some_and(|line| line.contains("/././ssh-pool-test-shim "))
     };
-    procs::descendants(git).into_iter().find(is_shim)
+    procs::descendants(&[git]).into_iter().find(is_shim)
 }
 
 #[tokio::test(flavor = "multi_thread")]
