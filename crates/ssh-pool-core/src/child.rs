@@ -1,7 +1,7 @@
 //! A running remote command and its streams, as `std::process::Child`.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -60,9 +60,12 @@ pub struct Child {
     state: Running,
 }
 
+/// The deadline that the command was ended for. Not every one that has passed since: the command may
+/// have ended before it, and be asked about after it.
+type Missed = Arc<OnceLock<Deadline>>;
+
 /// What was settled before the command ran.
 struct Begun {
-    deadline: Option<Deadline>,
     waited: Waited,
     #[cfg(feature = "metrics")]
     counted: crate::metrics::Counted,
@@ -74,6 +77,7 @@ struct Running {
     exit_grace: Option<Duration>,
     stream_limit: usize,
     output_limit: usize,
+    missed: Missed,
     /// Feeds stdin, and watches deadline and overruns.
     _helpers: Vec<Task>,
     /// Copies output to this process's own.
@@ -107,12 +111,11 @@ pub(crate) async fn spawn(
     }
     let process = started.map_err(|error| error.having_waited(&waited))?;
     let begun = Begun {
-        deadline,
         waited,
         #[cfg(feature = "metrics")]
         counted,
     };
-    Ok(child(process, spawn, begun))
+    Ok(child(process, spawn, deadline, begun))
 }
 
 /// Until the server has accepted it there may be several channels.
@@ -156,15 +159,12 @@ async fn start(
     }
 }
 
-fn child(process: Process, spawn: Spawn, begun: Begun) -> Child {
-    let Begun {
-        deadline, waited, ..
-    } = begun;
+fn child(process: Process, spawn: Spawn, deadline: Option<Deadline>, begun: Begun) -> Child {
     let hub = process.hub().clone();
     let channel = process.channel().clone();
     let source = Source {
         inbox: channel.inbox.clone(),
-        target: Origin::from(hub.name()).after(&waited),
+        target: Origin::from(hub.name()).after(&begun.waited),
         limit: spawn.stream_limit,
     };
     let writer = || ChildStdin::new(channel.clone(), source.clone(), hub.runtime().clone());
@@ -179,8 +179,9 @@ fn child(process: Process, spawn: Spawn, begun: Begun) -> Child {
     let copies = (spawn.inherited.iter())
         .map(|stream| task::copy_out(hub.runtime(), source.clone(), *stream))
         .collect();
+    let missed = Missed::default();
     if deadline.is_some() || spawn.shared {
-        helpers.push(watch(&process, deadline));
+        helpers.push(watch(&process, deadline, missed.clone()));
     }
     Child {
         stdin,
@@ -192,6 +193,7 @@ fn child(process: Process, spawn: Spawn, begun: Begun) -> Child {
             exit_grace: spawn.exit_grace,
             stream_limit: spawn.stream_limit,
             output_limit: spawn.output_limit,
+            missed,
             _helpers: helpers,
             copies,
             ended: None,
@@ -217,22 +219,29 @@ fn feed(hub: &Hub, channel: Channel, bytes: Bytes) -> Task {
 }
 
 /// Ends the process when its time is up, or when more came than a shared connection may keep.
-fn watch(process: &Process, deadline: Option<Deadline>) -> Task {
+fn watch(process: &Process, deadline: Option<Deadline>, missed: Missed) -> Task {
     let remote = process.remote();
     let inbox = process.channel().inbox.clone();
     let runtime = process.hub().runtime().clone();
     Task::spawn(&runtime.clone(), async move {
         let due = async {
             match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline.at.into()).await,
+                Some(deadline) => {
+                    tokio::time::sleep_until(deadline.at.into()).await;
+                    deadline
+                }
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            () = due => {}
-            () = inbox.finished() => {}
-        }
+        let passed = tokio::select! {
+            passed = due => Some(passed),
+            () = inbox.finished() => None,
+        };
         if !inbox.has_ended() {
+            // Before the end that follows from it, so that whoever sees that end sees this too.
+            if let Some(deadline) = passed {
+                missed.set(deadline).ok();
+            }
             // The child may go while this is under way.
             runtime.spawn(async move { remote.terminate().await });
         }
@@ -434,7 +443,7 @@ impl Running {
             copy.done().await;
         }
         let hub = self.process.hub();
-        let late = self.begun.deadline.filter(|deadline| deadline.is_over());
+        let late = self.missed.get();
         let ended = match (self.process.judge(self.stream_limit).await, late) {
             (Judgement::Done(status), None) => Ok(status),
             (Judgement::Done(_), Some(deadline)) => {
