@@ -96,6 +96,9 @@ pub(crate) struct Deadline {
     pub(crate) after: Duration,
 }
 
+/// As far away as a deadline may be: no process lives as long, and no clock overflows.
+const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
 impl Deadline {
     pub(crate) fn is_over(&self) -> bool {
         now() >= self.at
@@ -103,7 +106,8 @@ impl Deadline {
 
     pub(crate) fn after(after: Duration) -> Self {
         Self {
-            at: now() + after,
+            // `Duration::MAX` is a way to say that there is none.
+            at: now() + after.min(NEVER),
             after,
         }
     }

@@ -41,3 +41,40 @@ async fn a_child_is_late_if_its_deadline_has_ended_it_and_not_if_its_caller_has(
     let status = killed.wait().await.expect("it ended before its time was up");
     assert_eq!(status.signal(), Some("TERM"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_has_all_the_time_in_the_world_is_served_like_anybody() {
+    let server = Server::new(Script::default());
+    let year = Duration::from_secs(366 * 24 * 60 * 60);
+    let timeouts = (Timeouts::default().acquire(year).connect(year))
+        .patience(year)
+        .keepalive_interval(year)
+        .keepalive_misses(usize::MAX)
+        .check_after(year)
+        .check(year)
+        .rekey(year)
+        .idle(year)
+        .lifetime(year)
+        .limit_recovery(year)
+        .auth_cooldown(year)
+        .kill_grace(year)
+        .drain(year);
+    for timeouts in [Timeouts::default(), timeouts] {
+        let (_pool, host) = pool(&server, small(), timeouts);
+        let never = Duration::MAX;
+        let mut command = host.command("true");
+        command.timeout(never).exit_grace(never);
+        command.output().await.expect("served");
+        let mut child = command.spawn().await.expect("started");
+        child.wait().await.expect("served");
+        let shared = command.shared().spawn().await.expect("started");
+        shared.wait_with_output().await.expect("served");
+        drop(command.spawn().await.expect("started"));
+        let status = command.idempotent().status().await.expect("served");
+        assert!(status.success());
+        for stream in [host.connect_tcp("db", 5432), host.subsystem("sftp")] {
+            drop(stream.clone().timeout(never).await.expect("opened"));
+            drop(stream.shared().timeout(never).await.expect("opened"));
+        }
+    }
+}
