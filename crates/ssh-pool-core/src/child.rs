@@ -269,7 +269,10 @@ impl Child {
     /// Cancel safe, but stdin is closed. It may be called again, and gives the same answer.
     pub async fn wait(&mut self) -> Result<ExitStatus, Error> {
         drop(self.stdin.take());
-        self.state.wait().await
+        let ended = self.state.wait().await;
+        #[cfg(feature = "metrics")]
+        self.state.count(&ended);
+        ended
     }
 
     /// Closes stdin, reads both streams to their end, and waits until the command has ended.
@@ -284,6 +287,13 @@ impl Child {
     /// Dropping the future drops the child, which ends the command.
     pub async fn wait_with_output(mut self) -> Result<Output, Error> {
         drop(self.stdin.take());
+        let output = self.whole_output().await;
+        #[cfg(feature = "metrics")]
+        self.state.count(&output);
+        output
+    }
+
+    async fn whole_output(&mut self) -> Result<Output, Error> {
         let limit = self.state.output_limit;
         let inbox = self.state.process.channel().inbox.clone();
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -425,6 +435,12 @@ impl Running {
         Origin::from(self.process.hub().name()).after(&self.begun.waited)
     }
 
+    /// This is what the caller is told of its end.
+    #[cfg(feature = "metrics")]
+    fn count<T>(&mut self, told: &Result<T, Error>) {
+        self.begun.counted.end(told, &self.begun.waited);
+    }
+
     async fn wait(&mut self) -> Result<ExitStatus, Error> {
         if let Some(ended) = &self.ended {
             return ended.clone();
@@ -457,8 +473,6 @@ impl Running {
                 target: hub.name().into(),
             }),
         };
-        #[cfg(feature = "metrics")]
-        self.begun.counted.end(&ended, &self.begun.waited);
         let ended = ended.map_err(|error| error.having_waited(&self.begun.waited));
         self.process.set_over();
         self.ended = Some(ended.clone());
