@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Cause, Error};
@@ -140,8 +140,10 @@ struct Books {
     held_up: u32,
 }
 
+/// So many permits of a semaphore. Where a `usize` has 32 bits, that is fewer than can be asked for.
 fn size(count: u32) -> usize {
-    usize::try_from(count).unwrap_or(tokio::sync::Semaphore::MAX_PERMITS)
+    let most = Semaphore::MAX_PERMITS;
+    usize::try_from(count).map_or(most, |count| count.min(most))
 }
 
 pub(crate) fn now() -> Instant {

@@ -268,3 +268,12 @@ async fn without_descriptors_a_dial_is_tried_again_and_idle_connections_make_roo
     assert!(began.elapsed() < Duration::from_secs(1));
     host.command("true").output().await.expect("back");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_without_a_limit_of_connections_is_a_pool() {
+    // More than a semaphore takes, where a usize has 32 bits.
+    let limits = Limits::default().connections(u32::MAX);
+    let (pool, host) = pool(&Server::new(Script::default()), limits, Timeouts::default());
+    host.command("true").output().await.expect("served");
+    assert_eq!(pool.status().connections, 1);
+}
