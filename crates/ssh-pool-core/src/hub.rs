@@ -37,6 +37,7 @@ mod throttle;
 mod waiting;
 
 pub(crate) use actions::Next;
+pub(crate) use breaker::{doubled, jitter};
 pub(crate) use budget::{Budget, Budgets};
 use channels::Channels;
 use check::Checks;
