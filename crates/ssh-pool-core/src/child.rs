@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt;
 use crate::command::Input;
 use crate::error::{CommandState, Error, Origin, Phase, Stream};
 use crate::event::EventKind;
-use crate::hub::{Deadline, Hub};
+use crate::hub::{Deadline, Entry, Hub};
 use crate::lanes::Lanes;
 use crate::output::{ExitStatus, Output};
 use crate::process::{self, Job, Judgement, Process};
@@ -127,8 +127,10 @@ async fn start(
     waited: &mut Waited,
 ) -> Result<Process, Error> {
     let acquire = hub.acquire_deadline(overall);
+    let mut entry = Entry::default();
     loop {
-        let process = process::start(lanes, hub, &spawn.job, acquire, waited).await?;
+        let process =
+            process::start(lanes, hub, &spawn.job, &mut entry, acquire, waited).await?;
         let inbox = &process.channel().inbox;
         if tokio::time::timeout_at(acquire.at.into(), inbox.answered())
             .await

@@ -43,6 +43,7 @@ use channels::Channels;
 use check::Checks;
 pub(crate) use dial::Dials;
 pub(crate) use lease::Lease;
+pub(crate) use queue::Entry;
 pub(crate) use room::{Room, make_room};
 pub(crate) use sessions::View;
 pub(crate) use slots::Rules;

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use crate::error::{Error, Origin, Phase, Stream};
-use crate::hub::{self, Deadline, Hub, Next};
+use crate::hub::{self, Deadline, Entry, Hub, Next};
 use crate::inbox::{End, Sink, Transcript};
 use crate::lanes::Lanes;
 use crate::pty::Pty;
@@ -68,6 +68,7 @@ pub(crate) async fn start(
     lanes: &Arc<Lanes>,
     hub: &Arc<Hub>,
     job: &Job,
+    entry: &mut Entry,
     deadline: Deadline,
     waited: &mut Waited,
 ) -> Result<Process, Error> {
@@ -81,11 +82,12 @@ pub(crate) async fn start(
             channel_ms = tracing::field::Empty,
         );
         let mut wait = Waited::default();
-        let checkout = hub.checkout_before(deadline, &mut wait);
+        let checkout = hub.checkout_before(entry, deadline, &mut wait);
         let got = tracing::Instrument::instrument(checkout, queue.clone()).await;
         wait.record(&queue);
         *waited += wait;
         let (lease, mut next) = got?;
+        entry.let_in();
         tracing::Span::current().record("connection", lease.connection());
         let link = hub.link_of(&lease);
         if let Some(link) = &link

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::error::{CommandState, Error, Phase, Stream};
 use crate::event::EventKind;
-use crate::hub::{self, Deadline, Hub};
+use crate::hub::{self, Deadline, Entry, Hub};
 use crate::lanes::Lanes;
 use crate::output::Output;
 use crate::process::{self, Job, Judgement, Process};
@@ -80,9 +80,10 @@ async fn attempts(
     waited: &mut Waited,
 ) -> Result<Output, Error> {
     let overall = call.timeout.map(Deadline::after);
+    let mut entry = Entry::default();
     let mut attempts = 1;
     loop {
-        let error = match attempt(lanes, hub, call, overall, waited).await {
+        let error = match attempt(lanes, hub, call, &mut entry, overall, waited).await {
             Ok(output) => return Ok(Output { attempts, ..output }),
             Err(error) => error,
         };
@@ -121,12 +122,13 @@ async fn attempt(
     lanes: &Arc<Lanes>,
     hub: &Arc<Hub>,
     call: &Call,
+    entry: &mut Entry,
     overall: Option<Deadline>,
     waited: &mut Waited,
 ) -> Result<Output, Error> {
     let acquire = hub.acquire_deadline(overall);
     loop {
-        let mut process = process::start(lanes, hub, &call.job, acquire, waited).await?;
+        let mut process = process::start(lanes, hub, &call.job, entry, acquire, waited).await?;
         let finish = finish(&mut process, call);
         match overall {
             None => finish.await,

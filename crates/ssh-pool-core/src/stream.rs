@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::address::Address;
 use crate::child::{ChildStdin, Source};
 use crate::error::{Error, Phase, Refusal, Stream};
-use crate::hub::{self, Berth, Deadline, Hub, Lane};
+use crate::hub::{self, Berth, Deadline, Entry, Hub, Lane};
 use crate::inbox::Sink;
 use crate::lanes::Lanes;
 use crate::process::{self, Job, Judgement, Process};
@@ -261,8 +261,9 @@ async fn connect(
     deadline: Deadline,
     waited: &mut Waited,
 ) -> Result<Channel, Error> {
+    let mut entry = Entry::default();
     loop {
-        let berth = hub.berth(lane, deadline, waited).await?;
+        let berth = hub.berth(lane, &mut entry, deadline, waited).await?;
         let (on, link) = (berth.on(), berth.link().clone());
         let asked = hub::now();
         let opened = open(hub, berth, to.clone(), sink);
@@ -358,8 +359,9 @@ async fn start(
     deadline: Deadline,
     waited: &mut Waited,
 ) -> Result<Process, Error> {
+    let mut entry = Entry::default();
     loop {
-        let process = process::start(lanes, hub, job, deadline, waited).await?;
+        let process = process::start(lanes, hub, job, &mut entry, deadline, waited).await?;
         let inbox = &process.channel().inbox;
         if tokio::time::timeout_at(deadline.at.into(), inbox.answered())
             .await

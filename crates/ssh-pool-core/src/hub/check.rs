@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::slots::ConnectionId;
-use super::{Deadline, Hub};
+use super::{Deadline, Entry, Hub};
 use crate::error::Error;
 use crate::event::Retirement;
 use crate::transport::Link;
@@ -98,9 +98,11 @@ impl Hub {
         deadline: Deadline,
         waited: &mut Waited,
     ) -> Result<(), Error> {
+        let mut entry = Entry::default();
         loop {
             // Dropped unused, the channel is a spare.
-            let lease = self.checkout(deadline, waited).await?;
+            let lease = self.checkout(&mut entry, deadline, waited).await?;
+            entry.let_in();
             let Some(link) = self.link_of(&lease) else {
                 continue;
             };

@@ -8,9 +8,9 @@ use crate::hub::{Hub, Lease};
 /// Takes a channel, and says what was waited for: which is all the time that has passed.
 async fn checkout(hub: &Arc<Hub>) -> (Result<Lease, Error>, Waited) {
     let begun = Instant::now();
-    let mut waited = Waited::default();
+    let (mut entry, mut waited) = (Entry::default(), Waited::default());
     let deadline = hub.acquire_deadline(None);
-    let lease = hub.checkout(deadline, &mut waited).await;
+    let lease = hub.checkout(&mut entry, deadline, &mut waited).await;
     assert_eq!(waited.total(), begun.elapsed(), "{waited:?}");
     (lease, waited)
 }
