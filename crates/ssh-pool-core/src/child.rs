@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
 use crate::command::Input;
-use crate::error::{CommandState, Error, Origin, Phase, Stream};
+use crate::error::{Error, Origin, Phase, Stream};
 use crate::event::EventKind;
 use crate::hub::{Deadline, Entry, Hub};
 use crate::lanes::Lanes;
@@ -136,14 +136,9 @@ async fn start(
             .await
             .is_err()
         {
-            return Err(Error::Timeout {
-                target: hub.name().into(),
-                phase: Phase::Exec,
-                after: acquire.after,
-                state: CommandState::Unknown,
-                killed: process.terminate().await == Outcome::Killed,
-                source: None,
-            });
+            let outcome = process.terminate().await;
+            let (phase, after) = (Phase::Exec, acquire.after);
+            return Err(run::timed_out(hub, phase, after, outcome));
         }
         if inbox.transcript().accepted == Some(true) {
             return Ok(process);
@@ -461,14 +456,15 @@ impl Running {
             copy.done().await;
         }
         let hub = self.process.hub();
+        let timed_out = |deadline: &Deadline, outcome| {
+            Err(run::timed_out(hub, Phase::Running, deadline.after, outcome))
+        };
         let late = self.missed.get();
         let ended = match (self.process.judge(self.stream_limit).await, late) {
             (Judgement::Done(status), None) => Ok(status),
-            (Judgement::Done(_), Some(deadline)) => {
-                Err(run::timed_out(hub, deadline.after, Outcome::Killed))
-            }
+            (Judgement::Done(_), Some(deadline)) => timed_out(deadline, Outcome::Killed),
             (Judgement::Failed(Error::ClosedWithoutStatus { .. }), Some(deadline)) => {
-                Err(run::timed_out(hub, deadline.after, Outcome::Unknown))
+                timed_out(deadline, Outcome::Unknown)
             }
             (Judgement::Failed(error), _) => Err(error),
             (Judgement::NeverStarted, _) => Err(Error::ClosedWithoutStatus {

@@ -279,7 +279,7 @@ async fn listen(
             target: hub.name().into(),
             on: on.clone(),
         }),
-        Err(_) => Err(hub.overdue(deadline.after)),
+        Err(_) => Err(hub.unanswered(deadline.after, "the server was asked to listen")),
     }
 }
 

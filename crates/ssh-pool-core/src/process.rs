@@ -142,7 +142,10 @@ impl Process {
             Ok(Ok(Some(request))) => request,
             Ok(Ok(None)) => return Ok(false), // the channel has ended
             Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(self.hub.overdue(deadline.after)),
+            Err(_) => {
+                let asked = "the server was asked for variables or a terminal";
+                return Err(self.hub.unanswered(deadline.after, asked));
+            }
         };
         let taken = self.channel.wire.start(request).await.is_ok();
         if taken {

@@ -136,7 +136,7 @@ async fn attempt(
                 if tokio::time::timeout_at(at.into(), finish).await.is_err() {
                     // In a box: every command that waits would have room for this.
                     let outcome = Box::pin(process.terminate()).await;
-                    return Err(timed_out(hub, after, outcome));
+                    return Err(timed_out(hub, Phase::Running, after, outcome));
                 }
             }
         }
@@ -158,11 +158,11 @@ async fn attempt(
     }
 }
 
-/// The deadline of a command that runs has passed.
-pub(crate) fn timed_out(hub: &Hub, after: Duration, outcome: Outcome) -> Error {
+/// The deadline of a command that had been sent has passed.
+pub(crate) fn timed_out(hub: &Hub, phase: Phase, after: Duration, outcome: Outcome) -> Error {
     Error::Timeout {
         target: hub.name().into(),
-        phase: Phase::Running,
+        phase,
         after,
         state: CommandState::Unknown,
         killed: outcome == Outcome::Killed,

@@ -21,6 +21,8 @@ use crate::hub::{self, Berth, Deadline, Entry, Hub, Lane};
 use crate::inbox::Sink;
 use crate::lanes::Lanes;
 use crate::process::{self, Job, Judgement, Process};
+use crate::run;
+use crate::terminate::Outcome;
 use crate::transport::{Channel, OpenError, Request};
 use crate::waited::Waited;
 
@@ -282,14 +284,8 @@ async fn connect(
             }
             Ok(Some(Err(OpenError::Lost)) | None) => {}
             Err(_) => {
-                return Err(Error::Timeout {
-                    target: hub.name().into(),
-                    phase: Phase::Channel,
-                    after: deadline.after,
-                    state: crate::error::CommandState::NotStarted,
-                    killed: false,
-                    source: None,
-                });
+                let asked = "the server was asked for the stream";
+                return Err(hub.unanswered(deadline.after, asked));
             }
         }
     }
@@ -361,13 +357,16 @@ async fn start(
 ) -> Result<Process, Error> {
     let mut entry = Entry::default();
     loop {
-        let process = process::start(lanes, hub, job, &mut entry, deadline, waited).await?;
+        let mut process = process::start(lanes, hub, job, &mut entry, deadline, waited).await?;
         let inbox = &process.channel().inbox;
         if tokio::time::timeout_at(deadline.at.into(), inbox.answered())
             .await
             .is_err()
         {
-            return Err(hub.overdue(deadline.after));
+            // If it is accepted after all, it is nobody's: its channel is closed.
+            process.set_over();
+            let (phase, after) = (Phase::Exec, deadline.after);
+            return Err(run::timed_out(hub, phase, after, Outcome::Unknown));
         }
         if inbox.transcript().accepted == Some(true) {
             return Ok(process);

@@ -67,7 +67,10 @@ impl Hub {
         let answer = Box::pin(tokio::time::timeout_at(deadline.at.into(), answer));
         match answer.await {
             Ok(answer) => Ok(answer.unwrap_or(false)),
-            Err(_) => Err(self.overdue(deadline.after)),
+            Err(_) => {
+                let asked = "the connection was asked for a sign of life";
+                Err(self.unanswered(deadline.after, asked))
+            }
         }
     }
 

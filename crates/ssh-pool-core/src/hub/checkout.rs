@@ -50,6 +50,10 @@ impl Hub {
                 *waited += self.end_waiting(&begun, opening.map(|channel| channel.opening));
                 match got {
                     Ok(channel) => channel?,
+                    Err(_) if self.is_unanswered() => {
+                        let asked = "the server was asked for a session";
+                        return Err(self.unanswered(deadline.after, asked));
+                    }
                     Err(_) => return Err(self.overdue(deadline.after)),
                 }
             }
@@ -66,7 +70,35 @@ impl Hub {
             .unwrap_or(acquire)
     }
 
-    pub(crate) fn overdue(&self, after: Duration) -> Error {
+    /// Whether those who wait for a channel do so for the server's answer, and not for others to end.
+    fn is_unanswered(&self) -> bool {
+        let waiting = self.channels.waiting();
+        let books = self.books();
+        let (mut opening, mut running, mut unanswered) = (0, 0, false);
+        for view in books.slots.views().filter(|view| !view.retiring) {
+            opening += view.opening;
+            running += view.leased;
+            unanswered |= view.unanswered;
+        }
+        // With a session on its way to each of them, it makes no difference what runs.
+        let for_all = usize::try_from(opening).is_ok_and(|opening| opening >= waiting);
+        unanswered && (running == 0 || for_all)
+    }
+
+    /// A deadline has passed before the server has answered what it was asked for.
+    pub(crate) fn unanswered(&self, after: Duration, asked: &'static str) -> Error {
+        Error::Timeout {
+            target: self.name().into(),
+            phase: Phase::Channel,
+            after,
+            state: CommandState::NotStarted,
+            killed: false,
+            source: Some(Cause::new(asked)),
+        }
+    }
+
+    /// A deadline has passed while there was no channel, or no room for a stream.
+    pub(super) fn overdue(&self, after: Duration) -> Error {
         let books = self.books();
         let crowded = books.held_up > 0;
         Error::Timeout {

@@ -1,6 +1,9 @@
 //! Deadlines: those that were kept, those that were missed, and what is said of them.
 
+use std::error::Error as StdError;
+
 use super::*;
+use crate::CommandState;
 
 /// A server whose commands run for so long.
 fn runs_for(seconds: u64) -> Server {
@@ -77,4 +80,69 @@ async fn whoever_has_all_the_time_in_the_world_is_served_like_anybody() {
             drop(stream.shared().timeout(never).await.expect("opened"));
         }
     }
+}
+
+const SOON: Duration = Duration::from_millis(500);
+
+/// A deadline has passed before the server has answered.
+fn assert_unanswered(error: &Error, asked: &str) {
+    assert!(error.is_timeout(), "{error:?}");
+    assert_eq!(error.phase(), Phase::Channel, "{error:?}");
+    assert_eq!(error.command_state(), CommandState::NotStarted, "{error:?}");
+    let source = error.source().expect("a source").to_string();
+    assert!(source.contains(asked), "{source}");
+}
+
+/// A host whose connection has served one command, and answers nothing any more after a while.
+async fn silent(sessions: u32, after: Duration) -> (Server, Pool, Host) {
+    let server = Server::new(Script::default());
+    let limits = small().sessions_per_connection(sessions);
+    let (pool, host) = pool(&server, limits, Timeouts::default());
+    host.command("true").output().await.expect("served");
+    sleep(after).await;
+    server.forget_connections(true);
+    (server, pool, host)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_answer_is_not_one_whose_sessions_are_busy() {
+    let (_server, _pool, host) = silent(3, Duration::from_secs(6)).await;
+    let error = host.command("true").timeout(SOON).output().await;
+    assert_unanswered(&error.expect_err("quiet"), "a sign of life");
+
+    // One takes the spare, and does not come back.
+    let (_server, _pool, host) = silent(3, Duration::ZERO).await;
+    let spare = tokio::spawn(host.command("true").output());
+    tokio::task::yield_now().await;
+    let error = host.command("true").timeout(SOON).output().await;
+    assert_unanswered(&error.expect_err("no answer to an open"), "a session");
+    let stream = host.connect_tcp("db", 5432).shared().timeout(SOON);
+    let error = stream.await.expect_err("no answer to an open");
+    assert_unanswered(&error, "the stream");
+    spare.abort();
+
+    // With one session there is no spare, and it is free when a round trip has shown that it is.
+    let (_server, _pool, host) = silent(1, Duration::ZERO).await;
+    let error = host.command("true").timeout(SOON).output().await;
+    assert_unanswered(&error.expect_err("no round trip"), "a session");
+
+    let server = Server::new(Script::default());
+    let (_pool, host) = pool(&server, small(), Timeouts::default());
+    let mut command = host.command("true");
+    command.env("NAME", "value"); // to which this server says nothing
+    let error = command.timeout(SOON).output().await;
+    assert_unanswered(&error.expect_err("is it taken?"), "variables");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subsystem_that_is_not_accepted_in_time_was_sent_and_is_closed() {
+    let (server, _pool, host) = silent(3, Duration::ZERO).await;
+    let stream = host.subsystem("sftp").shared().timeout(SOON);
+    let error = stream.await.expect_err("no answer");
+    assert!(error.is_timeout(), "{error:?}");
+    assert_eq!(error.phase(), Phase::Exec);
+    assert_eq!(error.command_state(), CommandState::Unknown);
+    server.forget_connections(false);
+    settle().await;
+    assert_eq!(host.status().running, 0, "{:?}", host.status());
 }
