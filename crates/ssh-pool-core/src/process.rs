@@ -95,7 +95,7 @@ pub(crate) async fn start(
         {
             // Its answer is not waited for.
             drop(next.take());
-            if !hub.is_there(lease.on(), link, deadline).await? {
+            if !hub.is_there(lease.on(), link, deadline, waited).await? {
                 continue;
             }
         }

@@ -39,7 +39,10 @@ impl Hub {
         loop {
             let berth = self.any_berth(lane, entry, deadline, waited).await?;
             entry.let_in();
-            if self.is_there(berth.id, &berth.link, deadline).await? {
+            if self
+                .is_there(berth.id, &berth.link, deadline, waited)
+                .await?
+            {
                 return Ok(berth);
             }
         }
