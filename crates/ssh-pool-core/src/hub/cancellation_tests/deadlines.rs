@@ -146,3 +146,26 @@ async fn a_subsystem_that_is_not_accepted_in_time_was_sent_and_is_closed() {
     settle().await;
     assert_eq!(host.status().running, 0, "{:?}", host.status());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_takes_nothing_holds_a_time_out_up_for_as_long_as_is_said() {
+    let grace = Duration::from_secs(2); // Timeouts::kill_grace
+    let runs = Duration::from_millis(100);
+    // Before its request was answered, and after.
+    for forgotten_after in [Duration::ZERO, runs / 2] {
+        let server = runs_for(60);
+        let (_pool, host) = pool(&server, small(), Timeouts::default());
+        host.warm().await.expect("warm");
+        let began = Instant::now();
+        let command = tokio::spawn(host.command("true").timeout(runs).output());
+        tokio::task::yield_now().await;
+        sleep(forgotten_after).await;
+        server.forget_connections(true);
+        let error = tokio::time::timeout(Duration::from_secs(600), command).await;
+        let error = error.expect("in the end").expect("no panic");
+        let error = error.expect_err("its time was up");
+        assert!(error.is_timeout() && !error.is_killed(), "{error:?}");
+        let late = began.elapsed() - runs;
+        assert!(late <= grace + Duration::from_secs(12), "{late:?}");
+    }
+}
