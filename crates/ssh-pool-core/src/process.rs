@@ -50,7 +50,7 @@ pub(crate) struct Process {
     mark: Option<Mark>,
     sent: Sent,
     detached: bool,
-    /// Its end has been told, though its channel may still be open.
+    /// Nobody wants anything of it any more, though its channel may still be open.
     over: bool,
 }
 
@@ -269,6 +269,11 @@ impl Process {
     /// Its end is known: what is left of its channel is of no interest.
     pub(crate) fn set_over(&mut self) {
         self.over = true;
+    }
+
+    /// Somebody has it now, and sees to its end.
+    pub(crate) fn hand_over(&mut self) {
+        self.over = false;
     }
 
     /// What the end of the channel means. `limit` is the cap on output that holds.

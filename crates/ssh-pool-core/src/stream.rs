@@ -358,17 +358,18 @@ async fn start(
     let mut entry = Entry::default();
     loop {
         let mut process = process::start(lanes, hub, job, &mut entry, deadline, waited).await?;
+        // As long as nobody has it, nobody else would close it, whether it is accepted or not.
+        process.set_over();
         let inbox = &process.channel().inbox;
         if tokio::time::timeout_at(deadline.at.into(), inbox.answered())
             .await
             .is_err()
         {
-            // If it is accepted after all, it is nobody's: its channel is closed.
-            process.set_over();
             let (phase, after) = (Phase::Exec, deadline.after);
             return Err(run::timed_out(hub, phase, after, Outcome::Unknown));
         }
         if inbox.transcript().accepted == Some(true) {
+            process.hand_over();
             return Ok(process);
         }
         match process.judge(usize::MAX).await {

@@ -41,7 +41,10 @@ async fn a_child_is_late_if_its_deadline_has_ended_it_and_not_if_its_caller_has(
     let error = late.wait().await.expect_err("its time was up");
     assert!(error.is_timeout() && error.is_killed(), "{error:?}");
     assert_eq!(server.seen().running, 0, "nobody had to ask for that");
-    let status = killed.wait().await.expect("it ended before its time was up");
+    let status = killed
+        .wait()
+        .await
+        .expect("it ended before its time was up");
     assert_eq!(status.signal(), Some("TERM"));
 }
 
@@ -168,4 +171,16 @@ async fn a_connection_that_takes_nothing_holds_a_time_out_up_for_as_long_as_is_s
         let late = began.elapsed() - runs;
         assert!(late <= grace + Duration::from_secs(12), "{late:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subsystem_that_nobody_waits_for_is_closed() {
+    let server = runs_for(60);
+    let (_pool, host) = pool(&server, small(), Timeouts::default());
+    host.warm().await.expect("warm");
+    let stream = host.subsystem("sftp").shared().into_future();
+    drop(tokio::time::timeout(Duration::from_millis(3), stream).await);
+    settle().await;
+    assert_eq!(server.seen().started, 1);
+    assert_eq!(host.status().running, 0, "{:?}", host.status());
 }
