@@ -78,6 +78,8 @@ struct Running {
     stream_limit: usize,
     output_limit: usize,
     missed: Missed,
+    /// Of a detached one: it is left alone then.
+    leave_at: Option<Deadline>,
     /// Feeds stdin, and watches deadline and overruns.
     _helpers: Vec<Task>,
     /// Copies output to this process's own.
@@ -129,8 +131,7 @@ async fn start(
     let acquire = hub.acquire_deadline(overall);
     let mut entry = Entry::default();
     loop {
-        let process =
-            process::start(lanes, hub, &spawn.job, &mut entry, acquire, waited).await?;
+        let process = process::start(lanes, hub, &spawn.job, &mut entry, acquire, waited).await?;
         let inbox = &process.channel().inbox;
         if tokio::time::timeout_at(acquire.at.into(), inbox.answered())
             .await
@@ -177,6 +178,10 @@ fn child(process: Process, spawn: Spawn, deadline: Option<Deadline>, begun: Begu
         .map(|stream| task::copy_out(hub.runtime(), source.clone(), *stream))
         .collect();
     let missed = Missed::default();
+    let (leave_at, deadline) = match process.is_detached() {
+        true => (deadline, None),
+        false => (None, deadline),
+    };
     if deadline.is_some() || spawn.shared {
         helpers.push(watch(&process, deadline, missed.clone()));
     }
@@ -191,6 +196,7 @@ fn child(process: Process, spawn: Spawn, deadline: Option<Deadline>, begun: Begu
             stream_limit: spawn.stream_limit,
             output_limit: spawn.output_limit,
             missed,
+            leave_at,
             _helpers: helpers,
             copies,
             ended: None,
@@ -438,19 +444,42 @@ impl Running {
         self.begun.counted.end(told, &self.begun.waited);
     }
 
+    /// Waits until it has ended, or is left alone: when its deadline has passed.
+    async fn end(&self) -> Option<Deadline> {
+        let inbox = &self.process.channel().inbox;
+        let end = async {
+            match self.exit_grace {
+                None => inbox.ended().await,
+                Some(grace) => {
+                    inbox.exited().await;
+                    if tokio::time::timeout(grace, inbox.ended()).await.is_err() {
+                        tracing::debug!("the command has ended, and its output is still held open");
+                    }
+                }
+            }
+        };
+        match self.leave_at {
+            None => {
+                end.await;
+                None
+            }
+            Some(deadline) => {
+                let ended = tokio::time::timeout_at(deadline.at.into(), end).await;
+                ended.is_err().then_some(deadline)
+            }
+        }
+    }
+
     async fn wait(&mut self) -> Result<ExitStatus, Error> {
         if let Some(ended) = &self.ended {
             return ended.clone();
         }
-        let inbox = self.process.channel().inbox.clone();
-        match self.exit_grace {
-            None => inbox.ended().await,
-            Some(grace) => {
-                inbox.exited().await;
-                if tokio::time::timeout(grace, inbox.ended()).await.is_err() {
-                    tracing::debug!("the command has ended, and its output is still held open");
-                }
-            }
+        if let Some(deadline) = self.end().await {
+            let (hub, after) = (self.process.hub(), deadline.after);
+            let left = run::timed_out(hub, Phase::Running, after, Outcome::Unknown);
+            let left = Err(left.having_waited(&self.begun.waited));
+            self.ended = Some(left.clone());
+            return left;
         }
         for copy in &mut self.copies {
             copy.done().await;

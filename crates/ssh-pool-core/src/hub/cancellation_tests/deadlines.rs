@@ -174,6 +174,19 @@ async fn a_connection_that_takes_nothing_holds_a_time_out_up_for_as_long_as_is_s
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_detached_child_lives_on_when_its_time_is_up() {
+    let server = runs_for(60);
+    let (_pool, host) = pool(&server, small(), Timeouts::default());
+    let mut command = host.command("true");
+    command.detach().timeout(SOON);
+    let mut child = command.spawn().await.expect("started");
+    let error = child.wait().await.expect_err("its time was up");
+    assert!(error.is_timeout() && !error.is_killed(), "{error:?}");
+    settle().await;
+    assert_eq!(server.seen().running, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_subsystem_that_nobody_waits_for_is_closed() {
     let server = runs_for(60);
     let (_pool, host) = pool(&server, small(), Timeouts::default());
