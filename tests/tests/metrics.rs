@@ -183,17 +183,17 @@ async fn commands_are_counted_by_how_they_ended_and_with_what_they_waited_for() 
     child.wait().await.unwrap();
     child.wait().await.unwrap();
     drop(child);
-    host.shell("head -c 2000 /dev/zero")
-        .output()
-        .await
-        .unwrap_err();
+    let mut too_much = host.shell("head -c 2000 /dev/zero");
+    too_much.output().await.unwrap_err();
+    let child = too_much.spawn().await.unwrap();
+    child.wait_with_output().await.unwrap_err();
     drop(host.command("sleep").arg("60").spawn().await.unwrap());
     host.evict();
     server.stop();
     too_late(&host).await;
     for (result, count) in [
         ("ok", 7.0),
-        ("unknown", 1.0),
+        ("unknown", 2.0),
         ("dropped", 1.0),
         ("not_started", 1.0),
     ] {
@@ -204,15 +204,15 @@ async fn commands_are_counted_by_how_they_ended_and_with_what_they_waited_for() 
         );
     }
     let by_host = [("host", &*target)];
-    assert_eq!(numbers.value("ssh_pool_overruns_total", &by_host), 1.0);
+    assert_eq!(numbers.value("ssh_pool_overruns_total", &by_host), 2.0);
     let took = numbers.values("ssh_pool_command_seconds", &by_host);
-    assert_eq!(took.len(), 9, "of all but the one that nobody waited for");
+    assert_eq!(took.len(), 10, "of all but the one that nobody waited for");
     assert!(took.iter().all(|seconds| *seconds < 60.0), "{took:?}");
     let dial = numbers.values(
         "ssh_pool_wait_seconds",
         &[("host", &target), ("part", "dial")],
     );
-    assert_eq!(dial.len(), 9);
+    assert_eq!(dial.len(), 10);
     assert!(dial.first().is_some_and(|first| *first > 0.0), "{dial:?}");
     assert!(
         dial.contains(&0.0),

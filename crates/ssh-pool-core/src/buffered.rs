@@ -39,11 +39,15 @@ impl Tab {
     /// So many bytes more are kept. If the pool may not keep them, the error is its limit.
     pub(crate) fn add(&mut self, bytes: usize) -> Result<(), usize> {
         if let Some(pool) = &self.pool {
-            let before = pool.bytes.fetch_add(bytes, Ordering::Relaxed);
-            if before.saturating_add(bytes) > pool.limit {
-                pool.bytes.fetch_sub(bytes, Ordering::Relaxed);
-                return Err(pool.limit);
-            }
+            // In one step: what does not fit is never there, not even for a moment in which the few
+            // bytes of somebody else would not fit for it.
+            let with_these = |kept: usize| {
+                let all = kept.checked_add(bytes);
+                all.filter(|all| *all <= pool.limit)
+            };
+            (pool.bytes)
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, with_these)
+                .map_err(|_| pool.limit)?;
             self.bytes += bytes;
         }
         Ok(())
@@ -87,5 +91,23 @@ mod tests {
         assert_eq!(pool.bytes(), 6, "only what was its own");
         drop((one, other));
         assert_eq!(pool.bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_too_much_keeps_nobody_from_what_fits() {
+        const ROUNDS: usize = 200_000;
+        let pool = Arc::new(Buffered::new(10));
+        let (mut greedy, mut modest) = (Tab::new(Some(pool.clone())), Tab::new(Some(pool)));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    assert_eq!(greedy.add(11), Err(10));
+                }
+            });
+            for round in 0..ROUNDS {
+                assert_eq!(modest.add(1), Ok(()), "round {round}");
+                modest.give_back_all();
+            }
+        });
     }
 }

@@ -1,16 +1,16 @@
 //! A running remote command and its streams, as `std::process::Child`.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
 use crate::command::Input;
-use crate::error::{CommandState, Error, Origin, Phase, Stream};
+use crate::error::{Error, Origin, Phase, Stream};
 use crate::event::EventKind;
-use crate::hub::{Deadline, Hub};
+use crate::hub::{Deadline, Entry, Hub};
 use crate::lanes::Lanes;
 use crate::output::{ExitStatus, Output};
 use crate::process::{self, Job, Judgement, Process};
@@ -60,9 +60,12 @@ pub struct Child {
     state: Running,
 }
 
+/// The deadline that the command was ended for. Not every one that has passed since: the command may
+/// have ended before it, and be asked about after it.
+type Missed = Arc<OnceLock<Deadline>>;
+
 /// What was settled before the command ran.
 struct Begun {
-    deadline: Option<Deadline>,
     waited: Waited,
     #[cfg(feature = "metrics")]
     counted: crate::metrics::Counted,
@@ -74,6 +77,9 @@ struct Running {
     exit_grace: Option<Duration>,
     stream_limit: usize,
     output_limit: usize,
+    missed: Missed,
+    /// Of a detached one: it is left alone then.
+    leave_at: Option<Deadline>,
     /// Feeds stdin, and watches deadline and overruns.
     _helpers: Vec<Task>,
     /// Copies output to this process's own.
@@ -107,12 +113,11 @@ pub(crate) async fn spawn(
     }
     let process = started.map_err(|error| error.having_waited(&waited))?;
     let begun = Begun {
-        deadline,
         waited,
         #[cfg(feature = "metrics")]
         counted,
     };
-    Ok(child(process, spawn, begun))
+    Ok(child(process, spawn, deadline, begun))
 }
 
 /// Until the server has accepted it there may be several channels.
@@ -124,21 +129,17 @@ async fn start(
     waited: &mut Waited,
 ) -> Result<Process, Error> {
     let acquire = hub.acquire_deadline(overall);
+    let mut entry = Entry::default();
     loop {
-        let process = process::start(lanes, hub, &spawn.job, acquire, waited).await?;
+        let process = process::start(lanes, hub, &spawn.job, &mut entry, acquire, waited).await?;
         let inbox = &process.channel().inbox;
         if tokio::time::timeout_at(acquire.at.into(), inbox.answered())
             .await
             .is_err()
         {
-            return Err(Error::Timeout {
-                target: hub.name().into(),
-                phase: Phase::Exec,
-                after: acquire.after,
-                state: CommandState::Unknown,
-                killed: process.terminate().await == Outcome::Killed,
-                source: None,
-            });
+            let outcome = process.terminate().await;
+            let (phase, after) = (Phase::Exec, acquire.after);
+            return Err(run::timed_out(hub, phase, after, outcome));
         }
         if inbox.transcript().accepted == Some(true) {
             return Ok(process);
@@ -156,15 +157,12 @@ async fn start(
     }
 }
 
-fn child(process: Process, spawn: Spawn, begun: Begun) -> Child {
-    let Begun {
-        deadline, waited, ..
-    } = begun;
+fn child(process: Process, spawn: Spawn, deadline: Option<Deadline>, begun: Begun) -> Child {
     let hub = process.hub().clone();
     let channel = process.channel().clone();
     let source = Source {
         inbox: channel.inbox.clone(),
-        target: Origin::from(hub.name()).after(&waited),
+        target: Origin::from(hub.name()).after(&begun.waited),
         limit: spawn.stream_limit,
     };
     let writer = || ChildStdin::new(channel.clone(), source.clone(), hub.runtime().clone());
@@ -179,8 +177,13 @@ fn child(process: Process, spawn: Spawn, begun: Begun) -> Child {
     let copies = (spawn.inherited.iter())
         .map(|stream| task::copy_out(hub.runtime(), source.clone(), *stream))
         .collect();
+    let missed = Missed::default();
+    let (leave_at, deadline) = match process.is_detached() {
+        true => (deadline, None),
+        false => (None, deadline),
+    };
     if deadline.is_some() || spawn.shared {
-        helpers.push(watch(&process, deadline));
+        helpers.push(watch(&process, deadline, missed.clone()));
     }
     Child {
         stdin,
@@ -192,6 +195,8 @@ fn child(process: Process, spawn: Spawn, begun: Begun) -> Child {
             exit_grace: spawn.exit_grace,
             stream_limit: spawn.stream_limit,
             output_limit: spawn.output_limit,
+            missed,
+            leave_at,
             _helpers: helpers,
             copies,
             ended: None,
@@ -217,22 +222,29 @@ fn feed(hub: &Hub, channel: Channel, bytes: Bytes) -> Task {
 }
 
 /// Ends the process when its time is up, or when more came than a shared connection may keep.
-fn watch(process: &Process, deadline: Option<Deadline>) -> Task {
+fn watch(process: &Process, deadline: Option<Deadline>, missed: Missed) -> Task {
     let remote = process.remote();
     let inbox = process.channel().inbox.clone();
     let runtime = process.hub().runtime().clone();
     Task::spawn(&runtime.clone(), async move {
         let due = async {
             match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline.at.into()).await,
+                Some(deadline) => {
+                    tokio::time::sleep_until(deadline.at.into()).await;
+                    deadline
+                }
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            () = due => {}
-            () = inbox.finished() => {}
-        }
+        let passed = tokio::select! {
+            passed = due => Some(passed),
+            () = inbox.finished() => None,
+        };
         if !inbox.has_ended() {
+            // Before the end that follows from it, so that whoever sees that end sees this too.
+            if let Some(deadline) = passed {
+                missed.set(deadline).ok();
+            }
             // The child may go while this is under way.
             runtime.spawn(async move { remote.terminate().await });
         }
@@ -260,7 +272,10 @@ impl Child {
     /// Cancel safe, but stdin is closed. It may be called again, and gives the same answer.
     pub async fn wait(&mut self) -> Result<ExitStatus, Error> {
         drop(self.stdin.take());
-        self.state.wait().await
+        let ended = self.state.wait().await;
+        #[cfg(feature = "metrics")]
+        self.state.count(&ended);
+        ended
     }
 
     /// Closes stdin, reads both streams to their end, and waits until the command has ended.
@@ -275,6 +290,13 @@ impl Child {
     /// Dropping the future drops the child, which ends the command.
     pub async fn wait_with_output(mut self) -> Result<Output, Error> {
         drop(self.stdin.take());
+        let output = self.whole_output().await;
+        #[cfg(feature = "metrics")]
+        self.state.count(&output);
+        output
+    }
+
+    async fn whole_output(&mut self) -> Result<Output, Error> {
         let limit = self.state.output_limit;
         let inbox = self.state.process.channel().inbox.clone();
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -416,40 +438,68 @@ impl Running {
         Origin::from(self.process.hub().name()).after(&self.begun.waited)
     }
 
+    /// This is what the caller is told of its end.
+    #[cfg(feature = "metrics")]
+    fn count<T>(&mut self, told: &Result<T, Error>) {
+        self.begun.counted.end(told, &self.begun.waited);
+    }
+
+    /// Waits until it has ended, or is left alone: when its deadline has passed.
+    async fn end(&self) -> Option<Deadline> {
+        let inbox = &self.process.channel().inbox;
+        let end = async {
+            match self.exit_grace {
+                None => inbox.ended().await,
+                Some(grace) => {
+                    inbox.exited().await;
+                    if tokio::time::timeout(grace, inbox.ended()).await.is_err() {
+                        tracing::debug!("the command has ended, and its output is still held open");
+                    }
+                }
+            }
+        };
+        match self.leave_at {
+            None => {
+                end.await;
+                None
+            }
+            Some(deadline) => {
+                let ended = tokio::time::timeout_at(deadline.at.into(), end).await;
+                ended.is_err().then_some(deadline)
+            }
+        }
+    }
+
     async fn wait(&mut self) -> Result<ExitStatus, Error> {
         if let Some(ended) = &self.ended {
             return ended.clone();
         }
-        let inbox = self.process.channel().inbox.clone();
-        match self.exit_grace {
-            None => inbox.ended().await,
-            Some(grace) => {
-                inbox.exited().await;
-                if tokio::time::timeout(grace, inbox.ended()).await.is_err() {
-                    tracing::debug!("the command has ended, and its output is still held open");
-                }
-            }
+        if let Some(deadline) = self.end().await {
+            let (hub, after) = (self.process.hub(), deadline.after);
+            let left = run::timed_out(hub, Phase::Running, after, Outcome::Unknown);
+            let left = Err(left.having_waited(&self.begun.waited));
+            self.ended = Some(left.clone());
+            return left;
         }
         for copy in &mut self.copies {
             copy.done().await;
         }
         let hub = self.process.hub();
-        let late = self.begun.deadline.filter(|deadline| deadline.is_over());
+        let timed_out = |deadline: &Deadline, outcome| {
+            Err(run::timed_out(hub, Phase::Running, deadline.after, outcome))
+        };
+        let late = self.missed.get();
         let ended = match (self.process.judge(self.stream_limit).await, late) {
             (Judgement::Done(status), None) => Ok(status),
-            (Judgement::Done(_), Some(deadline)) => {
-                Err(run::timed_out(hub, deadline.after, Outcome::Killed))
-            }
+            (Judgement::Done(_), Some(deadline)) => timed_out(deadline, Outcome::Killed),
             (Judgement::Failed(Error::ClosedWithoutStatus { .. }), Some(deadline)) => {
-                Err(run::timed_out(hub, deadline.after, Outcome::Unknown))
+                timed_out(deadline, Outcome::Unknown)
             }
             (Judgement::Failed(error), _) => Err(error),
             (Judgement::NeverStarted, _) => Err(Error::ClosedWithoutStatus {
                 target: hub.name().into(),
             }),
         };
-        #[cfg(feature = "metrics")]
-        self.begun.counted.end(&ended, &self.begun.waited);
         let ended = ended.map_err(|error| error.having_waited(&self.begun.waited));
         self.process.set_over();
         self.ended = Some(ended.clone());

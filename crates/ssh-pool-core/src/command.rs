@@ -324,8 +324,11 @@ impl Command {
     /// before it; a longer timeout here does not lengthen that wait.
     ///
     /// The call returns when it is known what became of the command: a little after the deadline
-    /// as a rule, and at the latest `Timeouts::kill_grace` and a second after it, or ten seconds more
-    /// where a script has to do it.
+    /// as a rule. A server that does not answer holds it up by `Timeouts::kill_grace` and twelve
+    /// seconds at most: each of the two signals has five to get there; one more is for the server to
+    /// close the channel after them, and one to close it from this end. Where a script has to do it,
+    /// that looks for what is left once the command has ended, and waits for its session as any
+    /// command does.
     pub fn timeout(&mut self, timeout: Duration) -> &mut Self {
         self.timeout = Some(timeout);
         self
@@ -564,7 +567,7 @@ impl Command {
                 }
             }
         }
-        check_line(&line, exports)?;
+        quote::check_line(&line, exports)?;
         Ok((Request::Exec(line), stdin.unwrap_or_else(Stdio::null)))
     }
 }
@@ -574,25 +577,4 @@ impl Command {
 /// before it has seen the closing one. The blank line is for a script that ends in a backslash.
 fn whole_or_nothing(script: &Bytes) -> Bytes {
     [b"{ :; ", script.as_ref(), b"\n\n}\n"].concat().into()
-}
-
-fn check_line(line: &[u8], exports: usize) -> Result<(), Error> {
-    let length = line.len() + exports;
-    let reason = if line.is_empty() {
-        "it is empty: a server would start an interactive shell".to_owned()
-    } else if line.contains(&0) {
-        "it contains a NUL byte, which no command line can carry".to_owned()
-    } else if length > quote::LONGEST_LINE {
-        format!(
-            "it is {} bytes long, and a shell takes {} at most: use Host::script, or stdin",
-            length,
-            quote::LONGEST_LINE
-        )
-    } else {
-        return Ok(());
-    };
-    Err(Error::InvalidInput {
-        what: "command line",
-        reason,
-    })
 }

@@ -360,6 +360,7 @@ fn timeout_hint(phase: Phase, killed: bool) -> &'static str {
         Phase::Resolve => "; check the resolver",
         Phase::Connect | Phase::Banner | Phase::KeyExchange => "; check the network path",
         Phase::Auth => "; the server is slow to decide: raise Timeouts::connect or see its log",
+        Phase::Channel => "; the server has not answered: check its load and the network path",
         Phase::Exec | Phase::Running => "; the command was told to end and may still be running",
         _ => "",
     }

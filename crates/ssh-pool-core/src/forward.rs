@@ -11,7 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::address::Address;
 use crate::error::{Cause, Error, Origin, Phase};
-use crate::hub::{Berth, Deadline, Hub, Lane};
+use crate::hub::{Berth, Deadline, Entry, Hub, Lane};
 use crate::inbox::Sink;
 use crate::lanes::Lanes;
 use crate::limits::Limits;
@@ -225,8 +225,10 @@ async fn remote_timed(
     let stop = CancellationToken::new();
     let room = usize::try_from(limits.streams_per_connection).unwrap_or(Semaphore::MAX_PERMITS);
     let room = Arc::new(Semaphore::new(room));
+    let mut entry = Entry::default();
     loop {
-        let berth = Arc::new(hub.berth(Lane::Isolated, deadline, waited).await?);
+        let berth = hub.berth(Lane::Isolated, &mut entry, deadline, waited);
+        let berth = Arc::new(berth.await?);
         let listener = {
             let (hub, to, stop, room) = (hub.clone(), to.clone(), stop.clone(), room.clone());
             // Each stream keeps the connection; the listener itself must not, it is kept by it.
@@ -277,7 +279,7 @@ async fn listen(
             target: hub.name().into(),
             on: on.clone(),
         }),
-        Err(_) => Err(hub.overdue(deadline.after)),
+        Err(_) => Err(hub.unanswered(deadline.after, "the server was asked to listen")),
     }
 }
 

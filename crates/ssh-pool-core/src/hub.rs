@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Cause, Error};
@@ -37,11 +37,13 @@ mod throttle;
 mod waiting;
 
 pub(crate) use actions::Next;
+pub(crate) use breaker::{doubled, jitter};
 pub(crate) use budget::{Budget, Budgets};
 use channels::Channels;
 use check::Checks;
 pub(crate) use dial::Dials;
 pub(crate) use lease::Lease;
+pub(crate) use queue::Entry;
 pub(crate) use room::{Room, make_room};
 pub(crate) use sessions::View;
 pub(crate) use slots::Rules;
@@ -96,6 +98,9 @@ pub(crate) struct Deadline {
     pub(crate) after: Duration,
 }
 
+/// As far away as a deadline may be: no process lives as long, and no clock overflows.
+const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
 impl Deadline {
     pub(crate) fn is_over(&self) -> bool {
         now() >= self.at
@@ -103,7 +108,8 @@ impl Deadline {
 
     pub(crate) fn after(after: Duration) -> Self {
         Self {
-            at: now() + after,
+            // `Duration::MAX` is a way to say that there is none.
+            at: now() + after.min(NEVER),
             after,
         }
     }
@@ -136,8 +142,10 @@ struct Books {
     held_up: u32,
 }
 
+/// So many permits of a semaphore. Where a `usize` has 32 bits, that is fewer than can be asked for.
 fn size(count: u32) -> usize {
-    usize::try_from(count).unwrap_or(tokio::sync::Semaphore::MAX_PERMITS)
+    let most = Semaphore::MAX_PERMITS;
+    usize::try_from(count).map_or(most, |count| count.min(most))
 }
 
 pub(crate) fn now() -> Instant {

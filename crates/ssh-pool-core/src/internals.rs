@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::Error;
 use crate::host::Host;
 use crate::host_key::HostKeyPolicy;
-use crate::hub::Lease;
+use crate::hub::{Entry, Lease};
 use crate::identity::Identity;
 use crate::inbox::Sink;
 use crate::limits::Limits;
@@ -87,7 +87,8 @@ pub struct Session(Lease);
 pub async fn checkout(host: &Host) -> Result<Session, Error> {
     let hub = host.lanes().shared();
     let deadline = hub.acquire_deadline(None);
-    let lease = hub.checkout(deadline, &mut Waited::default()).await?;
+    let (mut entry, mut waited) = (Entry::default(), Waited::default());
+    let lease = hub.checkout(&mut entry, deadline, &mut waited).await?;
     Ok(Session(lease))
 }
 

@@ -136,7 +136,8 @@ impl Limits {
     /// Callers who wait for a session or a connection, in the whole pool: commands, children,
     /// streams, `Host::warm`. Default: 16,384. One more gets
     /// [`Error::QueueFull`](crate::Error::QueueFull) at once. A call that is served without waiting
-    /// is not counted.
+    /// is not counted. One that was served, and has to wait again because its connection turns out to
+    /// be gone, is counted, and is not turned away.
     #[must_use]
     pub fn queued_commands(mut self, callers: usize) -> Self {
         self.queued_commands = callers;

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use crate::error::{Error, Origin, Phase, Stream};
-use crate::hub::{self, Deadline, Hub, Next};
+use crate::hub::{self, Deadline, Entry, Hub, Next};
 use crate::inbox::{End, Sink, Transcript};
 use crate::lanes::Lanes;
 use crate::pty::Pty;
@@ -50,7 +50,7 @@ pub(crate) struct Process {
     mark: Option<Mark>,
     sent: Sent,
     detached: bool,
-    /// Its end has been told, though its channel may still be open.
+    /// Nobody wants anything of it any more, though its channel may still be open.
     over: bool,
 }
 
@@ -68,6 +68,7 @@ pub(crate) async fn start(
     lanes: &Arc<Lanes>,
     hub: &Arc<Hub>,
     job: &Job,
+    entry: &mut Entry,
     deadline: Deadline,
     waited: &mut Waited,
 ) -> Result<Process, Error> {
@@ -81,11 +82,12 @@ pub(crate) async fn start(
             channel_ms = tracing::field::Empty,
         );
         let mut wait = Waited::default();
-        let checkout = hub.checkout_before(deadline, &mut wait);
+        let checkout = hub.checkout_before(entry, deadline, &mut wait);
         let got = tracing::Instrument::instrument(checkout, queue.clone()).await;
         wait.record(&queue);
         *waited += wait;
         let (lease, mut next) = got?;
+        entry.let_in();
         tracing::Span::current().record("connection", lease.connection());
         let link = hub.link_of(&lease);
         if let Some(link) = &link
@@ -93,7 +95,7 @@ pub(crate) async fn start(
         {
             // Its answer is not waited for.
             drop(next.take());
-            if !hub.is_there(lease.on(), link, deadline).await? {
+            if !hub.is_there(lease.on(), link, deadline, waited).await? {
                 continue;
             }
         }
@@ -140,7 +142,10 @@ impl Process {
             Ok(Ok(Some(request))) => request,
             Ok(Ok(None)) => return Ok(false), // the channel has ended
             Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(self.hub.overdue(deadline.after)),
+            Err(_) => {
+                let asked = "the server was asked for variables or a terminal";
+                return Err(self.hub.unanswered(deadline.after, asked));
+            }
         };
         let taken = self.channel.wire.start(request).await.is_ok();
         if taken {
@@ -264,6 +269,11 @@ impl Process {
     /// Its end is known: what is left of its channel is of no interest.
     pub(crate) fn set_over(&mut self) {
         self.over = true;
+    }
+
+    /// Somebody has it now, and sees to its end.
+    pub(crate) fn hand_over(&mut self) {
+        self.over = false;
     }
 
     /// What the end of the channel means. `limit` is the cap on output that holds.

@@ -52,6 +52,27 @@ pub(crate) fn push_current_dir(line: &mut Vec<u8>, dir: &[u8]) -> Result<(), Err
     Ok(())
 }
 
+/// Refuses a command line that no server runs. `exports` more bytes go before it.
+pub(crate) fn check_line(line: &[u8], exports: usize) -> Result<(), Error> {
+    let length = line.len() + exports;
+    let reason = if line.is_empty() {
+        "it is empty: a server would start an interactive shell".to_owned()
+    } else if line.contains(&0) {
+        "it contains a NUL byte, which no command line can carry".to_owned()
+    } else if length > LONGEST_LINE {
+        format!(
+            "it is {length} bytes long, and a shell takes {LONGEST_LINE} at most: use Host::script, \
+             or stdin"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::InvalidInput {
+        what: "command line",
+        reason,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::error::{CommandState, Error, Phase, Stream};
 use crate::event::EventKind;
-use crate::hub::{self, Deadline, Hub};
+use crate::hub::{self, Deadline, Entry, Hub};
 use crate::lanes::Lanes;
 use crate::output::Output;
 use crate::process::{self, Job, Judgement, Process};
@@ -80,9 +80,10 @@ async fn attempts(
     waited: &mut Waited,
 ) -> Result<Output, Error> {
     let overall = call.timeout.map(Deadline::after);
+    let mut entry = Entry::default();
     let mut attempts = 1;
     loop {
-        let error = match attempt(lanes, hub, call, overall, waited).await {
+        let error = match attempt(lanes, hub, call, &mut entry, overall, waited).await {
             Ok(output) => return Ok(Output { attempts, ..output }),
             Err(error) => error,
         };
@@ -121,12 +122,13 @@ async fn attempt(
     lanes: &Arc<Lanes>,
     hub: &Arc<Hub>,
     call: &Call,
+    entry: &mut Entry,
     overall: Option<Deadline>,
     waited: &mut Waited,
 ) -> Result<Output, Error> {
     let acquire = hub.acquire_deadline(overall);
     loop {
-        let mut process = process::start(lanes, hub, &call.job, acquire, waited).await?;
+        let mut process = process::start(lanes, hub, &call.job, entry, acquire, waited).await?;
         let finish = finish(&mut process, call);
         match overall {
             None => finish.await,
@@ -134,7 +136,7 @@ async fn attempt(
                 if tokio::time::timeout_at(at.into(), finish).await.is_err() {
                     // In a box: every command that waits would have room for this.
                     let outcome = Box::pin(process.terminate()).await;
-                    return Err(timed_out(hub, after, outcome));
+                    return Err(timed_out(hub, Phase::Running, after, outcome));
                 }
             }
         }
@@ -156,11 +158,11 @@ async fn attempt(
     }
 }
 
-/// The deadline of a command that runs has passed.
-pub(crate) fn timed_out(hub: &Hub, after: Duration, outcome: Outcome) -> Error {
+/// The deadline of a command that had been sent has passed.
+pub(crate) fn timed_out(hub: &Hub, phase: Phase, after: Duration, outcome: Outcome) -> Error {
     Error::Timeout {
         target: hub.name().into(),
-        phase: Phase::Running,
+        phase,
         after,
         state: CommandState::Unknown,
         killed: outcome == Outcome::Killed,

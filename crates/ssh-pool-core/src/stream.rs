@@ -17,10 +17,12 @@ use tokio::sync::oneshot;
 use crate::address::Address;
 use crate::child::{ChildStdin, Source};
 use crate::error::{Error, Phase, Refusal, Stream};
-use crate::hub::{self, Berth, Deadline, Hub, Lane};
+use crate::hub::{self, Berth, Deadline, Entry, Hub, Lane};
 use crate::inbox::Sink;
 use crate::lanes::Lanes;
 use crate::process::{self, Job, Judgement, Process};
+use crate::run;
+use crate::terminate::Outcome;
 use crate::transport::{Channel, OpenError, Request};
 use crate::waited::Waited;
 
@@ -261,8 +263,9 @@ async fn connect(
     deadline: Deadline,
     waited: &mut Waited,
 ) -> Result<Channel, Error> {
+    let mut entry = Entry::default();
     loop {
-        let berth = hub.berth(lane, deadline, waited).await?;
+        let berth = hub.berth(lane, &mut entry, deadline, waited).await?;
         let (on, link) = (berth.on(), berth.link().clone());
         let asked = hub::now();
         let opened = open(hub, berth, to.clone(), sink);
@@ -281,14 +284,8 @@ async fn connect(
             }
             Ok(Some(Err(OpenError::Lost)) | None) => {}
             Err(_) => {
-                return Err(Error::Timeout {
-                    target: hub.name().into(),
-                    phase: Phase::Channel,
-                    after: deadline.after,
-                    state: crate::error::CommandState::NotStarted,
-                    killed: false,
-                    source: None,
-                });
+                let asked = "the server was asked for the stream";
+                return Err(hub.unanswered(deadline.after, asked));
             }
         }
     }
@@ -358,16 +355,21 @@ async fn start(
     deadline: Deadline,
     waited: &mut Waited,
 ) -> Result<Process, Error> {
+    let mut entry = Entry::default();
     loop {
-        let process = process::start(lanes, hub, job, deadline, waited).await?;
+        let mut process = process::start(lanes, hub, job, &mut entry, deadline, waited).await?;
+        // As long as nobody has it, nobody else would close it, whether it is accepted or not.
+        process.set_over();
         let inbox = &process.channel().inbox;
         if tokio::time::timeout_at(deadline.at.into(), inbox.answered())
             .await
             .is_err()
         {
-            return Err(hub.overdue(deadline.after));
+            let (phase, after) = (Phase::Exec, deadline.after);
+            return Err(run::timed_out(hub, phase, after, Outcome::Unknown));
         }
         if inbox.transcript().accepted == Some(true) {
+            process.hand_over();
             return Ok(process);
         }
         match process.judge(usize::MAX).await {

@@ -19,6 +19,8 @@ pub(crate) use errand::Mark;
 const REACH: Duration = Duration::from_secs(5);
 /// Between `SIGKILL` and closing the channel, for the server to say that it worked.
 const SETTLE: Duration = Duration::from_secs(1);
+/// For a channel to be closed from this end. Only a connection that takes nothing takes long.
+const CLOSE: Duration = Duration::from_secs(1);
 /// How often processes that go on starting others are looked for.
 const SWEEPS: u32 = 5;
 /// Before something that found nothing is tried again.
@@ -89,7 +91,11 @@ impl Remote {
             );
             // No EOF before this: a shell that reads a script would run what it has of its last
             // line.
-            wire.close().await;
+            let wire = wire.clone();
+            let closing = tokio::spawn(async move { wire.close().await });
+            if tokio::time::timeout(CLOSE, closing).await.is_err() {
+                tracing::debug!("its connection takes nothing: the channel is closed when it does");
+            }
             inbox.leak(begun.elapsed());
         }
         self.outcome()

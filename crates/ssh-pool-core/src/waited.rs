@@ -14,14 +14,16 @@ use std::time::Duration;
 pub struct Waited {
     /// Every session was busy.
     pub queue: Duration,
-    /// There was no connection, and one was being made; with the wait for its share of
-    /// `Limits::handshakes`.
+    /// There was no connection, and one was being made; with everything that it had to wait for
+    /// itself: its share of `Limits::handshakes` and of `Limits::connections`, another dial that
+    /// shows whether the host is there, a pause after the server has turned dials away.
     pub dial: Duration,
-    /// There was no connection, and the next dial was not allowed yet; and the pauses between
-    /// attempts of an [idempotent](crate::Command::idempotent) command.
+    /// There was no connection, and after a failed dial the next one was not allowed yet; and the
+    /// pauses between attempts of an [idempotent](crate::Command::idempotent) command.
     pub back_off: Duration,
-    /// The server was asked to open the channel, and then for what has to be known before the
-    /// request: the variables that it takes, a terminal.
+    /// The server was asked for a sign of life, where nothing had been heard for
+    /// `Timeouts::check_after`, also if none came; to open the channel; and then for what has to be
+    /// known before the request: the variables that it takes, a terminal.
     pub channel: Duration,
 }
 

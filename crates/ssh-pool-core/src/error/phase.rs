@@ -25,7 +25,8 @@ pub enum Phase {
     HostKey,
     /// Authenticating (RFC 4252).
     Auth,
-    /// Opening a session channel (RFC 4254, section 6.1).
+    /// Waiting for what a server is asked before a command is sent: a sign of life of a connection
+    /// that was quiet, a channel (RFC 4254, section 5.1), environment variables, a terminal.
     Channel,
     /// The exec request has been sent, its reply has not been seen (RFC 4254, section 6.5).
     Exec,

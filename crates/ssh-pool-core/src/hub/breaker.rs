@@ -362,12 +362,12 @@ impl Circuit {
 }
 
 /// So many failures in a row make a pause of this length.
-pub(super) fn doubled(failures: u32) -> Duration {
+pub(crate) fn doubled(failures: u32) -> Duration {
     FIRST_PAUSE * (1 << failures.clamp(1, 10).saturating_sub(1))
 }
 
 /// Half of it to all of it, so that those who were turned away together do not come back together.
-pub(super) fn jitter(full: Duration) -> Duration {
+pub(crate) fn jitter(full: Duration) -> Duration {
     full.mul_f64(0.5 + 0.5 * fastrand::f64())
 }
 

@@ -7,11 +7,12 @@ use futures_util::FutureExt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::{Deadline, Hand};
+use super::{Deadline, Entry, Hand};
 use crate::transport::scripted::{Asked, Script, Server, connection_refused};
 use crate::{Error, Host, HostKeyPolicy, Identity, Limits, Phase, Pool, Timeouts, Waited};
 
 mod checks;
+mod deadlines;
 mod dials;
 mod limits;
 mod renewals;
@@ -474,8 +475,8 @@ async fn the_next_spare_is_opened_behind_the_request() {
     // Whoever takes a spare for nothing has the next one opened all the same.
     let hub = host.lanes().shared();
     let deadline = Deadline::after(Duration::from_secs(30));
-    let mut waited = Waited::default();
-    let spare = hub.checkout_before(deadline, &mut waited).await;
+    let (mut entry, mut waited) = (Entry::default(), Waited::default());
+    let spare = hub.checkout_before(&mut entry, deadline, &mut waited).await;
     let (lease, next) = spare.expect("a spare");
     assert_eq!(waited, Waited::default());
     drop(lease);
@@ -510,8 +511,8 @@ async fn whoever_misses_a_spare_on_its_way_back_is_served_by_it() {
     // As a lease does when it is dropped, with somebody else in between.
     assert!(matches!(hub.hand_on(&channel), Hand::Spare));
     let deadline = Deadline::after(Duration::from_secs(30));
-    let mut waited = Waited::default();
-    let mut other = Box::pin(hub.checkout(deadline, &mut waited));
+    let (mut entry, mut waited) = (Entry::default(), Waited::default());
+    let mut other = Box::pin(hub.checkout(&mut entry, deadline, &mut waited));
     assert!((&mut other).now_or_never().is_none(), "nothing lies there");
     drop(channel);
     hub.match_idle();

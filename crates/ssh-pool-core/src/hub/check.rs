@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::slots::ConnectionId;
-use super::{Deadline, Hub};
+use super::{Deadline, Entry, Hub, now};
 use crate::error::Error;
 use crate::event::Retirement;
 use crate::transport::Link;
@@ -49,7 +49,7 @@ impl Hub {
     }
 
     /// Whether something may be sent on that connection. `false`: it takes nothing new any more,
-    /// and another one has to be found.
+    /// and another one has to be found. What it had to wait for is added to `waited`.
     ///
     /// Cancel safe: the check goes on without those who asked for it, so that impatient callers
     /// find out together what each would not wait for.
@@ -58,16 +58,22 @@ impl Hub {
         on: ConnectionId,
         link: &Arc<dyn Link>,
         deadline: Deadline,
+        waited: &mut Waited,
     ) -> Result<bool, Error> {
         if !self.doubts(link) {
             return Ok(true);
         }
+        let asked = now();
         let answer = self.check(on, link.clone());
         // Seldom: no part of what every command has to carry along.
-        let answer = Box::pin(tokio::time::timeout_at(deadline.at.into(), answer));
-        match answer.await {
+        let answer = Box::pin(tokio::time::timeout_at(deadline.at.into(), answer)).await;
+        waited.channel += now().saturating_duration_since(asked);
+        match answer {
             Ok(answer) => Ok(answer.unwrap_or(false)),
-            Err(_) => Err(self.overdue(deadline.after)),
+            Err(_) => {
+                let asked = "the connection was asked for a sign of life";
+                Err(self.unanswered(deadline.after, asked))
+            }
         }
     }
 
@@ -86,7 +92,9 @@ impl Hub {
             if let Ok(answer) = look.await {
                 return answer;
             }
-            if let Ok(false) = self.is_there(on, link, deadline).await {
+            // All of it is one wait to the caller.
+            let mut waited = Waited::default();
+            if let Ok(false) = self.is_there(on, link, deadline, &mut waited).await {
                 return None;
             }
         }
@@ -98,13 +106,15 @@ impl Hub {
         deadline: Deadline,
         waited: &mut Waited,
     ) -> Result<(), Error> {
+        let mut entry = Entry::default();
         loop {
             // Dropped unused, the channel is a spare.
-            let lease = self.checkout(deadline, waited).await?;
+            let lease = self.checkout(&mut entry, deadline, waited).await?;
+            entry.let_in();
             let Some(link) = self.link_of(&lease) else {
                 continue;
             };
-            if self.is_there(lease.on(), &link, deadline).await? {
+            if self.is_there(lease.on(), &link, deadline, waited).await? {
                 return Ok(());
             }
         }

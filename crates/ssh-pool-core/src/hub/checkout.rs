@@ -8,50 +8,41 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::queue::Place;
-use super::{Answer, Deadline, Hub, Lease, Next, channels, lease};
+use super::{Answer, Deadline, Entry, Hub, Lease, Next, channels, lease};
 use crate::error::{Cause, CommandState, Error, Phase};
 use crate::waited::Waited;
 
 impl Hub {
     /// A channel, ready for one command: a spare, or one opened for this call, on a connection
-    /// that may first have to be dialled. What it had to wait for is added to `waited`.
+    /// that may first have to be dialled. What it had to wait for is added to `waited`. Whoever had
+    /// to wait keeps their place, until they say that they have been let in.
     ///
     /// Cancel safe: a dropped call loses its place in the queue and nothing else. What was
     /// started for it goes to the next one.
     pub(crate) async fn checkout(
         self: &Arc<Self>,
+        entry: &mut Entry,
         deadline: Deadline,
         waited: &mut Waited,
     ) -> Result<Lease, Error> {
-        Ok(self.checkout_before(deadline, waited).await?.0)
+        Ok(self.checkout_before(entry, deadline, waited).await?.0)
     }
 
     /// [`checkout`](Self::checkout), before what follows from it has begun.
     pub(crate) async fn checkout_before(
         self: &Arc<Self>,
+        entry: &mut Entry,
         deadline: Deadline,
         waited: &mut Waited,
     ) -> Result<(Lease, Option<Next>), Error> {
-        self.checkout_from(&mut None, deadline, waited).await
-    }
-
-    /// [`checkout_before`](Self::checkout_before), for somebody who may have a place in the queue,
-    /// and keeps it.
-    pub(super) async fn checkout_from(
-        self: &Arc<Self>,
-        place: &mut Option<Place>,
-        deadline: Deadline,
-        waited: &mut Waited,
-    ) -> Result<(Lease, Option<Next>), Error> {
-        self.admit(place.as_ref())?;
+        self.admit(entry)?;
         let mut channel = pin!(self.channels.get());
         // What need not wait costs no look at the clock.
         let first = poll_fn(|cx| Poll::Ready(channel.as_mut().poll(cx))).await;
         let mut channel = match first {
             Poll::Ready(channel) => channel?,
             Poll::Pending => {
-                self.take_place(place)?;
+                self.take_place(entry)?;
                 let (ticket, begun) = self.begin_waiting();
                 let channel = channels::with_ticket(ticket, channel);
                 let got = tokio::time::timeout_at(deadline.at.into(), channel).await;
@@ -59,6 +50,10 @@ impl Hub {
                 *waited += self.end_waiting(&begun, opening.map(|channel| channel.opening));
                 match got {
                     Ok(channel) => channel?,
+                    Err(_) if self.is_unanswered() => {
+                        let asked = "the server was asked for a session";
+                        return Err(self.unanswered(deadline.after, asked));
+                    }
                     Err(_) => return Err(self.overdue(deadline.after)),
                 }
             }
@@ -75,7 +70,35 @@ impl Hub {
             .unwrap_or(acquire)
     }
 
-    pub(crate) fn overdue(&self, after: Duration) -> Error {
+    /// Whether those who wait for a channel do so for the server's answer, and not for others to end.
+    fn is_unanswered(&self) -> bool {
+        let waiting = self.channels.waiting();
+        let books = self.books();
+        let (mut opening, mut running, mut unanswered) = (0, 0, false);
+        for view in books.slots.views().filter(|view| !view.retiring) {
+            opening += view.opening;
+            running += view.leased;
+            unanswered |= view.unanswered;
+        }
+        // With a session on its way to each of them, it makes no difference what runs.
+        let for_all = usize::try_from(opening).is_ok_and(|opening| opening >= waiting);
+        unanswered && (running == 0 || for_all)
+    }
+
+    /// A deadline has passed before the server has answered what it was asked for.
+    pub(crate) fn unanswered(&self, after: Duration, asked: &'static str) -> Error {
+        Error::Timeout {
+            target: self.name().into(),
+            phase: Phase::Channel,
+            after,
+            state: CommandState::NotStarted,
+            killed: false,
+            source: Some(Cause::new(asked)),
+        }
+    }
+
+    /// A deadline has passed while there was no channel, or no room for a stream.
+    pub(super) fn overdue(&self, after: Duration) -> Error {
         let books = self.books();
         let crowded = books.held_up > 0;
         Error::Timeout {

@@ -17,7 +17,27 @@ pub(crate) struct Queue {
 
 /// A caller's place among those who wait. Dropped, it is free.
 #[must_use]
-pub(crate) struct Place(Arc<Queue>);
+struct Place(Arc<Queue>);
+
+/// A caller on the way to a channel, over all rounds of a call.
+#[derive(Default)]
+pub(crate) struct Entry {
+    /// While they wait.
+    place: Option<Place>,
+    /// They have had what they came for. If it was of no use, they have to come back, and then
+    /// nobody turns them away.
+    let_in: bool,
+}
+
+impl Entry {
+    /// They have what they came for, and wait no longer.
+    pub(crate) fn let_in(&mut self) {
+        *self = Self {
+            place: None,
+            let_in: true,
+        };
+    }
+}
 
 impl Queue {
     pub(super) fn new(limit: usize) -> Self {
@@ -44,6 +64,12 @@ impl Queue {
             .then(|| Place(self.clone()))
     }
 
+    /// For somebody who has been let in before: there is a place, whatever the limit.
+    fn come_back(self: &Arc<Self>) -> Place {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Place(self.clone())
+    }
+
     /// Somebody is turned away. Whether that is news: a queue that stays about full is no news for
     /// each of its callers.
     fn overflow(&self) -> bool {
@@ -68,9 +94,10 @@ impl Drop for Place {
 impl Hub {
     /// Turns a caller away who would have to wait and has no place, before anything has begun that
     /// is of no use without them, such as a dial.
-    pub(super) fn admit(&self, place: Option<&Place>) -> Result<(), Error> {
+    pub(super) fn admit(&self, entry: &Entry) -> Result<(), Error> {
+        let new = !entry.let_in && entry.place.is_none();
         match self.budget.queue() {
-            Some(queue) if place.is_none() && queue.is_full() && !self.channels.has_idle() => {
+            Some(queue) if new && queue.is_full() && !self.channels.has_idle() => {
                 Err(self.turned_away(queue))
             }
             _ => Ok(()),
@@ -78,11 +105,15 @@ impl Hub {
     }
 
     /// The caller has to wait. One who has a place keeps it.
-    pub(super) fn take_place(&self, place: &mut Option<Place>) -> Result<(), Error> {
-        let Some(queue) = self.budget.queue().filter(|_| place.is_none()) else {
+    pub(super) fn take_place(&self, entry: &mut Entry) -> Result<(), Error> {
+        let Some(queue) = self.budget.queue().filter(|_| entry.place.is_none()) else {
             return Ok(());
         };
-        *place = Some(queue.enter().ok_or_else(|| self.turned_away(queue))?);
+        let place = match entry.let_in {
+            true => Some(queue.come_back()),
+            false => queue.enter(),
+        };
+        entry.place = Some(place.ok_or_else(|| self.turned_away(queue))?);
         Ok(())
     }
 
@@ -113,6 +144,18 @@ mod tests {
         places.push(queue.enter().expect("a place"));
         drop(places);
         assert_eq!(queue.waiting(), 0);
+    }
+
+    #[test]
+    fn whoever_comes_back_has_a_place_and_those_who_are_new_wait_until_there_is_one() {
+        let queue = Arc::new(Queue::new(1));
+        let place = queue.enter().expect("a place");
+        let back = queue.come_back();
+        assert_eq!(queue.waiting(), 2);
+        drop(place);
+        assert!(queue.is_full() && queue.enter().is_none());
+        drop(back);
+        assert!(queue.enter().is_some());
     }
 
     #[test]

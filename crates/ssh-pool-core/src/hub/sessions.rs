@@ -40,6 +40,8 @@ pub(crate) struct View {
     pub(crate) leased: u32,
     pub(crate) cooling: u32,
     pub(crate) streams: u32,
+    /// It owes an answer.
+    pub(crate) unanswered: bool,
     pub(crate) since: Instant,
 }
 
@@ -279,6 +281,7 @@ impl Sessions {
             leased: self.leased,
             streams: self.streams,
             cooling: self.cooling() + self.lost,
+            unanswered: self.unanswered.is_some(),
             since: self.since,
         }
     }

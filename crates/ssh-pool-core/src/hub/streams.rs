@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::slots::ConnectionId;
-use super::{Deadline, Hub, Lane, Lease};
+use super::{Deadline, Entry, Hub, Lane, Lease};
 use crate::error::Error;
 use crate::event::Witness;
 use crate::inbox::End;
@@ -32,12 +32,17 @@ impl Hub {
     pub(crate) async fn berth(
         self: &Arc<Self>,
         lane: Lane,
+        entry: &mut Entry,
         deadline: Deadline,
         waited: &mut Waited,
     ) -> Result<Berth, Error> {
         loop {
-            let berth = self.any_berth(lane, deadline, waited).await?;
-            if self.is_there(berth.id, &berth.link, deadline).await? {
+            let berth = self.any_berth(lane, entry, deadline, waited).await?;
+            entry.let_in();
+            if self
+                .is_there(berth.id, &berth.link, deadline, waited)
+                .await?
+            {
                 return Ok(berth);
             }
         }
@@ -47,6 +52,7 @@ impl Hub {
     async fn any_berth(
         self: &Arc<Self>,
         lane: Lane,
+        entry: &mut Entry,
         deadline: Deadline,
         waited: &mut Waited,
     ) -> Result<Berth, Error> {
@@ -55,11 +61,9 @@ impl Hub {
         {
             return Ok(berth);
         }
-        let mut place = None;
         loop {
             // Whoever gets a session has a connection.
-            let (lease, next) = self.checkout_from(&mut place, deadline, waited).await?;
-            drop(next);
+            let lease = self.checkout(entry, deadline, waited).await?;
             let id = lease.on();
             let berth = self.board(|slots| slots.begin_stream_on(id).then_some(id));
             let Some(mut berth) = berth else {
@@ -68,7 +72,7 @@ impl Hub {
                 if deadline.is_over() {
                     return Err(self.overdue(deadline.after));
                 }
-                self.take_place(&mut place)?;
+                self.take_place(entry)?;
                 tokio::time::sleep(PAUSE).await;
                 waited.queue += PAUSE;
                 continue;

@@ -100,10 +100,14 @@ impl Intake {
 
     /// No more will come.
     pub(super) fn finish(&mut self) {
-        if let Some(herald) = &mut self.herald {
+        if let Some(herald) = &mut self.herald
+            && self.sink != Sink::Discard
+        {
             let rest = herald.rest();
-            // A few bytes: that they are one too many is of no interest at the end.
-            self.keep(&rest).ok();
+            // A few bytes: that they are one too many is of no interest at the end, and without
+            // them the output would not be whole.
+            self.tab.add(rest.len()).ok();
+            self.bytes.extend_from_slice(&rest);
         }
     }
 
@@ -206,5 +210,40 @@ impl Intake {
 
     pub(super) fn take_reader(&mut self) -> Option<Waker> {
         self.reader.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::buffered::Buffered;
+
+    #[test]
+    fn what_was_held_back_to_the_end_is_never_too_much() {
+        let pool = Arc::new(Buffered::new(6));
+        for most in [6, 100] {
+            let mut intake = Intake::new(Tab::new(Some(pool.clone())));
+            intake.restart(Sink::Collect(most));
+            intake.expect(b"MARK".to_vec());
+            assert_eq!(intake.push(b"fifth MAR"), Ok(()));
+            intake.finish();
+            assert_eq!(intake.overrun(), None, "at most {most}");
+            assert_eq!(intake.take(), b"fifth MAR");
+            assert_eq!(pool.bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn what_nobody_wants_is_not_kept_at_the_end_either() {
+        let mut intake = Intake::default();
+        intake.restart(Sink::Collect(2));
+        intake.expect(b"MARK".to_vec());
+        assert_eq!(intake.push(b"too much MAR"), Err(Overrun::Stream));
+        intake.stop();
+        intake.finish();
+        assert_eq!(intake.overrun(), Some(Overrun::Stream));
+        assert_eq!(intake.take(), b"");
     }
 }

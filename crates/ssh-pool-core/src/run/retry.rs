@@ -3,22 +3,19 @@
 use std::time::Duration;
 
 use crate::error::{CommandState, Error};
-use crate::hub::Deadline;
+use crate::hub::{Deadline, doubled, jitter};
 
 /// How often an idempotent command is tried, the first time included. A connection that is lost
 /// three times under the same command may be lost because of it.
 const ATTEMPTS: u32 = 3;
-/// The pause after the first loss; it doubles, with jitter, as that between dials does.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long to wait before the next attempt; `None` if there is none. `attempts` are over, and the
-/// last of them ended with `error`.
+/// How long to wait before the next attempt, as between dials; `None` if there is none. `attempts`
+/// are over, and the last of them ended with `error`.
 pub(super) fn pause(error: &Error, attempts: u32, overall: Option<Deadline>) -> Option<Duration> {
     if attempts >= ATTEMPTS || !is_loss(error) {
         return None;
     }
-    let full = FIRST_PAUSE * (1 << attempts.saturating_sub(1));
-    let pause = full.mul_f64(0.5 + 0.5 * fastrand::f64());
+    let pause = jitter(doubled(attempts));
     // Nobody waits for an attempt that could not begin.
     let in_time = |overall: Deadline| Deadline::after(pause).at < overall.at;
     overall.is_none_or(in_time).then_some(pause)
@@ -69,7 +66,7 @@ mod tests {
             Error::Closed { target: target() },
             Error::NotKilled {
                 target: target(),
-                after: FIRST_PAUSE,
+                after: Duration::ZERO,
             },
             Error::OutputLimit {
                 target: target(),
@@ -79,7 +76,7 @@ mod tests {
             Error::Timeout {
                 target: target(),
                 phase: Phase::Running,
-                after: FIRST_PAUSE,
+                after: Duration::ZERO,
                 state: CommandState::Unknown,
                 killed: false,
                 source: None,

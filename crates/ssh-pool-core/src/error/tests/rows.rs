@@ -318,6 +318,7 @@ fn timeouts() -> Vec<Row> {
         (Phase::Banner, NotStarted, "check the network path"),
         (Phase::KeyExchange, NotStarted, "check the network path"),
         (Phase::Auth, NotStarted, "raise Timeouts::connect"),
+        (Phase::Channel, NotStarted, "check its load"),
         (Phase::Exec, Unknown, "may still be running"),
         (Phase::Running, Unknown, "may still be running"),
     ];

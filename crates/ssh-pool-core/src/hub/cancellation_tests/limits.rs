@@ -2,6 +2,9 @@
 
 use std::error::Error as StdError;
 
+use futures_util::TryFutureExt;
+use futures_util::future::BoxFuture;
+
 use super::*;
 use crate::event::{EventKind, Retirement};
 use crate::transport::DialError;
@@ -116,6 +119,85 @@ async fn whoever_stops_waiting_gives_their_place_back() {
         assert_eq!(pool.status().waiting, 0);
     }
     running.await.expect("no panic").expect("undisturbed");
+}
+
+/// As many wait as may.
+fn fill_the_queue(host: &Host, pool: &Pool) -> Vec<Entry> {
+    let wait = || {
+        let mut entry = Entry::default();
+        let place = host.lanes().shared().take_place(&mut entry);
+        place.map(|()| entry).ok()
+    };
+    let waiting: Vec<_> = std::iter::from_fn(wait).collect();
+    assert_eq!(pool.status().waiting, 3);
+    waiting
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_was_let_in_is_not_turned_away_when_the_connection_was_gone() {
+    type Call = fn(&Host) -> BoxFuture<'static, Result<(), Error>>;
+    let calls: [(&str, Call); 5] = [
+        ("output", |host| {
+            host.command("true").output().map_ok(drop).boxed()
+        }),
+        ("spawn", |host| {
+            host.command("true").shared().spawn().map_ok(drop).boxed()
+        }),
+        ("warm", |host| {
+            let host = host.clone();
+            async move { host.warm().await }.boxed()
+        }),
+        ("stream", |host| {
+            let stream = host.connect_tcp("db", 5432).shared();
+            stream.into_future().map_ok(drop).boxed()
+        }),
+        ("subsystem", |host| {
+            let stream = host.subsystem("sftp").shared();
+            stream.into_future().map_ok(drop).boxed()
+        }),
+    ];
+    for (name, call) in calls {
+        let server = Server::new(Script::default());
+        let limits = small().queued_commands(3);
+        let (pool, host) = pool(&server, limits, Timeouts::default());
+        host.command("true").output().await.expect("served");
+        // So long that it is asked for a sign of life, and gives none.
+        sleep(Duration::from_secs(6)).await;
+        server.forget_connections(true);
+        let _waiting = fill_the_queue(&host, &pool);
+        let served = call(&host).await;
+        served.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(server.seen().dials, 2, "{name}");
+        assert_eq!(pool.status().waiting, 3, "{name}: its place is free");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_was_let_in_is_not_turned_away_when_the_connection_is_lost() {
+    for half_ms in 0..20 {
+        let server = Server::new(Script::default());
+        let limits = small().queued_commands(3);
+        let (pool, host) = pool(&server, limits, Timeouts::default());
+        host.warm().await.expect("warm");
+        let command = tokio::spawn(host.command("true").output());
+        tokio::task::yield_now().await;
+        let _waiting = fill_the_queue(&host, &pool);
+        sleep(Duration::from_micros(500 * half_ms + 1)).await;
+        server.kill_connections();
+        if let Err(error) = command.await.expect("no panic") {
+            assert_eq!(error.command_state(), CommandState::Unknown, "{error}");
+        }
+    }
+
+    let server = slow();
+    let limits = small().queued_commands(3);
+    let (pool, host) = pool(&server, limits, Timeouts::default());
+    let command = tokio::spawn(host.command("true").idempotent().output());
+    sleep(Duration::from_millis(500)).await;
+    let _waiting = fill_the_queue(&host, &pool);
+    server.kill_connections();
+    let output = command.await.expect("no panic").expect("run again");
+    assert_eq!(output.attempts, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -267,4 +349,13 @@ async fn without_descriptors_a_dial_is_tried_again_and_idle_connections_make_roo
     assert!(matches!(error, Error::Descriptors { .. }), "{error:?}");
     assert!(began.elapsed() < Duration::from_secs(1));
     host.command("true").output().await.expect("back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_without_a_limit_of_connections_is_a_pool() {
+    // More than a semaphore takes, where a usize has 32 bits.
+    let limits = Limits::default().connections(u32::MAX);
+    let (pool, host) = pool(&Server::new(Script::default()), limits, Timeouts::default());
+    host.command("true").output().await.expect("served");
+    assert_eq!(pool.status().connections, 1);
 }

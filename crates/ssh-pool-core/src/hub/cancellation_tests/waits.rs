@@ -8,9 +8,9 @@ use crate::hub::{Hub, Lease};
 /// Takes a channel, and says what was waited for: which is all the time that has passed.
 async fn checkout(hub: &Arc<Hub>) -> (Result<Lease, Error>, Waited) {
     let begun = Instant::now();
-    let mut waited = Waited::default();
+    let (mut entry, mut waited) = (Entry::default(), Waited::default());
     let deadline = hub.acquire_deadline(None);
-    let lease = hub.checkout(deadline, &mut waited).await;
+    let lease = hub.checkout(&mut entry, deadline, &mut waited).await;
     assert_eq!(waited.total(), begun.elapsed(), "{waited:?}");
     (lease, waited)
 }
@@ -178,6 +178,56 @@ async fn the_wait_for_a_share_of_the_handshakes_is_part_of_the_dial() {
     assert!(about(second.waited.dial, 2 * 10, 2), "{second:?}");
     assert_eq!(second.waited.queue, ms(0));
     first.await.expect("no panic").expect("served");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_a_share_of_the_connections_is_part_of_the_dial() {
+    let server = Server::new(Script {
+        runtime: ms(1000),
+        ..Script::default()
+    });
+    let (pool, host) = pool(&server, small().connections(1), Timeouts::default());
+    let other = pool.host("tester@other:22").expect("valid target");
+    let first = hold(&host);
+    tokio::task::yield_now().await;
+    let waited = other.command("true").output().await.expect("served").waited;
+    assert!(waited.dial >= ms(1000), "{waited:?}");
+    assert_eq!((waited.queue, waited.back_off), (ms(0), ms(0)));
+    first.await.expect("no panic").expect("served");
+}
+
+/// Waits until all connections have been quiet for so long that they are asked for a sign of life.
+async fn grow_quiet() {
+    sleep(Duration::from_secs(6)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_a_sign_of_life_is_part_of_that_for_the_channel() {
+    let server = Server::new(Script::default());
+    let (_pool, host) = pool(&server, small(), Timeouts::default());
+    host.command("true").output().await.expect("served");
+    grow_quiet().await;
+    let there = host.command("true").output().await.expect("served").waited;
+    assert!(about(there.channel, 4 + 1, 3), "{there:?}");
+    assert_eq!(there.total(), there.channel, "{there:?}");
+
+    grow_quiet().await;
+    server.forget_connections(true);
+    let gone = host.command("true").output().await.expect("elsewhere");
+    let gone = gone.waited;
+    assert!(about(gone.channel, 2000 + 4 + 1, 4), "{gone:?}");
+    assert!(about(gone.dial, 10, 1), "{gone:?}");
+
+    grow_quiet().await;
+    server.forget_connections(true);
+    let begun = Instant::now();
+    let stream = host.connect_tcp("db", 5432).shared().timeout(ms(500));
+    let error = stream.await.expect_err("no answer");
+    assert_eq!(error.waited().channel, begun.elapsed(), "{error:?}");
+    let begun = Instant::now();
+    let command = host.command("true").timeout(ms(500)).output();
+    let error = command.await.expect_err("no answer");
+    assert_eq!(error.waited().channel, begun.elapsed(), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]
