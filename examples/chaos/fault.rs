@@ -67,11 +67,12 @@ pub(crate) struct Harm {
 const CUT: Duration = Duration::from_secs(3);
 /// One that was forgotten is known by its keepalives: four seconds, as this program sets them.
 const NOTICED: Duration = Duration::from_secs(7);
-/// A dial that is told nothing is over with its deadline (eight seconds), for all who wait for it.
-const DIALLED: Duration = Duration::from_secs(11);
 /// A failure that is no accident is remembered: for a pause of five seconds at most, or for the
 /// cool-down of a refused login (three).
 const REMEMBERED: Duration = Duration::from_secs(8);
+/// A dial that is told nothing is over with its deadline (eight seconds), for all who wait for it,
+/// and is remembered.
+const DIALLED: Duration = Duration::from_secs(8 + 8);
 /// sshd 10.0 remembers what a fault makes of our logins, and adds it up: while it does, it refuses.
 const PENALTY: Duration = Duration::from_secs(30);
 

@@ -128,9 +128,13 @@ pub(crate) fn judge(evidence: &Evidence) -> Vec<Verdict> {
             },
         ),
         of_records("what was lost was lost by a fault", &|record| {
+            let excuse: Excuse = match record.way {
+                Way::Idempotent => loses_or_refuses,
+                _ => loses,
+            };
             record.fate == Fate::Unknown
                 && !record.is_short()
-                && !evidence.is_explained(record, loses)
+                && !evidence.is_explained(record, excuse)
         }),
         verdict(
             "no connection dies without a fault",
@@ -168,12 +172,14 @@ fn refuses(fault: Fault, kind: Kind, blame: Option<Blame>) -> Option<Duration> {
     }
 }
 
-/// It was lost, or there was no way to take it back after that.
 fn loses(fault: Fault, kind: Kind, blame: Option<Blame>) -> Option<Duration> {
-    match blame {
-        Some(Blame::Us) => None,
-        _ => fault.harm(kind).loses.max(refuses(fault, kind, blame)),
-    }
+    let loses = fault.harm(kind).loses;
+    loses.filter(|_| blame != Some(Blame::Us))
+}
+
+/// It was lost, and refused when it was tried again.
+fn loses_or_refuses(fault: Fault, kind: Kind, blame: Option<Blame>) -> Option<Duration> {
+    loses(fault, kind, blame).max(refuses(fault, kind, blame))
 }
 
 impl Evidence {

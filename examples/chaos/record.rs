@@ -51,6 +51,7 @@ impl Blame {
         match error {
             Error::AuthRejected { .. } => Self::Login,
             Error::NotSsh { .. } => Self::NotSsh,
+            Error::Repeated { source, .. } => Self::of(source),
             Error::Resolve { .. }
             | Error::Connect { .. }
             | Error::Throttled { .. }
