@@ -95,19 +95,28 @@ mod tests {
 
     #[test]
     fn what_is_too_much_keeps_nobody_from_what_fits() {
-        const ROUNDS: usize = 200_000;
+        const ROUNDS: usize = 100_000;
         let pool = Arc::new(Buffered::new(10));
         let (mut greedy, mut modest) = (Tab::new(Some(pool.clone())), Tab::new(Some(pool)));
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for _ in 0..ROUNDS {
-                    assert_eq!(greedy.add(11), Err(10));
+        // Each goes on until both have had their rounds, so that they meet.
+        let done = AtomicUsize::new(0);
+        let rounds = |round: &mut dyn FnMut()| {
+            for count in 1.. {
+                round();
+                let over = done.fetch_add(usize::from(count == ROUNDS), Ordering::Relaxed);
+                if count >= ROUNDS && over == 2 {
+                    return;
                 }
-            });
-            for round in 0..ROUNDS {
-                assert_eq!(modest.add(1), Ok(()), "round {round}");
-                modest.give_back_all();
             }
+        };
+        let mut refused = 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| rounds(&mut || assert_eq!(greedy.add(11), Err(10))));
+            rounds(&mut || {
+                refused += usize::from(modest.add(1).is_err());
+                modest.give_back_all();
+            });
         });
+        assert_eq!(refused, 0);
     }
 }
