@@ -5,12 +5,9 @@
 
 use std::fs;
 use std::mem::{Discriminant, discriminant};
-use std::path::PathBuf;
-use std::sync::LazyLock;
 
 use ssh_pool::{HostKeyProblem, Target};
 use ssh_pool_core::internals::{Verdict, remember, verdict};
-use tempfile::TempDir;
 
 /// What `$A` and so on stand for.
 pub const KEYS: [(&str, &str); 4] = [
@@ -165,8 +162,9 @@ impl Question<'_> {
 
     /// Of a file that takes new keys.
     fn stored(&self, file: &[u8], before: &Verdict) {
-        static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a folder"));
-        let path: PathBuf = FOLDER.path().join("known_hosts");
+        // One for each time: what is `static` is never dropped.
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("known_hosts");
         fs::write(&path, file).expect("written");
         let (host, port) = (self.target.host(), self.target.port());
         let judged = remember(&path, host, port, self.key).expect("a key");

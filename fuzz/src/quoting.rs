@@ -1,9 +1,9 @@
 //! Real shells make of a command line what went into it.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use ssh_pool::{Host, Limits, Pool};
 use ssh_pool_core::internals::{Ear, overheard, push_word};
@@ -60,7 +60,11 @@ impl Bench {
     }
 }
 
-static BENCH: Mutex<Option<Bench>> = Mutex::new(None);
+thread_local! {
+    /// Kept from one input to the next. It ends with its thread, also where libFuzzer leaves by
+    /// exit(3); what is `static` is never dropped, and would leave its shells' folders behind.
+    static BENCH: RefCell<Bench> = RefCell::new(Bench::new());
+}
 
 /// Words with a NUL behind each: a folder, a value, and arguments.
 pub fn check(data: &[u8]) {
@@ -75,10 +79,6 @@ pub fn check(data: &[u8]) {
     );
     let words: Vec<&[u8]> = words.collect();
 
-    let mut bench = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
-    let bench = bench.get_or_insert_with(Bench::new);
-    let line = bench.line(dir, value, &words);
-
     let count = words.len().to_string();
     let path = match dir.starts_with(b"/") {
         true => dir.to_vec(),
@@ -92,7 +92,10 @@ pub fn check(data: &[u8]) {
     expected.push(count.as_bytes());
     expected.extend(&words);
     expected.push(if value.is_empty() { b"unset" } else { value });
-    for shell in &mut bench.shells {
-        shell.runs(&line, &expected);
-    }
+    BENCH.with_borrow_mut(|bench| {
+        let line = bench.line(dir, value, &words);
+        for shell in &mut bench.shells {
+            shell.runs(&line, &expected);
+        }
+    });
 }

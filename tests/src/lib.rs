@@ -19,6 +19,7 @@
 //! | [`Ledger`], [`storm()`] | what ran how often; many commands at once |
 //! | [`procs`] | what runs below a server, and what this process holds |
 //! | [`eventually`] | waiting with a deadline, in the place of sleeping |
+//! | [`PacedCaller`], [`moment()`] | callers who come back, and callers who give up |
 //!
 //! Whatever a fixture needs and cannot have is a panic that says what to install: a test that
 //! passes has run.
@@ -46,11 +47,14 @@ mod keys;
 mod ledger;
 mod log;
 mod mark;
+mod moment;
 mod noise;
+mod paced;
 mod ports;
 pub mod procs;
 mod proxy;
 mod relay;
+mod release;
 mod repos;
 mod run;
 mod script;
@@ -72,13 +76,16 @@ pub use keys::{
     KeyFormat, KeyPair, fingerprint, generate, sign_host_certificate, sign_user_certificate,
 };
 pub use ledger::Ledger;
+pub use moment::{moment, moment_passes};
 pub use noise::noise;
+pub use paced::PacedCaller;
 pub use ports::free as free_address;
 pub use proxy::{Greeting, Proxy};
 pub use relay::Cut;
+pub use release::Release;
 pub use repos::{OBJECTS_PER_COMMIT, Repos, git_env, stock_git};
 pub use script::{Fault, Rate, Step};
-pub use sshd::{Release, Sshd, SshdBuilder};
+pub use sshd::{Sshd, SshdBuilder};
 pub use storm::storm;
 pub use temp::TempDir;
 pub use user::TestUser;
