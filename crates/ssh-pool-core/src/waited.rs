@@ -15,7 +15,7 @@ pub struct Waited {
     /// Every session was busy.
     pub queue: Duration,
     /// There was no connection, and one was being made; with the wait for its share of
-    /// `Limits::handshakes`.
+    /// `Limits::handshakes`, and for an address to which logins have failed.
     pub dial: Duration,
     /// There was no connection, and the next dial was not allowed yet; and the pauses between
     /// attempts of an [idempotent](crate::Command::idempotent) command.
