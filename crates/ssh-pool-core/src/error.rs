@@ -356,7 +356,7 @@ fn cooldown_note(cooldown: Duration) -> String {
 fn timeout_hint(phase: Phase, killed: bool) -> &'static str {
     match phase {
         _ if killed => "; the command was ended",
-        Phase::Queue => "; every session is busy: raise the limits or run fewer commands at once",
+        Phase::Queue => "; its turn has not come: raise the limits or run fewer commands at once",
         Phase::Resolve => "; check the resolver",
         Phase::Connect | Phase::Banner | Phase::KeyExchange => "; check the network path",
         Phase::Auth => "; the server is slow to decide: raise Timeouts::connect or see its log",

@@ -46,10 +46,13 @@ pub enum EventKind {
     BreakerOpened {
         /// Why the last dial failed.
         error: Error,
-        /// Nobody dials before this has passed; the next caller after it does.
+        /// Nobody dials before this has passed; the next caller after it does. A dial that was under
+        /// way beside that one and fails later may make it longer, which is not told again:
+        /// `HostStatus::breaker` shows what is left of it.
         retry_in: Duration,
     },
-    /// The pause is over and a caller has come: one dial shows whether the host is back.
+    /// The pause is over and somebody wants a connection, a caller or the successor of one that is in
+    /// use: one dial shows whether the host is back.
     BreakerHalfOpen,
     /// It is back, or `Host::evict` was called: dials are made as they are needed.
     BreakerClosed,

@@ -102,6 +102,12 @@ impl Limits {
     /// Handshakes at once with one address, over all users and identities. Default: 4, well below
     /// the 10 unauthenticated connections at which sshd's default `MaxStartups 10:30:100` begins
     /// to drop.
+    ///
+    /// Of identities that have not been let in yet, or were refused last, no more than two log in at
+    /// once at one address (host and port), and each failure holds the next one up for five seconds:
+    /// sshd charges failed logins to our address, and turns away whoever comes from there when there
+    /// are too many (`PerSourcePenalties`, OpenSSH 9.8 and later). So a cold start of many users or
+    /// identities at one address takes longer. Those that have been let in never wait for that.
     #[must_use]
     pub fn handshakes_per_host(mut self, handshakes: u32) -> Self {
         self.handshakes_per_host = handshakes;

@@ -207,27 +207,27 @@ pub(crate) struct Gauges {
 impl Gauges {
     /// Shows how it is now. Identities that use the same account are one host here.
     pub(crate) fn show(&mut self, hosts: &[Arc<Lanes>], limits: &Limits) {
-        for values in self.shown.values_mut() {
-            *values = [0.0; GAUGES.len()];
-        }
+        let mut gone = std::mem::take(&mut self.shown);
         for lanes in hosts {
             let status = HostStatus::of(lanes, limits);
+            gone.remove(&status.target);
             let values = self.shown.entry(status.target.clone()).or_default();
             for (value, (_, _, show)) in values.iter_mut().zip(GAUGES) {
                 *value += show(&status);
             }
         }
-        self.set();
-        self.shown
-            .retain(|host, _| hosts.iter().any(|lanes| **lanes.shared().name() == **host));
-    }
-
-    fn set(&self) {
-        for (host, values) in &self.shown {
-            for (value, (name, _, _)) in values.iter().zip(GAUGES) {
-                gauge!(name, "host" => host.clone()).set(*value);
-            }
+        for host in gone.into_keys() {
+            set(&host, [0.0; GAUGES.len()]);
         }
+        for (host, values) in &self.shown {
+            set(host, *values);
+        }
+    }
+}
+
+fn set(host: &str, values: [f64; GAUGES.len()]) {
+    for (value, (name, _, _)) in values.into_iter().zip(GAUGES) {
+        gauge!(name, "host" => host.to_owned()).set(value);
     }
 }
 

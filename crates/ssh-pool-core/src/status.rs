@@ -100,7 +100,8 @@ pub enum Breaker {
     /// [`Host::evict`](crate::Host::evict) ends it.
     Open {
         /// How much of the pause is left. Zero: the next caller is let through, and makes it
-        /// half-open. Nothing is dialled for nobody.
+        /// half-open; or a connection in use does that is old and gets a successor. A host that
+        /// nobody uses is not dialled.
         retry_in: Duration,
     },
     /// One dial shows whether the host is back. Callers wait for it; from the third failure in a

@@ -151,7 +151,8 @@ impl Timeouts {
     }
 
     /// For this long after a refused login, the same login is not tried again; the remembered
-    /// error answers instead. Default: 60 s.
+    /// error answers instead. Default: 60 s. However short it is, no more logins fail at one address
+    /// than sshd puts up with: see [`Limits::handshakes_per_host`](crate::Limits::handshakes_per_host).
     #[must_use]
     pub fn auth_cooldown(mut self, cooldown: Duration) -> Self {
         self.auth_cooldown = cooldown;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::address::Address;
 use crate::buffered::Buffered;
-use crate::error::{Cause, Error};
+use crate::error::{Cause, Error, Phase};
 use crate::host_key::HostKeyPolicy;
 use crate::identity::Identity;
 use crate::inbox::Inbox;
@@ -112,6 +112,19 @@ pub(crate) struct DialError {
     pub(crate) error: Error,
     /// The server was reached and may have been overloaded or restarting: worth another try.
     pub(crate) passing: bool,
+}
+
+impl DialError {
+    /// The server may count it as a failed login.
+    pub(crate) fn is_failed_login(&self) -> bool {
+        match &self.error {
+            Error::AuthRejected { .. } | Error::AuthLost { .. } => true,
+            Error::Timeout { phase, .. } => *phase == Phase::Auth,
+            // There was none left to reach an agent with, in the middle of a login.
+            Error::Descriptors { .. } => !self.passing,
+            _ => false,
+        }
+    }
 }
 
 /// One live, authenticated connection. Dropping the last reference closes it.

@@ -16,7 +16,8 @@ pub struct Waited {
     pub queue: Duration,
     /// There was no connection, and one was being made; with everything that it had to wait for
     /// itself: its share of `Limits::handshakes` and of `Limits::connections`, another dial that
-    /// shows whether the host is there, a pause after the server has turned dials away.
+    /// shows whether the host is there, a pause after the server has turned dials away, or after
+    /// logins at its address have failed.
     pub dial: Duration,
     /// There was no connection, and after a failed dial the next one was not allowed yet; and the
     /// pauses between attempts of an [idempotent](crate::Command::idempotent) command.

@@ -87,6 +87,18 @@ async fn a_server_that_allows_no_session_is_an_error_at_once_that_says_so() {
         assert_eq!(place.server.accepted(), 1);
         let status = place.host.status();
         assert!(status.last_error.is_some(), "{status:?}");
+
+        // Every login succeeds. It is made after 0.1 s, 0.2 s, 0.4 s … with jitter, all the same.
+        let began = Instant::now();
+        let mut calls = 0;
+        while began.elapsed() < Duration::from_secs(3) {
+            let error = place.host.command("true").output().await.unwrap_err();
+            assert!(matches!(error, Error::SessionRefused { .. }), "{error}");
+            calls += 1;
+            tokio::time::sleep(Duration::from_millis(10)).await; // the caller's own pause
+        }
+        let logins = place.server.accepted();
+        assert!((2..=8).contains(&logins), "{logins} for {calls} calls");
     })
     .await;
 }

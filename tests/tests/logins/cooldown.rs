@@ -195,3 +195,58 @@ async fn a_hundred_callers_with_a_wrong_key_make_one_login_a_cool_down_and_nobod
     let servers = RELEASES.map(|release| besieged(release, cooldown, span));
     futures_util::future::join_all(servers).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_wrong_identities_at_once_get_nobody_banned_and_the_right_ones_get_in() {
+    let sshd = Sshd::builder().release(Release::Trixie).start();
+    let timeouts = Timeouts::default()
+        .auth_cooldown(Duration::ZERO)
+        .acquire(SOON * 2);
+    let pool = builder(&sshd, known(&sshd)).timeouts(timeouts);
+    let pool = pool.build().unwrap();
+    let familiar = pool.host(sshd.target()).unwrap();
+    assert!(familiar.command("true").status().await.unwrap().success());
+    let mut events = pool.events();
+    let wrong: Vec<_> = (0..5).map(|_| new_key()).collect();
+    let mut callers = tokio::task::JoinSet::new();
+    for (_, key) in &wrong {
+        let host = host_for(&pool, &sshd, Identity::key_file(key.private()));
+        callers.spawn(host.command("true").output());
+    }
+    // Who has been let in before does not wait for the others.
+    familiar.evict();
+    assert!(familiar.command("true").status().await.unwrap().success());
+    assert!(sshd.auth_failures() < 3, "{}", sshd.log());
+    for result in callers.join_all().await {
+        offered(&result.unwrap_err());
+    }
+    let (_dir, key) = new_key();
+    sshd.authorize(&key.public_line());
+    let right = host_for(&pool, &sshd, Identity::key_file(key.private()));
+    assert!(right.command("true").status().await.unwrap().success());
+    assert_eq!((sshd.auth_failures(), sshd.accepted()), (5, 3));
+    let worst = worst_penalty(&failures(&mut events));
+    assert!(worst <= 10.0, "{worst} s: {}", sshd.log());
+    sshd.assert_not_banned();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_identity_that_nothing_cools_down_gets_nobody_banned_either() {
+    let sshd = Sshd::builder().release(Release::Trixie).start();
+    let timeouts = Timeouts::default().auth_cooldown(Duration::ZERO);
+    let pool = builder(&sshd, known(&sshd)).timeouts(timeouts);
+    let pool = pool.build().unwrap();
+    let (_dir, key) = new_key();
+    let host = host_for(&pool, &sshd, Identity::key_file(key.private()));
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(9) {
+        for error in refusals(&host, 5).await {
+            offered(&error);
+        }
+    }
+    let logins = sshd.auth_failures();
+    assert!((3..=5).contains(&logins), "{logins}: {}", sshd.log());
+    sshd.assert_not_banned();
+    sshd.authorize(&key.public_line());
+    assert!(host.command("true").status().await.unwrap().success());
+}

@@ -30,6 +30,8 @@ const TRIES: u32 = 8;
 /// and counts as a failed login where the server keeps count. An account that has been let in
 /// before is not taken for one.
 const LOGIN_TRIES: u32 = 2;
+/// A host that let us in and was of no use is remembered for so long: each login there succeeds.
+const USELESS_FOR: Duration = Duration::from_secs(300);
 /// After so many failures in a row that callers were told of, one caller waits for the dial that
 /// shows whether the host is back, and the others get the last error meanwhile.
 const REPEATED: u32 = 3;
@@ -46,11 +48,15 @@ pub(super) struct Circuit {
     tries: u32,
     /// Failures since the last success that waiters were told of.
     told: u32,
+    /// How often in a row it was of no use after a login, and when that was.
+    useless: Option<(u32, Instant)>,
     /// Grows with every failure that counts.
     round: Round,
     /// What began before this round teaches nothing.
     forgotten: Round,
     ever_connected: bool,
+    /// The last login that was answered was let in.
+    let_in: bool,
     /// No other try before then.
     not_before: Option<Instant>,
     last_error: Option<Error>,
@@ -76,6 +82,8 @@ pub(super) struct Leave {
     begun: Round,
     /// The others wait for it.
     trial: bool,
+    /// Nobody knows whether this identity will be let in, and servers count who is not.
+    pub(super) doubtful: bool,
 }
 
 /// What becomes of a dial that somebody wants.
@@ -133,16 +141,7 @@ impl Circuit {
                 let (error, until) = (error.clone(), now + FIRST_PAUSE);
                 return (Begin::Refused { error, until }, None);
             }
-            _ if self.is_proven() => {
-                let begun = self.round;
-                return (
-                    Begin::Go(Leave {
-                        begun,
-                        trial: false,
-                    }),
-                    None,
-                );
-            }
+            _ if self.is_proven() => return (Begin::Go(self.leave(false)), None),
             _ if self.trial => return (Begin::Wait(None), None),
             _ => {}
         }
@@ -157,20 +156,29 @@ impl Circuit {
             None
         };
         self.trial = true;
-        let begun = self.round;
-        (Begin::Go(Leave { begun, trial: true }), change)
+        (Begin::Go(self.leave(true)), change)
+    }
+
+    fn leave(&self, trial: bool) -> Leave {
+        Leave {
+            begun: self.round,
+            trial,
+            doubtful: !self.let_in,
+        }
     }
 
     /// It has let this identity in, and nothing has failed since: several may dial at once. Else
     /// one at a time: who is refused once need not be refused by as many dials as there are lanes.
     fn is_proven(&self) -> bool {
-        self.ever_connected && self.failures == 0
+        self.let_in && self.failures == 0
     }
 
     /// The dial goes out only now. `false`: things have changed, and it has to ask again.
     #[must_use]
-    pub(super) fn confirm(&mut self, leave: &mut Leave) -> bool {
-        let good = leave.trial || self.is_proven();
+    pub(super) fn confirm(&mut self, leave: &mut Leave, now: Instant) -> bool {
+        // A dial that was under way may have opened it since, or been refused its login.
+        let open = matches!(&self.state, State::Open { until, .. } if now < *until);
+        let good = (leave.trial && !open || self.is_proven()) && (leave.doubtful || self.let_in);
         leave.begun = self.round;
         good
     }
@@ -180,6 +188,9 @@ impl Circuit {
         *self = Self {
             trial: self.trial && !leave.trial,
             ever_connected: true,
+            let_in: true,
+            // Where every login succeeds and every session is refused, this is no news.
+            useless: self.useless,
             round: self.round,
             forgotten: self.forgotten,
             ..Self::default()
@@ -194,6 +205,8 @@ impl Circuit {
         *self = Self {
             trial: self.trial,
             ever_connected: self.ever_connected,
+            // The address has not forgotten it.
+            let_in: self.let_in,
             round: next,
             forgotten: next,
             ..Self::default()
@@ -215,8 +228,11 @@ impl Circuit {
 
     /// The host is reachable and useless: as after a failed dial.
     pub(super) fn give_up(&mut self, error: Error, now: Instant) -> Option<Change> {
-        self.failures += 1;
-        self.told += 1;
+        let lately = self.useless.filter(|(_, at)| now < *at + USELESS_FOR);
+        let useless = lately.map_or(1, |(times, _)| times.saturating_add(1));
+        self.useless = Some((useless, now));
+        self.failures = (self.failures + 1).max(useless);
+        self.told = (self.told + 1).max(useless);
         self.last_error = Some(error.clone());
         let pause = self.pause(Duration::ZERO);
         self.open(error, pause, now)
@@ -240,6 +256,7 @@ impl Circuit {
         }
         let counts = u32::from(leave.begun == self.round);
         self.round.0 += u64::from(counts);
+        self.let_in &= !failure.is_failed_login();
         if let Error::Descriptors { .. } = failure.error {
             return (self.failed_here(failure, counts, now), None);
         }
@@ -248,12 +265,7 @@ impl Circuit {
         let error = failure.error;
         self.last_error = Some(error.clone());
         if self.may_pass(&error, failure.passing) {
-            let pause = jitter(doubled(self.failures).min(LONGEST_PAUSE));
-            let not_before = self
-                .not_before
-                .map_or(now + pause, |at| at.max(now + pause));
-            self.not_before = Some(not_before);
-            return (again(not_before), None);
+            return (again(self.back_off(now)), None);
         }
         self.told += counts;
         let pause = match &error {
@@ -273,8 +285,9 @@ impl Circuit {
         (verdict, change)
     }
 
-    /// A dial has failed for want of descriptors. That says nothing about the host: there is no
-    /// pause but the shortest, and whoever comes next finds out for themselves.
+    /// A dial has failed for want of descriptors. That says nothing about the host: whoever comes
+    /// next finds out for themselves, after the shortest pause; or after longer and longer ones, if
+    /// the server was there already, for it has seen somebody who did not log in.
     fn failed_here(&mut self, failure: DialError, counts: u32, now: Instant) -> Verdict {
         self.tries += counts;
         let try_again = failure.passing && self.tries < TRIES;
@@ -282,10 +295,24 @@ impl Circuit {
             self.tries = 0;
         }
         self.last_error = Some(failure.error);
+        let not_before = if failure.passing {
+            now + jitter(FIRST_PAUSE)
+        } else {
+            self.failures += counts;
+            self.back_off(now)
+        };
         Verdict {
-            not_before: now + jitter(FIRST_PAUSE),
+            not_before,
             try_again,
         }
+    }
+
+    /// Nobody dials before then.
+    fn back_off(&mut self, now: Instant) -> Instant {
+        let pause = now + jitter(doubled(self.failures).min(LONGEST_PAUSE));
+        let not_before = self.not_before.map_or(pause, |at| at.max(pause));
+        self.not_before = Some(not_before);
+        not_before
     }
 
     /// Whether callers go on waiting after such a failure.
@@ -350,13 +377,11 @@ impl Circuit {
     /// Nothing has failed lately. What has is remembered for a while after its pause, so that who
     /// comes back every few seconds does not find a host that looks like new.
     pub(super) fn is_forgettable(&self, now: Instant) -> bool {
+        let tried = self.not_before.is_none_or(|at| now >= at + LONGEST_OPEN);
         match &self.state {
-            State::Closed => true,
+            State::Closed => tried,
             State::Open { until, .. } => now >= *until + LONGEST_OPEN,
-            State::HalfOpen { .. } => {
-                let tried = self.not_before.is_none_or(|at| now >= at + LONGEST_OPEN);
-                !self.trial && tried
-            }
+            State::HalfOpen { .. } => !self.trial && tried,
         }
     }
 }
@@ -371,5 +396,7 @@ pub(crate) fn jitter(full: Duration) -> Duration {
     full.mul_f64(0.5 + 0.5 * fastrand::f64())
 }
 
+#[cfg(test)]
+mod stories;
 #[cfg(test)]
 mod tests;

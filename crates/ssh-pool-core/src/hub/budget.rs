@@ -1,12 +1,12 @@
 //! What the hosts of a pool share: how many handshakes may be under way at once, with one address
-//! and in all, and none for a while with an address that has turned one away; places in the queue;
-//! connections.
+//! and in all, and none for a while with an address that has turned one away; how many logins may
+//! fail at an address; places in the queue; connections.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::queue::Queue;
 use super::room::Room;
@@ -53,7 +53,11 @@ struct Address {
     shares: Arc<Semaphore>,
     /// For whoever dials while the server is throttling.
     turn: Arc<Semaphore>,
+    /// For whoever is next to log in and may not be let in.
+    doubtful: Semaphore,
     throttle: Mutex<Throttle>,
+    /// Such a login has ended.
+    redeemed: Notify,
 }
 
 impl Address {
@@ -61,7 +65,9 @@ impl Address {
         Self {
             shares: Arc::new(Semaphore::new(shares)),
             turn: Arc::new(Semaphore::new(1)),
+            doubtful: Semaphore::new(1),
             throttle: Mutex::default(),
+            redeemed: Notify::new(),
         }
     }
 
@@ -101,6 +107,17 @@ pub(crate) struct Permit {
     _share: Option<OwnedSemaphorePermit>,
     _turn: Option<OwnedSemaphorePermit>,
     _all: Option<OwnedSemaphorePermit>,
+}
+
+/// The address will bear it if this login fails. Dropped, that is over: whatever came of it has
+/// been told to its [`Permit`].
+pub(crate) struct Pledge(Arc<Address>);
+
+impl Drop for Pledge {
+    fn drop(&mut self) {
+        self.0.throttle().redeem();
+        self.0.redeemed.notify_waiters();
+    }
 }
 
 impl Permit {
@@ -162,6 +179,22 @@ impl Budget {
         }
     }
 
+    /// Waits until this address would bear another failed login. First come, first served.
+    pub(super) async fn pledge(&self) -> Pledge {
+        let _next = self.address.doubtful.acquire().await;
+        loop {
+            let redeemed = self.address.redeemed.notified();
+            tokio::pin!(redeemed);
+            // Before the question, so that no end between it and the wait is missed.
+            redeemed.as_mut().enable();
+            let pledged = self.address.throttle().pledge(now());
+            match pledged {
+                Ok(()) => return Pledge(self.address.clone()),
+                Err(until) => drop(tokio::time::timeout_at(until.into(), redeemed).await),
+            }
+        }
+    }
+
     /// Waits for one of the handshakes with this address. This comes first, so that a slow host
     /// holds none of the others up.
     pub(super) async fn address(&self) -> Option<OwnedSemaphorePermit> {
@@ -201,7 +234,10 @@ async fn acquire(semaphore: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
+    use crate::error::Error;
 
     fn known(budgets: &Budgets) -> usize {
         budgets.addresses.lock().expect("not poisoned").known.len()
@@ -221,5 +257,77 @@ mod tests {
             .map(|n| budgets.of(&format!("host-{n}"), 22))
             .collect();
         assert!(known(&budgets) > used.len());
+    }
+
+    fn failed_login() -> DialError {
+        let error = Error::AuthRejected {
+            target: "t".into(),
+            tried: Vec::new(),
+            allowed: String::new(),
+            cooldown: std::time::Duration::ZERO,
+        };
+        DialError {
+            error,
+            passing: false,
+        }
+    }
+
+    /// Two at once, and no third.
+    #[track_caller]
+    fn assert_full_credit(budget: &Budget) {
+        let pledges = [(); 3].map(|()| budget.pledge().now_or_never());
+        let had = pledges.each_ref().map(Option::is_some);
+        assert_eq!(had, [true, true, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pledge_gives_its_credit_back_wherever_it_is_dropped() {
+        let budget = Budgets::new(&Limits::default()).of("test", 22);
+        for ends in 0..4 {
+            {
+                let [first, _second] = [(); 2].map(|()| budget.pledge().now_or_never());
+                let mut next = Box::pin(budget.pledge());
+                let mut last = Box::pin(budget.pledge());
+                let waits = next.as_mut().now_or_never().is_none();
+                let waits_behind = last.as_mut().now_or_never().is_none();
+                assert!(waits && waits_behind);
+                match ends {
+                    0 => drop(next),
+                    1 => drop(last),
+                    // What it waited for has come, and nobody has looked.
+                    2 => {
+                        drop(first);
+                        drop(next);
+                        assert!(last.now_or_never().is_some(), "the other one has it");
+                    }
+                    _ => {
+                        drop(first);
+                        assert!(last.as_mut().now_or_never().is_none(), "in turn");
+                        assert!(next.now_or_never().is_some(), "in turn");
+                    }
+                }
+            }
+            assert_full_credit(&budget);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_credit_goes_on_when_time_has_paid_for_it() {
+        let budgets = Budgets::new(&Limits::default());
+        let budget = budgets.of("test", 22);
+        for _ in 0..2 {
+            let pledge = budget.pledge().now_or_never().expect("credit");
+            let permit = budget.handshake(budget.address().await).await;
+            permit.answered(Some(&failed_login()), now());
+            drop(pledge);
+        }
+        let began = now();
+        let long = std::time::Duration::from_secs(60);
+        let pledge = tokio::time::timeout(long, budget.pledge()).await;
+        let waited = now() - began;
+        assert!(waited.as_secs_f64() > 4.9 && waited.as_secs_f64() < 5.1);
+        drop(pledge);
+        let elsewhere = budgets.of("test", 2222);
+        assert_full_credit(&elsewhere);
     }
 }

@@ -12,6 +12,7 @@ use crate::transport::scripted::{Asked, Script, Server, connection_refused};
 use crate::{Error, Host, HostKeyPolicy, Identity, Limits, Phase, Pool, Timeouts, Waited};
 
 mod checks;
+mod credit;
 mod deadlines;
 mod dials;
 mod limits;

@@ -100,10 +100,10 @@ impl Hub {
     /// A deadline has passed while there was no channel, or no room for a stream.
     pub(super) fn overdue(&self, after: Duration) -> Error {
         let books = self.books();
-        let crowded = books.held_up > 0;
+        let held_up = self.held_up(&books);
         Error::Timeout {
             target: self.name().into(),
-            phase: if books.slots.live() > 0 || crowded {
+            phase: if books.slots.live() > 0 || held_up.is_some() {
                 Phase::Queue
             } else {
                 Phase::Connect
@@ -111,10 +111,7 @@ impl Hub {
             after,
             state: CommandState::NotStarted,
             killed: false,
-            source: match crowded {
-                true => Some(Cause::new(self.crowded())),
-                false => self.dials.last_error().map(Cause::new),
-            },
+            source: held_up.or_else(|| self.dials.last_error().map(Cause::new)),
         }
     }
 

@@ -1,13 +1,16 @@
 //! Dials: in a task of their own, so that they outlive the caller who needed them first, as far as
 //! the breaker and the budget allow, and with one shared failure for everybody who waited.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tracing::Instrument;
 
 use super::breaker::{Begin, Change, Circuit, Leave};
+use super::budget::Pledge;
 use super::{Hub, now, tell};
 use crate::error::Error;
 use crate::event::EventKind;
@@ -24,8 +27,26 @@ pub(crate) struct Dials(Arc<Memory>);
 #[derive(Debug, Default)]
 struct Memory {
     circuit: Mutex<Circuit>,
-    /// A dial has ended, or everything was forgotten.
+    /// A dial has ended, or is not wanted any more, or everything was forgotten.
     changed: Notify,
+    /// Dials that wait until the address would bear a failed login.
+    in_debt: AtomicUsize,
+}
+
+/// A dial that waits for that.
+struct InDebt<'a>(&'a Memory);
+
+impl<'a> InDebt<'a> {
+    fn new(memory: &'a Memory) -> Self {
+        memory.in_debt.fetch_add(1, Ordering::Relaxed);
+        Self(memory)
+    }
+}
+
+impl Drop for InDebt<'_> {
+    fn drop(&mut self) {
+        self.0.in_debt.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Dials {
@@ -66,9 +87,18 @@ impl Dials {
         self.circuit().answer(now)
     }
 
-    /// Whoever waits for leave asks again. Called outside of every lock.
+    /// Whoever waits for leave, or for room, asks again. Called outside of every lock.
     pub(super) fn wake(&self) {
         self.0.changed.notify_waiters();
+    }
+
+    /// The next time that they are woken.
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.0.changed.notified()
+    }
+
+    pub(super) fn is_in_debt(&self) -> bool {
+        self.0.in_debt.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -81,7 +111,7 @@ struct Held {
 
 impl Held {
     fn confirm(&mut self) -> bool {
-        self.hub.dials.circuit().confirm(&mut self.leave)
+        self.hub.dials.circuit().confirm(&mut self.leave, now())
     }
 
     /// The dial has ended: the breaker has to be told how.
@@ -165,7 +195,7 @@ impl Hub {
     /// Leave for one dial, as soon as there is one; or what answers in its place, and until when.
     async fn leave(self: &Arc<Self>) -> Result<Held, (Error, Instant)> {
         loop {
-            let changed = self.dials.0.changed.notified();
+            let changed = self.dials.changed();
             tokio::pin!(changed);
             // Before the question, so that no change between it and the wait is missed.
             changed.as_mut().enable();
@@ -189,10 +219,18 @@ impl Hub {
                     Err((error, until)) => return Outcome::Refused(error, until),
                 },
             };
+            // Before anything that others may need, and until what came of the login is known to the
+            // address.
+            let _pledge = match held.leave.doubtful {
+                true => Some(self.pledge().await),
+                false => None,
+            };
             // A dial that waits for room keeps nobody else from a handshake but those of its own
             // address. The permit is for the handshake, and ends with it.
             let address = self.budget.address().await;
-            let share = self.share().await;
+            let Some(share) = self.share().await else {
+                return Outcome::Unwanted;
+            };
             let permit = self.budget.handshake(address).await;
             if !held.confirm() {
                 continue;
@@ -211,6 +249,11 @@ impl Hub {
                 }
             };
         }
+    }
+
+    async fn pledge(&self) -> Pledge {
+        let _in_debt = InDebt::new(&self.dials.0);
+        self.budget.pledge().await
     }
 
     fn dial_failed(self: &Arc<Self>, failure: DialError, leave: Leave, took: Duration) {

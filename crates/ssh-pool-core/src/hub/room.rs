@@ -1,12 +1,14 @@
 //! How many connections a pool may have at once, and how room is made for another one.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{Notify, Semaphore};
 
 use super::slots::ConnectionId;
-use super::{Hub, size};
+use super::{Books, Hub, size};
+use crate::error::Cause;
 use crate::transport::Kept;
 
 /// The connections of one pool: all hosts and lanes together.
@@ -61,10 +63,9 @@ impl Room {
         self.news.notified().await;
     }
 
-    /// How many connections should end.
-    fn take_wanted(&self) -> usize {
-        let asked = self.asked.swap(0, Ordering::Relaxed);
-        self.held_up.load(Ordering::Relaxed).max(asked)
+    /// How many connections should end for want of file descriptors.
+    fn take_asked(&self) -> usize {
+        self.asked.swap(0, Ordering::Relaxed)
     }
 }
 
@@ -88,24 +89,47 @@ impl Drop for HeldUp<'_> {
 
 impl Hub {
     /// A share of the pool's limit for the connection that is to be dialled, for as long as it has a
-    /// socket: fair among all dials of the pool.
-    pub(super) async fn share(&self) -> Kept {
-        let free = &self.budget.room().free;
-        if let Ok(permit) = free.clone().try_acquire_owned() {
-            return Box::new(permit);
+    /// socket: fair among all dials of the pool. `None`: there was no room, and then nobody who
+    /// needed it any more.
+    pub(super) async fn share(&self) -> Option<Kept> {
+        let room = self.budget.room();
+        if let Ok(permit) = room.free.clone().try_acquire_owned() {
+            return Some(Box::new(permit));
         }
         let _held_up = HeldUp::new(self);
-        // The semaphore is never closed.
-        Box::new(free.clone().acquire_owned().await.ok())
+        let mut free = pin!(room.free.clone().acquire_owned());
+        loop {
+            let mut changed = pin!(self.dials.changed());
+            // Before the question, so that no change between it and the wait is missed.
+            changed.as_mut().enable();
+            self.books().slots.begin_dial()?;
+            tokio::select! {
+                // The semaphore is never closed.
+                permit = &mut free => return Some(Box::new(permit.ok())),
+                () = changed => {}
+            }
+            // Somebody may want it again for whom no room was made.
+            room.look();
+        }
     }
 
-    /// What a deadline says that passed while a dial waited for room.
-    pub(super) fn crowded(&self) -> String {
-        format!(
-            "the pool has {} connections, as many as Limits::connections allows, and none of them is \
-             idle",
-            self.budget.room().limit
-        )
+    /// What a deadline says that passed while a dial waited for something else than its host.
+    pub(super) fn held_up(&self, books: &Books) -> Option<Cause> {
+        if books.held_up > 0 {
+            return Some(Cause::new(format!(
+                "the pool has {} connections, as many as Limits::connections allows, and none of \
+                 them is idle",
+                self.budget.room().limit
+            )));
+        }
+        let failed = || self.dials.last_error().map(Cause::new);
+        let in_debt = || {
+            Cause::new(
+                "logins to this address have failed, and this one may fail too: it waits, because \
+                 sshd turns an address away that has too many of them (PerSourcePenalties)",
+            )
+        };
+        (self.dials.is_in_debt()).then(|| failed().unwrap_or_else(in_debt))
     }
 
     fn retire_idle(self: &Arc<Self>, id: ConnectionId) {
@@ -114,18 +138,26 @@ impl Hub {
 }
 
 /// Retires the connections that have been idle for longest, as many as are wanted: those that are
-/// on their way out are room already.
+/// on their way out are room already. A dial that nobody needs any more ends instead.
 pub(crate) fn make_room<'a>(room: &Room, hubs: impl Iterator<Item = &'a Arc<Hub>>) {
-    let mut wanted = room.take_wanted();
-    if wanted == 0 {
+    let asked = room.take_asked();
+    if asked == 0 && !room.is_wanted() {
         return;
     }
+    let (mut held_up, mut leaving) = (0, 0);
     let mut idle = Vec::new();
     for hub in hubs {
         let books = hub.books();
-        wanted = wanted.saturating_sub(books.slots.leaving());
+        leaving += books.slots.leaving();
         idle.extend(books.slots.idle().map(|(since, id)| (since, hub, id)));
+        if books.slots.wants_dial() {
+            held_up += size(books.held_up);
+        } else if books.held_up > 0 {
+            drop(books);
+            hub.dials.wake();
+        }
     }
+    let wanted = held_up.max(asked).saturating_sub(leaving);
     idle.sort_by_key(|(since, ..)| *since);
     for (_, hub, id) in idle.into_iter().take(wanted) {
         hub.retire_idle(id);

@@ -302,7 +302,7 @@ impl<W> Slots<W> {
     /// The dial that was asked for goes out now, when the host has been evicted so often. `None`:
     /// nobody needs it any more, and it does not.
     pub(crate) fn begin_dial(&mut self) -> Option<u64> {
-        let wanted = !self.waiters.is_empty() || self.renewal.wants_dial();
+        let wanted = self.wants_dial();
         self.dialling = self.dialling.saturating_sub(u32::from(!wanted));
         wanted.then(|| self.evictions())
     }

@@ -1,4 +1,5 @@
-//! What a server's refusals to talk have taught about its address, whoever was refused.
+//! What a server's refusals, to talk or to let somebody in, have taught about its address, whoever
+//! was refused.
 //!
 //! Plain state: time comes in as an argument.
 
@@ -12,6 +13,13 @@ use crate::transport::DialError;
 /// (`MaxStartups`), and may let in a single one.
 const ONE_AT_A_TIME: Duration = Duration::from_secs(30);
 
+/// What sshd charges the address of a client for a failed login (`PerSourcePenalties`, 9.8 and
+/// later: `authfail`). Time pays it off.
+const FAILED_LOGIN: Duration = Duration::from_secs(5);
+/// So much of that our own logins may owe. An address that owes more than 15 s is turned away until
+/// all of it is paid, with whoever else comes from there; so one failure of somebody else fits in.
+const CREDIT: Duration = Duration::from_secs(10);
+
 /// Whether an address is dialled, now and by how many.
 #[derive(Debug, Default)]
 pub(super) struct Throttle {
@@ -19,6 +27,10 @@ pub(super) struct Throttle {
     refusals: u32,
     not_before: Option<Instant>,
     single_until: Option<Instant>,
+    /// When failed logins are paid off.
+    owed_until: Option<Instant>,
+    /// Logins that may fail and are under way.
+    pledged: u32,
 }
 
 impl Throttle {
@@ -32,15 +44,41 @@ impl Throttle {
         self.not_before.filter(|until| now < *until)
     }
 
+    /// A login that may fail goes out, if the server would bear it that this one fails and all
+    /// others that are under way. Else: not before then, or until one of those has ended. Ends with
+    /// [`redeem`](Self::redeem).
+    pub(super) fn pledge(&mut self, now: Instant) -> Result<(), Instant> {
+        let owed = self.owed_until.map(|at| at.saturating_duration_since(now));
+        let at_worst = owed.unwrap_or_default() + FAILED_LOGIN * (self.pledged + 1);
+        let excess = at_worst.saturating_sub(CREDIT);
+        if excess.is_zero() {
+            self.pledged += 1;
+            Ok(())
+        } else {
+            Err(now + excess)
+        }
+    }
+
+    /// That login has ended. If it has failed, [`answered`](Self::answered) has been told before.
+    pub(super) fn redeem(&mut self) {
+        self.pledged = self.pledged.saturating_sub(1);
+    }
+
     /// A dial has ended, with that failure if it has failed.
     pub(super) fn answered(&mut self, failure: Option<&DialError>, now: Instant) {
+        if failure.is_some_and(DialError::is_failed_login) {
+            let owed_until = self.owed_until.map_or(now, |at| at.max(now));
+            self.owed_until = Some(owed_until + FAILED_LOGIN);
+        }
         match failure.map(Answer::of) {
             Some(Answer::Refusal) => self.refused(now),
             Some(Answer::Silence) => {}
             Some(Answer::Talk) | None => {
                 self.refusals = 0;
                 // sshd takes a moment to see that somebody has logged in, and counts him until then.
-                self.not_before = self.is_on(now).then(|| now + jitter(FIRST_PAUSE));
+                let moment = self.is_on(now).then(|| now + jitter(FIRST_PAUSE));
+                // Others may have been turned away after this one had been let through.
+                self.not_before = self.not_before.max(moment);
             }
         }
     }
@@ -61,7 +99,7 @@ enum Answer {
     /// It said that it would not talk, or hung up before it had said anything, as dropbear does
     /// with too many strangers from one address.
     Refusal,
-    /// It was not reached.
+    /// It was not reached, as far as is known.
     Silence,
     /// It talked.
     Talk,
@@ -72,6 +110,9 @@ impl Answer {
         match &failure.error {
             Error::Throttled { .. } => Self::Refusal,
             Error::Connect { .. } if failure.passing => Self::Refusal,
+            // A file that cannot be read is found before the server is asked, and these do not say
+            // whether it was.
+            Error::Identity { .. } | Error::HostKey { .. } => Self::Silence,
             error if error.phase() > Phase::Banner => Self::Talk,
             _ => Self::Silence,
         }
@@ -111,6 +152,141 @@ mod tests {
             source: Cause::new("reset"),
         };
         failure(error, true)
+    }
+
+    /// The file was not there.
+    fn unread() -> DialError {
+        let error = Error::Identity {
+            target: "t".into(),
+            identity: "key".into(),
+            source: Cause::new("no such file"),
+        };
+        failure(error, false)
+    }
+
+    fn rejected() -> DialError {
+        let error = Error::AuthRejected {
+            target: "t".into(),
+            tried: Vec::new(),
+            allowed: String::new(),
+            cooldown: Duration::ZERO,
+        };
+        failure(error, false)
+    }
+
+    /// The wait for credit, once it has been granted.
+    fn wait_for_credit(throttle: &mut Throttle, now: Instant) -> Duration {
+        let mut then = now;
+        while let Err(until) = throttle.pledge(then) {
+            assert!(until > then);
+            then = until;
+        }
+        then - now
+    }
+
+    #[test]
+    fn two_logins_that_may_fail_are_under_way_and_the_others_wait_for_credit() {
+        let now = Instant::now();
+        let mut throttle = Throttle::default();
+        assert_eq!(throttle.pledge(now), Ok(()));
+        assert_eq!(throttle.pledge(now), Ok(()));
+        assert_eq!(throttle.pledge(now), Err(now + FAILED_LOGIN));
+        // One is let in, or was not made.
+        throttle.answered(None, now);
+        throttle.redeem();
+        assert_eq!(throttle.pledge(now), Ok(()));
+        // The others are not.
+        for _ in 0..2 {
+            throttle.answered(Some(&rejected()), now);
+            throttle.redeem();
+        }
+        let moment = Duration::from_secs(1);
+        let later = now + moment;
+        assert_eq!(
+            throttle.pledge(later),
+            Err(later + FAILED_LOGIN - moment),
+            "time pays"
+        );
+        assert_eq!(wait_for_credit(&mut throttle, later), FAILED_LOGIN - moment);
+        throttle.redeem();
+        assert_eq!(wait_for_credit(&mut throttle, now + CREDIT), Duration::ZERO);
+        assert_eq!(
+            wait_for_credit(&mut throttle, now + CREDIT),
+            Duration::ZERO,
+            "all is paid"
+        );
+    }
+
+    #[test]
+    fn who_was_not_held_up_and_fails_counts_too() {
+        let now = Instant::now();
+        let mut throttle = Throttle::default();
+        for _ in 0..4 {
+            throttle.answered(Some(&rejected()), now);
+        }
+        let wait = wait_for_credit(&mut throttle, now);
+        assert_eq!(wait, FAILED_LOGIN * 5 - CREDIT);
+    }
+
+    #[test]
+    fn what_is_no_login_costs_nothing() {
+        let late = |phase| Error::Timeout {
+            target: "t".into(),
+            phase,
+            after: Duration::from_secs(10),
+            state: crate::CommandState::NotStarted,
+            killed: false,
+            source: None,
+        };
+        let lost = Error::AuthLost {
+            target: "t".into(),
+            source: Cause::new("reset"),
+        };
+        let descriptors = Error::Descriptors {
+            target: "t".into(),
+            source: Cause::new("too many open files"),
+        };
+        for (failure, counts) in [
+            (rejected(), true),
+            (failure(lost, true), true),
+            (failure(late(Phase::Auth), false), true),
+            (failure(descriptors.clone(), false), true),
+            (failure(descriptors, true), false),
+            (failure(late(Phase::KeyExchange), false), false),
+            (unread(), false),
+            (throttled(), false),
+            (unconnected(true), false),
+            (lost_in_key_exchange(), false),
+        ] {
+            let now = Instant::now();
+            let mut throttle = Throttle::default();
+            throttle.answered(Some(&failure), now);
+            assert_eq!(throttle.owed_until.is_some(), counts, "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn what_goes_wrong_before_the_server_is_asked_is_no_sign_that_it_talks() {
+        let now = Instant::now();
+        let mut throttle = Throttle::default();
+        throttle.answered(Some(&throttled()), now);
+        let until = throttle.wait(now);
+        throttle.answered(Some(&unread()), now);
+        assert_eq!((throttle.wait(now), throttle.refusals), (until, 1));
+    }
+
+    #[test]
+    fn who_began_before_a_refusal_and_is_let_in_does_not_shorten_its_pause() {
+        let now = Instant::now();
+        let mut throttle = Throttle {
+            refusals: 6,
+            ..Throttle::default()
+        };
+        throttle.answered(Some(&throttled()), now);
+        let until = throttle.wait(now);
+        assert!(until.is_some_and(|until| until > now + LONGEST_PAUSE / 4));
+        throttle.answered(None, now);
+        assert_eq!(throttle.wait(now), until);
     }
 
     #[test]

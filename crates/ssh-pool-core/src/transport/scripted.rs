@@ -1,7 +1,7 @@
 //! A server that exists only on tokio's clock: it takes as long as it is told for everything,
 //! frees session slots as late as sshd does, and counts. For tests of the pool's own logic.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -78,6 +78,10 @@ struct State {
     held: HashMap<u32, u32>,
     /// How the next dials end; success when there is nothing here.
     failures: VecDeque<DialError>,
+    /// Users who are not let in.
+    strangers: HashSet<String>,
+    /// When they were not.
+    rejected: Vec<Instant>,
     links: Vec<std::sync::Weak<ScriptedLink>>,
     /// What was sent to commands.
     inputs: Vec<Bytes>,
@@ -127,6 +131,16 @@ impl Server {
         self.state().failures.push_back(failure);
     }
 
+    /// Logins of that user are refused.
+    pub(crate) fn reject(&self, user: &str) {
+        self.state().strangers.insert(user.to_owned());
+    }
+
+    /// When logins were refused.
+    pub(crate) fn rejected(&self) -> Vec<Instant> {
+        self.state().rejected.clone()
+    }
+
     /// Nothing passes any more on the connections there are, and nobody is told. `false`: it does
     /// again.
     pub(crate) fn forget_connections(&self, forget: bool) {
@@ -152,7 +166,7 @@ impl Server {
 impl Transport for Server {
     fn dial<'a>(
         &'a self,
-        _: &'a Endpoint,
+        endpoint: &'a Endpoint,
         kept: Kept,
     ) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>> {
         async move {
@@ -167,6 +181,19 @@ impl Transport for Server {
                 return Err(failure);
             }
             let mut state = self.state();
+            if state.strangers.contains(&endpoint.user) {
+                state.rejected.push(Instant::now());
+                let error = Error::AuthRejected {
+                    target: (&endpoint.name).into(),
+                    tried: Vec::new(),
+                    allowed: "publickey".into(),
+                    cooldown: endpoint.auth_cooldown,
+                };
+                return Err(DialError {
+                    error,
+                    passing: false,
+                });
+            }
             state.seen.connections += 1;
             let Seen {
                 connections,

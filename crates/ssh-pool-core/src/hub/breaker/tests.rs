@@ -1,15 +1,13 @@
-//! The breaker by itself: one story at a time, and random ones.
-
-use proptest::prelude::*;
+//! The breaker by itself, one story at a time. Random ones are in `stories.rs`.
 
 use super::*;
 use crate::error::Cause;
 
-const COOLDOWN: Duration = Duration::from_secs(60);
-const MOMENT: Duration = Duration::from_millis(1);
+pub(super) const COOLDOWN: Duration = Duration::from_secs(60);
+pub(super) const MOMENT: Duration = Duration::from_millis(1);
 
 /// Nobody listens.
-fn refused() -> DialError {
+pub(super) fn refused() -> DialError {
     DialError {
         error: Error::Connect {
             target: "t".into(),
@@ -19,7 +17,7 @@ fn refused() -> DialError {
     }
 }
 
-fn throttled() -> DialError {
+pub(super) fn throttled() -> DialError {
     DialError {
         error: Error::Throttled {
             target: "t".into(),
@@ -30,7 +28,7 @@ fn throttled() -> DialError {
     }
 }
 
-fn lost_in_auth() -> DialError {
+pub(super) fn lost_in_auth() -> DialError {
     DialError {
         error: Error::AuthLost {
             target: "t".into(),
@@ -40,7 +38,7 @@ fn lost_in_auth() -> DialError {
     }
 }
 
-fn rejected() -> DialError {
+pub(super) fn rejected() -> DialError {
     DialError {
         error: Error::AuthRejected {
             target: "t".into(),
@@ -57,7 +55,7 @@ fn go(circuit: &mut Circuit, now: Instant) -> Leave {
     let Begin::Go(mut leave) = begin else {
         panic!("no leave: {begin:?}")
     };
-    assert!(circuit.confirm(&mut leave));
+    assert!(circuit.confirm(&mut leave, now));
     leave
 }
 
@@ -230,9 +228,62 @@ fn what_waited_for_its_share_while_another_failed_has_to_ask_again() {
         panic!("no leave")
     };
     fail(&mut circuit, rejected(), now);
-    assert!(!circuit.confirm(&mut waits));
+    assert!(!circuit.confirm(&mut waits, now));
     circuit.abandoned(waits, now);
     assert!(matches!(circuit.begin(now).0, Begin::Refused { .. }));
+}
+
+#[test]
+fn what_decides_and_waited_while_a_login_was_refused_has_to_ask_again() {
+    for (passing, doubtful) in [(throttled(), false), (lost_in_auth(), true)] {
+        let now = Instant::now();
+        let mut circuit = proven(now);
+        let [first, second] = [(); 2].map(|()| go(&mut circuit, now));
+        let (verdict, _) = circuit.failed(first, passing, MOMENT, now);
+        let now = verdict.not_before;
+        let (Begin::Go(mut waits), _) = circuit.begin(now) else {
+            panic!("no leave")
+        };
+        assert_eq!((waits.trial, waits.doubtful), (true, doubtful));
+        circuit.failed(second, rejected(), MOMENT, now);
+        assert!(!circuit.confirm(&mut waits, now), "in the cool-down");
+        // That may be over at once: but now it is not sure any more that it will be let in.
+        let later = now + COOLDOWN;
+        assert_eq!(circuit.confirm(&mut waits, later), doubtful);
+        circuit.abandoned(waits, now);
+        assert!(matches!(circuit.begin(now).0, Begin::Refused { .. }));
+        assert!(go(&mut circuit, later).doubtful);
+    }
+}
+
+#[test]
+fn a_login_is_doubtful_until_it_was_let_in_and_after_it_was_not() {
+    let mut now = Instant::now();
+    let mut circuit = Circuit::default();
+    let leave = go(&mut circuit, now);
+    assert!(leave.doubtful);
+    circuit.succeeded(leave);
+    assert!(!go(&mut circuit, now).doubtful);
+    for (failure, doubtful) in [
+        (throttled(), false),
+        (refused(), false),
+        (lost_in_auth(), true),
+        (rejected(), true),
+    ] {
+        let mut circuit = proven(now);
+        let (verdict, _) = fail(&mut circuit, failure.clone(), now);
+        now = verdict.not_before;
+        let next = go(&mut circuit, now);
+        assert_eq!(next.doubtful, doubtful, "{failure:?}");
+        circuit.abandoned(next, now);
+        // Forgetting is for this end: the server has counted it.
+        circuit.forget();
+        let next = go(&mut circuit, now);
+        assert_eq!(next.doubtful, doubtful, "{failure:?}");
+        let another = circuit.begin(now).0;
+        let one_at_a_time = matches!(another, Begin::Wait(None));
+        assert_eq!(one_at_a_time, doubtful, "{failure:?}");
+    }
 }
 
 #[test]
@@ -310,122 +361,6 @@ fn a_dead_host_is_remembered_for_a_while_after_its_pause() {
     assert!(circuit.is_forgettable(now));
 }
 
-/// Dials that begin and end in any order, on time that passes in leaps.
-#[derive(Default)]
-struct World {
-    circuit: Circuit,
-    out: Vec<Leave>,
-    shown: Option<Breaker>,
-    /// No dial that begins now may go out, unless another one succeeds first.
-    cooling_until: Option<Instant>,
-}
-
-impl World {
-    fn step(&mut self, what: u8, pick: usize, now: Instant) {
-        let change = match what {
-            0..=4 => self.begin(now),
-            5 => self.end(pick, |circuit, leave| circuit.succeeded(leave)),
-            6 => self.end(pick, |circuit, leave| circuit.abandoned(leave, now)),
-            7 => self.circuit.forget(),
-            8 => self.circuit.give_up(refused().error, now),
-            _ => {
-                let failures = [refused(), throttled(), lost_in_auth(), rejected()];
-                let failure = failures[usize::from(what) % failures.len()].clone();
-                let took = MOMENT * u32::try_from(pick % 20_000).unwrap();
-                self.end(pick, |circuit, leave| {
-                    circuit.failed(leave, failure, took, now).1
-                })
-            }
-        };
-        self.told(change, now);
-        if matches!(what, 5 | 7) && matches!(self.circuit.state, State::Closed) {
-            self.cooling_until = None;
-        }
-        if let Some(Error::AuthRejected { .. }) = self.circuit.answer(now)
-            && let Breaker::Open { retry_in } = self.circuit.shown(now)
-        {
-            self.cooling_until = Some(now + retry_in);
-        }
-        let trials = self.out.iter().filter(|leave| leave.trial).count();
-        assert_eq!(usize::from(self.circuit.trial), trials, "one, and known");
-    }
-
-    fn begin(&mut self, now: Instant) -> Option<Change> {
-        let answer = self.circuit.answer(now);
-        let (begin, change) = self.circuit.begin(now);
-        match begin {
-            Begin::Go(mut leave) => {
-                assert!(self.circuit.confirm(&mut leave), "nothing has happened");
-                assert!(answer.is_none(), "a caller would have been refused");
-                assert!(self.cooling_until.is_none_or(|until| now >= until));
-                self.out.push(leave);
-            }
-            Begin::Wait(None) => assert!(self.circuit.trial, "nobody would wake it"),
-            Begin::Wait(Some(until)) => assert!(until > now && until <= now + LONGEST_PAUSE),
-            Begin::Refused { until, .. } => assert!(answer.is_some() && until > now),
-        }
-        change
-    }
-
-    fn end<T>(
-        &mut self,
-        pick: usize,
-        ended: impl FnOnce(&mut Circuit, Leave) -> Option<T>,
-    ) -> Option<T> {
-        if self.out.is_empty() {
-            return None;
-        }
-        let leave = self.out.swap_remove(pick % self.out.len());
-        ended(&mut self.circuit, leave)
-    }
-
-    /// Every change is told, once, and nothing else is.
-    fn told(&mut self, change: Option<Change>, now: Instant) {
-        let before = self.shown.unwrap_or(Breaker::Closed);
-        let after = self.circuit.shown(now);
-        let kind = std::mem::discriminant::<Breaker>;
-        assert_eq!(
-            change.is_some(),
-            kind(&before) != kind(&after),
-            "{change:?}"
-        );
-        match change {
-            None => {}
-            Some(Change::Closed) => assert_eq!(after, Breaker::Closed),
-            Some(Change::HalfOpen) => {
-                assert!(matches!(before, Breaker::Open { .. }) && after == Breaker::HalfOpen);
-            }
-            Some(Change::Opened { retry_in, .. }) => {
-                assert_eq!(after, Breaker::Open { retry_in });
-                assert!(retry_in <= COOLDOWN);
-            }
-        }
-        self.shown = Some(after);
-    }
-}
-
-proptest! {
-    #[test]
-    fn every_change_is_told_once_and_no_story_locks_a_host_out_for_ever(
-        steps in prop::collection::vec((0_u8..13, any::<u16>(), 0_u64..20_000), 1..200)
-    ) {
-        let mut now = Instant::now();
-        let mut world = World::default();
-        for (what, pick, pause) in steps {
-            // Mostly moments, sometimes longer than any pause.
-            now += MOMENT * u32::try_from(pause / 100 + pause.pow(3) / 100_000_000).unwrap();
-            world.step(what, usize::from(pick), now);
-        }
-        while !world.out.is_empty() {
-            world.step(6, 0, now);
-        }
-        now += COOLDOWN;
-        prop_assert!(world.circuit.answer(now).is_none(), "the next caller is let through");
-        let begin = world.circuit.begin(now).0;
-        prop_assert!(matches!(begin, Begin::Go(_)), "{begin:?}");
-    }
-}
-
 #[test]
 fn want_of_descriptors_is_held_against_no_host() {
     let none_left = || DialError {
@@ -451,6 +386,91 @@ fn want_of_descriptors_is_held_against_no_host() {
         }
         assert_eq!(circuit.failures, 0);
     }
+}
+
+#[test]
+fn descriptors_that_run_out_in_mid_login_are_paused_for() {
+    let in_login = || DialError {
+        error: Error::Descriptors {
+            target: "t".into(),
+            source: Cause::new("too many open files"),
+        },
+        passing: false,
+    };
+    let mut circuit = proven(Instant::now());
+    let mut now = Instant::now();
+    for failures in 1..10 {
+        let (verdict, change) = fail(&mut circuit, in_login(), now);
+        assert!(!verdict.try_again && change.is_none());
+        let full = doubled(failures).min(LONGEST_PAUSE);
+        let pause = verdict.not_before - now;
+        assert!(
+            (full / 2..=full).contains(&pause),
+            "{failures}: {pause:?} of {full:?}"
+        );
+        assert!(
+            circuit.answer(now).is_none(),
+            "who comes next may find some"
+        );
+        // Nor does another lane come before that.
+        assert!(matches!(circuit.begin(now).0, Begin::Wait(Some(at)) if at == verdict.not_before));
+        now = verdict.not_before;
+        assert!(!circuit.is_forgettable(now));
+    }
+}
+
+/// A login that succeeds, and no session is granted. The pause after it.
+fn of_no_use(circuit: &mut Circuit, now: Instant) -> Duration {
+    let leave = go(circuit, now);
+    circuit.succeeded(leave);
+    let change = circuit.give_up(refused().error, now);
+    let Some(Change::Opened { retry_in, .. }) = change else {
+        panic!("{change:?}")
+    };
+    retry_in
+}
+
+#[test]
+fn a_host_that_lets_us_in_and_is_of_no_use_is_left_alone_for_longer_each_time() {
+    let mut now = Instant::now();
+    let mut circuit = Circuit::default();
+    for times in 1..20 {
+        let pause = of_no_use(&mut circuit, now);
+        let longest = if times > REPEATED {
+            LONGEST_OPEN
+        } else {
+            LONGEST_PAUSE
+        };
+        let full = doubled(times).min(longest);
+        assert!((full / 2..=full).contains(&pause), "{times}: {pause:?}");
+        now += pause;
+    }
+    // It has been mended, or looked at by somebody.
+    for forgets in [false, true] {
+        let mut circuit = Circuit::default();
+        for _ in 0..10 {
+            now += of_no_use(&mut circuit, now);
+        }
+        if forgets {
+            circuit.forget();
+        } else {
+            now += USELESS_FOR;
+        }
+        assert!(of_no_use(&mut circuit, now) <= FIRST_PAUSE);
+    }
+}
+
+#[test]
+fn what_a_throttling_host_has_taught_is_remembered_for_a_while_after_its_pause() {
+    let now = Instant::now();
+    let mut circuit = proven(now);
+    assert!(circuit.is_forgettable(now));
+    let (verdict, _) = fail(&mut circuit, throttled(), now);
+    assert!(!circuit.is_forgettable(verdict.not_before));
+    assert!(circuit.is_forgettable(verdict.not_before + LONGEST_OPEN));
+    let leave = go(&mut circuit, verdict.not_before);
+    circuit.succeeded(leave);
+    assert!(circuit.is_forgettable(verdict.not_before));
 }
 
 #[test]

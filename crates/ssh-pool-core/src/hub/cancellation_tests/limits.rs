@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::*;
 use crate::event::{EventKind, Retirement};
+use crate::hub::make_room;
 use crate::transport::DialError;
 use crate::{Cause, CommandState};
 
@@ -292,6 +293,75 @@ async fn nobody_is_cut_off_for_room_and_the_error_says_what_was_lacking() {
     assert_eq!((server.seen().dials, hosts[1].status().dialling), (1, 0));
     hosts[1].command("true").output().await.expect("room");
     assert_eq!(server.seen().most_connections, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_closed_for_a_dial_that_nobody_needs_any_more_and_who_comes_back_gets_room() {
+    let server = slow();
+    let (pool, _) = pool(
+        &server,
+        Limits::default().connections(1),
+        Timeouts::default(),
+    );
+    let hosts = hosts(&pool, 2);
+    let running = tokio::spawn(hosts[0].command("true").output());
+    sleep(Duration::from_millis(100)).await;
+    let mut impatient = hosts[1].command("true");
+    let impatient = impatient.timeout(Duration::from_millis(100)).output();
+    impatient.await.expect_err("no room");
+    running.await.expect("no panic").expect("undisturbed");
+    settle().await;
+    let status: Vec<_> = hosts.iter().map(Host::status).collect();
+    assert_eq!(status[0].connections, 1, "{status:?}");
+    assert_eq!(status[1].dialling, 0, "{status:?}");
+
+    let running = tokio::spawn(hosts[0].command("true").output());
+    sleep(Duration::from_millis(100)).await;
+    let mut impatient = hosts[1].command("true");
+    let impatient = impatient.timeout(Duration::from_millis(100)).output();
+    impatient.await.expect_err("no room");
+    let patient = tokio::spawn(hosts[1].command("true").output());
+    running.await.expect("no panic").expect("undisturbed");
+    let began = Instant::now();
+    patient.await.expect("no panic").expect("room");
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "at once: {:?}",
+        began.elapsed()
+    );
+    assert_eq!(server.seen().most_connections, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_while_room_is_looked_for_does_not_wait_for_the_next_look() {
+    let server = slow();
+    let (pool, _) = pool(&server, narrow().connections(1), Timeouts::default());
+    let hosts = hosts(&pool, 2);
+    let room = hosts[0].lanes().shared().budget.room();
+    let running = tokio::spawn(hosts[0].command("true").output());
+    sleep(Duration::from_millis(100)).await;
+    let mut impatient = hosts[1].command("true");
+    let impatient = impatient.timeout(Duration::from_millis(100)).output();
+    impatient.await.expect_err("no room");
+    // The news that room may be had comes here, and not to the pool's maintenance.
+    let mut news = Box::pin(room.news());
+    assert!(news.as_mut().now_or_never().is_none());
+    room.look();
+    sleep(Duration::from_millis(1)).await;
+    news.await;
+    // Nobody needs the dial; and now somebody does, who is quicker than its end.
+    make_room(room, hosts.iter().flat_map(|host| host.lanes().hubs()));
+    let began = Instant::now();
+    let mut quick = Box::pin(hosts[1].command("true").output());
+    assert!((&mut quick).now_or_never().is_none());
+    assert_eq!(hosts[1].status().waiting, 1);
+    quick.await.expect("room");
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
+    running.await.expect("no panic").expect("undisturbed");
 }
 
 #[tokio::test(start_paused = true)]

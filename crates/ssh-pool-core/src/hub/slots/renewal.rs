@@ -43,11 +43,6 @@ impl Renewal {
         self.dialling = false;
         self.unasked = false;
     }
-
-    /// A dial is wanted, though nobody may be waiting.
-    pub(super) fn wants_dial(&self) -> bool {
-        self.unasked
-    }
 }
 
 impl<W> Slots<W> {
@@ -92,8 +87,8 @@ impl<W> Slots<W> {
         self.renewal = Renewal {
             dialling: false,
             unasked: false,
-            // A connection that is one command's has no successor.
-            owed: !self.rules.ready_each && self.is_in_use(),
+            // A connection that is one command's has no successor, and after the end there is none.
+            owed: !self.closed && !self.rules.ready_each && self.is_in_use(),
             evictions: self.renewal.evictions + 1,
         };
         for id in self.connections.ids() {
@@ -195,6 +190,11 @@ impl<W> Slots<W> {
     pub(super) fn dials_for_waiters(&self) -> u32 {
         self.dialling
             .saturating_sub(u32::from(self.renewal.dialling))
+    }
+
+    /// Somebody waits, or a dial was asked for though nobody may be waiting.
+    pub(crate) fn wants_dial(&self) -> bool {
+        !self.waiters.is_empty() || self.renewal.unasked
     }
 
     /// The books have nothing to replace.

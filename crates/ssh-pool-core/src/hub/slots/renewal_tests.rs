@@ -298,3 +298,16 @@ fn a_successor_that_was_being_dialled_when_the_host_was_evicted_is_dialled_again
     slots.dialled_before_evict(B, now);
     assert_eq!(dials(&slots.take_actions()), 1, "without being asked for");
 }
+
+#[test]
+fn a_host_that_is_closed_while_something_runs_asks_for_no_dial() {
+    let (mut slots, now) = aged(rules(4, 10), 1);
+    slots.close(now);
+    slots.take_actions();
+    // It had its channel, and has not begun.
+    assert_eq!(slots.returned(A, true, now), Hand::Discard);
+    slots.tick(now + SECOND);
+    let actions = slots.take_actions();
+    assert_eq!((dials(&actions), slots.dialling()), (0, 0), "{actions:?}");
+    assert!(actions.contains(&Action::Disconnect(A)));
+}

@@ -1,0 +1,123 @@
+//! Random stories of a breaker.
+
+use proptest::prelude::*;
+
+use super::tests::{COOLDOWN, MOMENT, lost_in_auth, refused, rejected, throttled};
+use super::*;
+
+/// Dials that begin and end in any order, on time that passes in leaps.
+#[derive(Default)]
+struct World {
+    circuit: Circuit,
+    out: Vec<Leave>,
+    shown: Option<Breaker>,
+    /// No dial that begins now may go out, unless another one succeeds first.
+    cooling_until: Option<Instant>,
+}
+
+impl World {
+    fn step(&mut self, what: u8, pick: usize, now: Instant) {
+        let change = match what {
+            0..=4 => self.begin(now),
+            5 => self.end(pick, |circuit, leave| circuit.succeeded(leave)),
+            6 => self.end(pick, |circuit, leave| circuit.abandoned(leave, now)),
+            7 => self.circuit.forget(),
+            8 => self.circuit.give_up(refused().error, now),
+            _ => {
+                let failures = [refused(), throttled(), lost_in_auth(), rejected()];
+                let failure = failures[usize::from(what) % failures.len()].clone();
+                let took = MOMENT * u32::try_from(pick % 20_000).unwrap();
+                self.end(pick, |circuit, leave| {
+                    circuit.failed(leave, failure, took, now).1
+                })
+            }
+        };
+        self.told(change, now);
+        if matches!(what, 5 | 7) && matches!(self.circuit.state, State::Closed) {
+            self.cooling_until = None;
+        }
+        if let Some(Error::AuthRejected { .. }) = self.circuit.answer(now)
+            && let Breaker::Open { retry_in } = self.circuit.shown(now)
+        {
+            self.cooling_until = Some(now + retry_in);
+        }
+        let trials = self.out.iter().filter(|leave| leave.trial).count();
+        assert_eq!(usize::from(self.circuit.trial), trials, "one, and known");
+    }
+
+    fn begin(&mut self, now: Instant) -> Option<Change> {
+        let answer = self.circuit.answer(now);
+        let (begin, change) = self.circuit.begin(now);
+        match begin {
+            Begin::Go(mut leave) => {
+                let same = self.circuit.confirm(&mut leave, now);
+                assert!(same, "nothing has happened");
+                assert!(answer.is_none(), "a caller would have been refused");
+                assert!(self.cooling_until.is_none_or(|until| now >= until));
+                self.out.push(leave);
+            }
+            Begin::Wait(None) => assert!(self.circuit.trial, "nobody would wake it"),
+            Begin::Wait(Some(until)) => assert!(until > now && until <= now + LONGEST_PAUSE),
+            Begin::Refused { until, .. } => assert!(answer.is_some() && until > now),
+        }
+        change
+    }
+
+    fn end<T>(
+        &mut self,
+        pick: usize,
+        ended: impl FnOnce(&mut Circuit, Leave) -> Option<T>,
+    ) -> Option<T> {
+        if self.out.is_empty() {
+            return None;
+        }
+        let leave = self.out.swap_remove(pick % self.out.len());
+        ended(&mut self.circuit, leave)
+    }
+
+    /// Every change is told, once, and nothing else is.
+    fn told(&mut self, change: Option<Change>, now: Instant) {
+        let before = self.shown.unwrap_or(Breaker::Closed);
+        let after = self.circuit.shown(now);
+        let kind = std::mem::discriminant::<Breaker>;
+        assert_eq!(
+            change.is_some(),
+            kind(&before) != kind(&after),
+            "{change:?}"
+        );
+        match change {
+            None => {}
+            Some(Change::Closed) => assert_eq!(after, Breaker::Closed),
+            Some(Change::HalfOpen) => {
+                assert!(matches!(before, Breaker::Open { .. }) && after == Breaker::HalfOpen);
+            }
+            Some(Change::Opened { retry_in, .. }) => {
+                assert_eq!(after, Breaker::Open { retry_in });
+                assert!(retry_in <= COOLDOWN);
+            }
+        }
+        self.shown = Some(after);
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_change_is_told_once_and_no_story_locks_a_host_out_for_ever(
+        steps in prop::collection::vec((0_u8..13, any::<u16>(), 0_u64..20_000), 1..200)
+    ) {
+        let mut now = Instant::now();
+        let mut world = World::default();
+        for (what, pick, pause) in steps {
+            // Mostly moments, sometimes longer than any pause.
+            now += MOMENT * u32::try_from(pause / 100 + pause.pow(3) / 100_000_000).unwrap();
+            world.step(what, usize::from(pick), now);
+        }
+        while !world.out.is_empty() {
+            world.step(6, 0, now);
+        }
+        now += COOLDOWN;
+        prop_assert!(world.circuit.answer(now).is_none(), "the next caller is let through");
+        let begin = world.circuit.begin(now).0;
+        prop_assert!(matches!(begin, Begin::Go(_)), "{begin:?}");
+    }
+}
