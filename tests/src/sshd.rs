@@ -15,6 +15,7 @@ use crate::keys::{self, KeyFormat, KeyPair};
 use crate::log::{Log, auth_failures};
 use crate::ports;
 use crate::procs;
+use crate::release::Release;
 use crate::temp::{self, TempDir};
 use crate::trixie;
 use crate::user::TestUser;
@@ -38,38 +39,6 @@ pub struct Sshd {
     host_keys: Vec<(String, KeyPair)>,
     log: Log,
     release: Release,
-}
-
-/// Which OpenSSH an [`Sshd`] is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Release {
-    /// `/usr/sbin/sshd`, or what `SSH_POOL_TEST_SSHD` names.
-    #[default]
-    Installed,
-    /// OpenSSH 10.0, from a Debian trixie that scripts/test has made (`SSH_POOL_TEST_TRIXIE` names
-    /// its folder). It runs in a chroot, so the tests must run as root.
-    ///
-    /// Its commands see this machine's processes, accounts, `/tmp`, `/var/tmp` and the home of its
-    /// user, and the programs of a minimal trixie: there is no `ps` and no `git`. Unlike older
-    /// ones, it refuses clients for a while that often connect and do not log in
-    /// (PerSourcePenalties), on loopback too.
-    Trixie,
-}
-
-impl Release {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Installed, Self::Trixie];
-
-    /// Whether this machine has it, and we may start it. Tests do not ask: what they need and
-    /// cannot have is a panic.
-    #[must_use]
-    pub fn is_there(self) -> bool {
-        match self {
-            Self::Installed => true,
-            Self::Trixie => Uid::effective().is_root() && trixie::is_there(),
-        }
-    }
 }
 
 /// What an [`Sshd`] is started with.
