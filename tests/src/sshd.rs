@@ -132,11 +132,10 @@ impl SshdBuilder {
             .iter()
             .map(|line| format!("{line}\n"))
             .collect();
-        let authorized_keys = sshd.dir().join("authorized_keys");
         config += &format!(
             "ListenAddress {}\nPidFile none\nUsePAM no\nLogLevel VERBOSE\nAuthorizedKeysFile {}\n",
             sshd.addr,
-            authorized_keys.display(),
+            sshd.authorized_keys().display(),
         );
         // Its folder lies below /tmp, which anybody may write to.
         config += "StrictModes no\n";
@@ -240,19 +239,20 @@ impl Sshd {
 
     /// Lets one more public key log in.
     pub fn authorize(&self, public_key_line: &str) {
-        let path = self.dir().join("authorized_keys");
-        let mut lines = fs::read_to_string(&path).expect("read authorized_keys");
-        lines.push_str(public_key_line.trim_end());
-        lines.push('\n');
-        temp::write(&path, &lines, 0o644);
+        let lines = fs::read_to_string(self.authorized_keys()).expect("read authorized_keys");
+        self.replace_authorized(&format!("{lines}{}\n", public_key_line.trim_end()));
     }
 
-    /// Lets this public key log in, and no other one any more. No login sees half of that.
+    /// Lets this public key log in, and no other one any more.
     pub fn authorize_only(&self, public_key_line: &str) {
-        let path = self.dir().join("authorized_keys");
+        self.replace_authorized(&format!("{}\n", public_key_line.trim_end()));
+    }
+
+    /// No login sees half of it.
+    fn replace_authorized(&self, lines: &str) {
         let next = self.dir().join("authorized_keys.next");
-        temp::write(&next, &format!("{}\n", public_key_line.trim_end()), 0o644);
-        fs::rename(&next, &path).expect("replace authorized_keys");
+        temp::write(&next, lines, 0o644);
+        fs::rename(&next, self.authorized_keys()).expect("replace authorized_keys");
     }
 
     /// Gives it another host key in the place of the one of that type, from the next
@@ -429,6 +429,10 @@ impl Sshd {
 
     fn config(&self) -> PathBuf {
         self.dir().join("sshd_config")
+    }
+
+    fn authorized_keys(&self) -> PathBuf {
+        self.dir().join("authorized_keys")
     }
 
     /// Starts the process; the error is what it said before it ended.
