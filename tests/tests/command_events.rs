@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use ssh_pool::{Error, Event, EventKind, Events, Limits, Pool, Stream, Timeouts};
-use ssh_pool_tests::{Sshd, TestUser, eventually_async};
+use ssh_pool_tests::{Ledger, Sshd, TestUser};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
@@ -168,12 +168,11 @@ async fn an_idempotent_command_that_is_run_again_is_told() {
     let pool = pool(&sshd);
     let host = pool.host(sshd.target()).unwrap();
     let mut events = pool.events();
-    let running = tokio::spawn(host.command("sleep").arg("4763").idempotent().output());
-    let runs = || {
-        let all = sshd.session_processes();
-        all.iter().any(|(_, line)| line.ends_with("sleep 4763"))
-    };
-    assert!(eventually_async(SOON, runs).await);
+    // Not by its process, for the first one outlives its connection.
+    let ledger = Ledger::new();
+    let line = format!("{}; sleep 4763", ledger.enter("it runs"));
+    let running = tokio::spawn(host.shell(line).idempotent().output());
+    ledger.has(1).await;
     sshd.kill_connections();
     let is_rerun = |kind: &EventKind| matches!(kind, EventKind::Rerun { .. });
     let event = next(&mut events, is_rerun).await;
@@ -189,6 +188,6 @@ async fn an_idempotent_command_that_is_run_again_is_told() {
     assert_eq!(attempts, 1);
     assert!(matches!(error, Error::ConnectionLost { .. }), "{error:?}");
     assert!(!pause.is_zero());
-    assert!(eventually_async(SOON, runs).await, "and it is");
+    ledger.has(2).await;
     running.abort();
 }
