@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use ssh_pool::{CommandState, Error, Phase};
 
-use crate::{Gate, Ledger, dials, server};
+use crate::{Ledger, dials, server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_lost_under_a_command_is_replaced_and_the_command_is_not_run_again() {
@@ -69,17 +69,4 @@ async fn of_many_commands_on_dying_connections_none_runs_twice_and_none_is_lost_
         assert_eq!(ran.get(number), wanted.get(number), "{number}");
     }
     assert!(finished > 0 && unknown > 0, "{finished} {unknown}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_connection_lost_while_idle_is_nobodys_error() {
-    let (sshd, pool, host) = server();
-    let gate = Gate::new();
-    gate.open();
-    for round in 1..=3 {
-        let status = host.shell(gate.pass()).status().await.unwrap();
-        assert!(status.success());
-        assert_eq!(dials(&pool), round);
-        sshd.kill_connections();
-    }
 }
