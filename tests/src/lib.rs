@@ -46,6 +46,7 @@ mod keys;
 mod ledger;
 mod log;
 mod mark;
+mod moment;
 mod noise;
 mod ports;
 pub mod procs;
@@ -73,6 +74,7 @@ pub use keys::{
     KeyFormat, KeyPair, fingerprint, generate, sign_host_certificate, sign_user_certificate,
 };
 pub use ledger::Ledger;
+pub use moment::{moment, moment_passes};
 pub use noise::noise;
 pub use ports::free as free_address;
 pub use proxy::{Greeting, Proxy};

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use cap::Cap;
 use ssh_pool::{Host, HostKeyPolicy, Identity, Limits, Pool};
-use ssh_pool_tests::{Sshd, TestUser, eventually_async, procs};
+use ssh_pool_tests::{Sshd, TestUser, eventually_async, moment, procs};
 use tokio::task::JoinSet;
 
 #[global_allocator]
@@ -41,7 +41,7 @@ async fn drop_round(host: &Host, sshd: &Sshd) {
     for _ in 0..500 {
         let host = host.clone();
         commands.spawn(async move {
-            let moment = Duration::from_micros(fastrand::u64(0..40_000));
+            let moment = moment(Duration::from_millis(40));
             // Dropped while it waits, opens, runs or ends; a few are even faster.
             drop(tokio::time::timeout(moment, host.shell("sleep 0.02").output()).await);
         });

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ssh_pool::{Error, Host, HostKeyPolicy, Identity, Limits, Pool, Stdio, Stream};
-use ssh_pool_tests::{Embedded, Release, Sshd, TestUser, eventually_async, procs};
+use ssh_pool_tests::{Embedded, Release, Sshd, TestUser, eventually_async, moment, procs};
 use support::{SOON, builder, known};
 use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
@@ -243,7 +243,7 @@ async fn all_comes_back(release: Release) {
             match number % 5 {
                 // Dropped while it waits, writes or ends.
                 0 | 1 => {
-                    let moment = Duration::from_millis(fastrand::u64(0..60));
+                    let moment = moment(Duration::from_millis(60));
                     drop(tokio::time::timeout(moment, host.shell(line).output()).await);
                 }
                 // Read in part.

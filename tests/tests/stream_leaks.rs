@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use cap::Cap;
 use ssh_pool::{ChannelStream, Child, Command, Host, HostKeyPolicy, Identity, Limits, Pool, Stdio};
-use ssh_pool_tests::{Sshd, TestUser, eventually_async, procs};
+use ssh_pool_tests::{Sshd, TestUser, eventually_async, moment, moment_passes, procs};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
@@ -174,9 +174,8 @@ fn halves(mut command: Command, number: usize) -> Command {
     command
 }
 
-fn moment() -> Duration {
-    Duration::from_micros(fastrand::u64(0..20_000))
-}
+/// How late something is dropped, at most.
+const LATE: Duration = Duration::from_millis(20);
 
 /// Runs a test on a stock sshd, when no other one runs, on a runtime of its own.
 fn alone(test: impl AsyncFnOnce(&Sshd, &Host)) {
@@ -228,22 +227,22 @@ fn children_that_are_cancelled_leave_nothing() {
             match number / 2 % 4 {
                 0 => {
                     // Dropped while it waits, is accepted, or runs.
-                    let spawned = tokio::time::timeout(moment(), command.spawn()).await;
+                    let spawned = tokio::time::timeout(moment(LATE), command.spawn()).await;
                     drop(spawned);
                 }
                 1 => {
                     let child = command.spawn().await.unwrap();
-                    tokio::time::sleep(moment()).await;
+                    moment_passes(LATE).await;
                     drop(child);
                 }
                 2 => {
                     let mut child = command.spawn().await.unwrap();
-                    tokio::time::sleep(moment()).await;
+                    moment_passes(LATE).await;
                     child.kill().await.unwrap();
                 }
                 _ => {
                     let mut child = command.spawn().await.unwrap();
-                    let waited = tokio::time::timeout(moment(), child.wait()).await;
+                    let waited = tokio::time::timeout(moment(LATE), child.wait()).await;
                     assert!(waited.is_err(), "{waited:?}");
                 }
             }
@@ -327,7 +326,7 @@ async fn talk(mut stream: ChannelStream, number: usize) -> io::Result<()> {
                     stream.read_exact(&mut back).await?;
                 }
             };
-            let talked: Result<io::Result<()>, _> = tokio::time::timeout(moment(), talk).await;
+            let talked: Result<io::Result<()>, _> = tokio::time::timeout(moment(LATE), talk).await;
             if let Ok(ended) = talked {
                 return ended;
             }

@@ -7,7 +7,7 @@ use hyper::Method;
 use serde_json::Value;
 use ssh_pool::CommandState;
 use ssh_pool::docker::Error;
-use ssh_pool_tests::eventually_async;
+use ssh_pool_tests::{eventually_async, moment};
 use tokio::task::JoinSet;
 
 use crate::api::{self, Said};
@@ -185,7 +185,7 @@ async fn given_up(site: &Site, within: Duration) {
             answers += usize::from(running.join_next().await.unwrap().unwrap());
         }
         let (docker, id) = (site.docker.clone(), id.clone());
-        let within = within.mul_f64(fastrand::f64());
+        let within = moment(within);
         running.spawn(async move {
             let call = async {
                 if number % 3 == 0 {

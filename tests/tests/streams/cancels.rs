@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use ssh_pool::{Error, Host, HostKeyPolicy, Identity, Limits, Pool, Pty, Stdio, Timeouts};
-use ssh_pool_tests::{Dropbear, Release, Sshd, TempDir, TestUser, eventually_async, procs};
+use ssh_pool_tests::{
+    Dropbear, Release, Sshd, TempDir, TestUser, eventually_async, moment, moment_passes, procs,
+};
 use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 
@@ -78,24 +80,25 @@ impl Place {
 /// One cancelled command: dropped at a random moment, killed, or out of time.
 async fn cancel(host: &Host, number: usize) -> Result<(), Error> {
     let line = STUBBORN[number % STUBBORN.len()].replace('N', &format!("3{number:03}"));
-    let moment = Duration::from_millis(fastrand::u64(0..200));
+    const LATE: Duration = Duration::from_millis(200);
     match number % 4 {
         0 => {
-            drop(tokio::time::timeout(moment, host.shell(line).output()).await);
+            drop(tokio::time::timeout(moment(LATE), host.shell(line).output()).await);
         }
         1 => {
-            let error = host.shell(line).timeout(moment).output().await.unwrap_err();
+            let mut command = host.shell(line);
+            let error = command.timeout(moment(LATE)).output().await.unwrap_err();
             assert!(error.is_timeout(), "{error:?}");
         }
         2 => {
             let mut child = host.shell(line).shared().spawn().await?;
-            tokio::time::sleep(moment).await;
+            moment_passes(LATE).await;
             child.kill().await?;
             assert!(child.wait().await.is_ok(), "it has ended, and says how");
         }
         _ => {
             let child = host.shell(line).stdin(Stdio::piped()).spawn().await?;
-            tokio::time::sleep(moment).await;
+            moment_passes(LATE).await;
             drop(child);
         }
     }
@@ -271,7 +274,7 @@ async fn a_script_that_is_cut_off_runs_nothing_of_its_last_line() {
         let script = format!("touch {file}\n: {}", "x".repeat(8 << 20));
         for _ in 0..5 {
             let running = host.script(script.clone()).output();
-            let moment = Duration::from_millis(fastrand::u64(1..60));
+            let moment = moment(Duration::from_millis(60));
             drop(tokio::time::timeout(moment, running).await);
         }
         let idle = || host.status().running == 0;
