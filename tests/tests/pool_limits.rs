@@ -14,7 +14,6 @@ mod support;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ssh_pool::{Error, Host, HostKeyPolicy, Identity, Limits, Pool, Stdio, Stream};
@@ -26,28 +25,29 @@ use tokio::task::JoinSet;
 /// The most connections to these ports that were there at once, looked at all the time. The kernel's
 /// list is no picture of one moment, so what is seen in one look alone does not count.
 struct Watch {
-    over: Arc<AtomicBool>,
+    /// It ends when this is gone, also by a test that fails.
+    wanted: Arc<()>,
     watching: std::thread::JoinHandle<usize>,
 }
 
 impl Watch {
     fn start(ports: Vec<u16>) -> Self {
-        let over = Arc::new(AtomicBool::new(false));
-        let until = over.clone();
+        let wanted = Arc::new(());
+        let still = Arc::downgrade(&wanted);
         let watching = std::thread::spawn(move || {
             let (mut most, mut last) = (0, 0);
-            while !until.load(Ordering::SeqCst) {
+            while still.strong_count() > 0 {
                 let now = procs::connections_to(&ports);
                 most = most.max(now.min(last));
                 last = now;
             }
             most
         });
-        Self { over, watching }
+        Self { wanted, watching }
     }
 
     fn most(self) -> usize {
-        self.over.store(true, Ordering::SeqCst);
+        drop(self.wanted);
         self.watching.join().expect("no panic")
     }
 }
