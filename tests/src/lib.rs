@@ -19,6 +19,7 @@
 //! | [`Ledger`], [`storm()`] | what ran how often; many commands at once |
 //! | [`procs`] | what runs below a server, and what this process holds |
 //! | [`eventually`] | waiting with a deadline, in the place of sleeping |
+//! | [`PacedCaller`], [`moment()`] | callers who come back, and callers who give up |
 //!
 //! Whatever a fixture needs and cannot have is a panic that says what to install: a test that
 //! passes has run.
@@ -48,6 +49,7 @@ mod log;
 mod mark;
 mod moment;
 mod noise;
+mod paced;
 mod ports;
 pub mod procs;
 mod proxy;
@@ -76,6 +78,7 @@ pub use keys::{
 pub use ledger::Ledger;
 pub use moment::{moment, moment_passes};
 pub use noise::noise;
+pub use paced::PacedCaller;
 pub use ports::free as free_address;
 pub use proxy::{Greeting, Proxy};
 pub use relay::Cut;

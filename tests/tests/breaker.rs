@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use ssh_pool::{
     Breaker, Error, EventKind, Events, Host, HostKeyPolicy, Identity, Pool, Target, Timeouts,
 };
-use ssh_pool_tests::{KeyFormat, Proxy, Release, Sshd, TempDir, eventually_async, generate};
+use ssh_pool_tests::{
+    KeyFormat, PacedCaller, Proxy, Release, Sshd, TempDir, eventually_async, generate,
+};
 use support::{RELEASES, SOON, builder, known};
 use tokio::task::JoinSet;
 
@@ -71,21 +73,17 @@ async fn a_black_hole_costs_its_first_callers_one_dial_and_is_noticed_when_it_en
         }
         let first = began.elapsed();
         assert!(first >= connect && first < SOON, "{first:?}");
-        // A host that takes four seconds to fail is left alone for a second at least.
+        // It is back, but one that takes four seconds to fail is left alone for a second at least.
+        proxy.thaw();
+        let caller = PacedCaller::new(SOON, Duration::from_millis(50));
         let mut remembered = 0;
-        while matches!(host.status().breaker, Breaker::Open { retry_in } if !retry_in.is_zero()) {
-            let asked = proxy.connections();
-            let error = all_fail(&host, 1).await.pop().unwrap();
+        while let Err(error) = host.command("true").output().await {
             assert!(error.is_timeout(), "{error}");
             remembered += 1;
-            if asked == 1 {
-                proxy.thaw();
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await; // the caller's own pause
+            assert!(caller.comes_back().await, "{error}");
         }
         assert!(remembered > 0);
-        assert_eq!(proxy.connections(), 1, "nobody has asked");
-        host.command("true").output().await.expect("it is back");
+        // Nobody has asked in vain.
         assert_eq!((proxy.connections(), sshd.accepted()), (2, 1));
         assert_eq!(host.status().breaker, Breaker::Closed);
         assert_eq!(
@@ -222,12 +220,11 @@ async fn callers_who_insist_on_an_untrusted_host_get_nobody_banned() {
         let pool = builder(&sshd, HostKeyPolicy::known_hosts_file(&file));
         let pool = pool.build().unwrap();
         let host = pool.host(sshd.target()).unwrap();
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(4) {
+        let callers = PacedCaller::new(Duration::from_secs(4), Duration::from_millis(20));
+        while callers.comes_back().await {
             for error in all_fail(&host, 10).await {
                 assert!(matches!(error, Error::HostKey { .. }), "{error}");
             }
-            tokio::time::sleep(Duration::from_millis(20)).await; // the callers' own pause
         }
         // 0.1 s, 0.2 s, 0.4 s … with jitter.
         assert!((3..=9).contains(&sshd.connections()), "{}", sshd.log());

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use ssh_pool::{Error, EventKind, Events, Host, Identity, Timeouts};
-use ssh_pool_tests::{Release, Sshd};
+use ssh_pool_tests::{PacedCaller, Release, Sshd};
 
 use crate::{RELEASES, SOON, builder, host_for, known, new_key, offered, pool};
 
@@ -57,16 +57,15 @@ async fn after_the_cool_down_it_is_tried_again() {
     let host = host_for(&pool, &sshd, Identity::key_file(key.private()));
     let started = Instant::now();
     offered(&host.command("true").output().await.unwrap_err());
-    let refused = Instant::now();
     sshd.authorize(&key.public_line());
 
     // The remembered error answers until then.
+    let caller = PacedCaller::new(SOON, Duration::from_millis(5));
     let mut remembered = 0;
     while let Err(error) = host.command("true").status().await {
         offered(&error);
-        assert!(refused.elapsed() < SOON, "{error}");
         remembered += 1;
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(caller.comes_back().await, "{error}");
     }
     assert!(remembered > 0);
     assert!(started.elapsed() >= cooldown, "{:?}", started.elapsed());
@@ -148,12 +147,13 @@ async fn besieged(release: Release, cooldown: Duration, span: Duration) {
     let (_dir, key) = new_key();
     let host = host_for(&pool, &sshd, Identity::key_file(key.private()));
     let began = Instant::now();
+    let caller = PacedCaller::new(span, Duration::from_millis(50));
     let mut callers = tokio::task::JoinSet::new();
     for number in 0..100 {
         let (host, fingerprint) = (host.clone(), key.fingerprint());
         callers.spawn(async move {
             let mut calls = 0;
-            while began.elapsed() < span {
+            while caller.comes_back().await {
                 let mut command = host.command("true");
                 // For the two kinds of connections that callers get.
                 let error = if number % 2 == 0 {
@@ -163,7 +163,6 @@ async fn besieged(release: Release, cooldown: Duration, span: Duration) {
                 };
                 assert!(offered(&error)[0].contains(&fingerprint), "{error}");
                 calls += 1;
-                tokio::time::sleep(Duration::from_millis(50)).await; // its own pause
             }
             calls
         });
