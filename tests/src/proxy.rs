@@ -175,6 +175,12 @@ impl Proxy {
         self.shared.link.send_modify(|link| link.frozen = false);
     }
 
+    /// Whether it is frozen, by a test or by a script.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.shared.link.borrow().frozen
+    }
+
     /// Carries so many bytes a second; [`Rate::default`] sets no bound.
     pub fn throttle(&self, rate: Rate) {
         self.shared.link.send_modify(|link| link.rate = rate);
@@ -239,7 +245,7 @@ async fn listen(listener: TcpListener, shared: Arc<Shared>) {
         let relay = Relay {
             client,
             server: shared.server,
-            link: shared.link.subscribe(),
+            link: shared.link.clone(),
             script: locked(&shared.scripts).take(),
             cut: shared.cut.subscribe(),
             forgotten: Arc::clone(&shared.forgotten),

@@ -48,7 +48,7 @@ pub(crate) struct Link {
 pub(crate) struct Relay {
     pub(crate) client: TcpStream,
     pub(crate) server: SocketAddr,
-    pub(crate) link: watch::Receiver<Link>,
+    pub(crate) link: watch::Sender<Link>,
     pub(crate) script: Arc<[Step]>,
     pub(crate) cut: watch::Receiver<Option<Cut>>,
     pub(crate) forgotten: Arc<AtomicUsize>,
@@ -115,14 +115,14 @@ impl Relay {
             return end(Cut::Reset, &mut [&mut self.client], &self.forgotten).await;
         };
         let _ = server.set_nodelay(true);
-        let course = Course::new(self.script);
+        let course = Course::new(self.script, self.link.clone());
         let cut = {
             let (from_client, to_client) = self.client.split();
             let (from_server, to_server) = server.split();
             let flow = |from| Flow {
                 from,
                 course: &course,
-                link: self.link.clone(),
+                link: self.link.subscribe(),
             };
             let up = flow(Side::Client).carry(from_client, to_server);
             let down = flow(Side::Server).carry(from_server, to_client);
@@ -131,7 +131,7 @@ impl Relay {
                 biased;
                 cut = next(&mut self.cut) => cut,
                 cut = course.run() => cut,
-                () = course.forgotten(self.link.clone()) => Cut::Forget,
+                () = course.forgotten(self.link.subscribe()) => Cut::Forget,
                 // Only when both directions have ended, or one has failed.
                 result = async { tokio::try_join!(up, down) } => match result {
                     Ok(_) => Cut::Fin,

@@ -47,6 +47,9 @@ pub enum Fault {
     Freeze,
     /// Passes on what has waited, and what comes.
     Thaw,
+    /// [`Proxy::freeze`](crate::Proxy::freeze), for this connection and all the others: to go on
+    /// when the test says so.
+    FreezeAll,
     /// Ends it, or forgets it.
     Cut(Cut),
 }
@@ -111,6 +114,7 @@ pub(crate) struct Course(watch::Sender<State>);
 #[derive(Debug)]
 struct State {
     script: Arc<[Step]>,
+    link: watch::Sender<Link>,
     done: usize,
     /// When the last step was done.
     since: Instant,
@@ -154,6 +158,7 @@ impl State {
                 Fault::Throttle(rate) => self.rate = Some(rate),
                 Fault::Freeze => self.frozen = true,
                 Fault::Thaw => self.frozen = false,
+                Fault::FreezeAll => self.link.send_modify(|link| link.frozen = true),
                 Fault::Cut(cut) => self.cut = Some(cut),
             }
         }
@@ -161,10 +166,11 @@ impl State {
 }
 
 impl Course {
-    pub(crate) fn new(script: Arc<[Step]>) -> Self {
+    pub(crate) fn new(script: Arc<[Step]>, link: watch::Sender<Link>) -> Self {
         let now = Instant::now();
         let mut state = State {
             script,
+            link,
             done: 0,
             since: now,
             from_server: 0,
