@@ -28,13 +28,10 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) const RELEASES: [Release; 2] = [Release::Installed, Release::Trixie];
 
 /// Keepalives that find out soon, on a busy machine too.
-pub(crate) const INTERVAL: Duration = Duration::from_millis(500);
-pub(crate) const MISSES: usize = 2;
-
 pub(crate) fn keepalives() -> Timeouts {
     Timeouts::default()
-        .keepalive_interval(INTERVAL)
-        .keepalive_misses(MISSES)
+        .keepalive_interval(Duration::from_millis(500))
+        .keepalive_misses(2)
 }
 
 /// A server, a proxy before it, and a pool that goes through the proxy.
