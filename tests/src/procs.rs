@@ -85,6 +85,12 @@ pub fn is_alive(pid: u32) -> bool {
     Stat::read(pid).is_some()
 }
 
+/// Whether a live process waits for something (state S), such as a reader of what it writes.
+#[must_use]
+pub fn waits(pid: u32) -> bool {
+    Stat::read(pid).is_some_and(|stat| stat.waits)
+}
+
 /// The short name of a live process, as in `ps -o comm`.
 #[must_use]
 pub fn name(pid: u32) -> Option<String> {
@@ -182,6 +188,7 @@ fn live() -> impl Iterator<Item = (u32, Stat)> {
 
 struct Stat {
     name: String,
+    waits: bool,
     parent: u32,
     started: u64,
 }
@@ -194,11 +201,13 @@ impl Stat {
         let (_, rest) = text.split_once('(')?;
         let (name, rest) = rest.rsplit_once(')')?;
         let fields: Vec<_> = rest.split_whitespace().collect();
-        if matches!(*fields.first()?, "Z" | "X") {
+        let state = *fields.first()?;
+        if matches!(state, "Z" | "X") {
             return None;
         }
         Some(Self {
             name: name.to_owned(),
+            waits: state == "S",
             parent: fields.get(1)?.parse().ok()?,
             started: fields.get(19)?.parse().ok()?,
         })

@@ -19,7 +19,7 @@ mod support;
 mod tunnels;
 mod unclaimed;
 
-pub(crate) use support::{SOON, builder, known};
+pub(crate) use support::{RELEASES, SOON, builder, known};
 
 /// A stock sshd, a pool for it, and the host in the pool.
 pub(crate) fn server() -> (Sshd, Pool, Host) {
