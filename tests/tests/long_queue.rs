@@ -144,11 +144,8 @@ async fn story(release: Release) {
         let group = group.into_iter().map(|(_, command)| command).collect();
         dropping += drop_all(&pool, group).await;
     }
+    // A figure, and no promise: drop_all has a guard against what would hang.
     println!("{release:?}: queued in {queueing:?}, dropped in {dropping:?}");
-    assert!(
-        dropping < queueing.max(Duration::from_secs(1)),
-        "{dropping:?}"
-    );
     assert_eq!(pool.status().waiting, kept.len());
 
     // The others run, in the order in which they were called.
