@@ -1,10 +1,10 @@
 //! What can go wrong before a server has said who it is, and how much that costs.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ssh_pool::{CommandState, Error, HostKeyPolicy, Identity, Phase, Pool, Timeouts};
-use ssh_pool_tests::{BlackHole, Greeting, eventually_async};
+use ssh_pool_tests::{BlackHole, Greeting, eventually_async, free_address};
 
 use crate::{Place, SOON, Setting, all};
 
@@ -55,10 +55,7 @@ async fn a_host_that_swallows_every_packet_costs_one_connect_timeout_that_all_wh
 
 #[tokio::test]
 async fn a_closed_port_is_an_error_at_once_and_backs_off() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
-    let (_pool, host) = nobody(address, Timeouts::default());
+    let (_pool, host) = nobody(free_address(), Timeouts::default());
     let began = Instant::now();
     let error = host.command("true").output().await.unwrap_err();
     assert!(matches!(error, Error::Connect { .. }), "{error}");
