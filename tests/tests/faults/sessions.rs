@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ssh_pool::{CommandState, Error, Limits, Phase, Timeouts};
-use ssh_pool_tests::{eventually_async, storm};
+use ssh_pool_tests::{PacedCaller, eventually_async, storm};
 
 use crate::{SOON, Setting, all};
 
@@ -89,13 +89,12 @@ async fn a_server_that_allows_no_session_is_an_error_at_once_that_says_so() {
         assert!(status.last_error.is_some(), "{status:?}");
 
         // Every login succeeds. It is made after 0.1 s, 0.2 s, 0.4 s … with jitter, all the same.
-        let began = Instant::now();
+        let caller = PacedCaller::new(Duration::from_secs(3), Duration::from_millis(10));
         let mut calls = 0;
-        while began.elapsed() < Duration::from_secs(3) {
+        while caller.comes_back().await {
             let error = place.host.command("true").output().await.unwrap_err();
             assert!(matches!(error, Error::SessionRefused { .. }), "{error}");
             calls += 1;
-            tokio::time::sleep(Duration::from_millis(10)).await; // the caller's own pause
         }
         let logins = place.server.accepted();
         assert!((2..=8).contains(&logins), "{logins} for {calls} calls");
