@@ -104,10 +104,11 @@ impl Limits {
     /// to drop.
     ///
     /// Of identities that have not been let in yet, or were refused last, no more than two log in at
-    /// once at one address (host and port), and each failure holds the next one up for five seconds:
-    /// sshd charges failed logins to our address, and turns away whoever comes from there when there
-    /// are too many (`PerSourcePenalties`, OpenSSH 9.8 and later). So a cold start of many users or
-    /// identities at one address takes longer. Those that have been let in never wait for that.
+    /// once at one address (host and port), and after two failures one every five seconds: sshd
+    /// charges failed logins to our address, and turns away whoever comes from there when there are too
+    /// many (`PerSourcePenalties`, OpenSSH 9.8 and later). So a cold start of many users or identities
+    /// at one address takes longer, within their callers' deadlines. Those that have been let in never
+    /// wait for that.
     #[must_use]
     pub fn handshakes_per_host(mut self, handshakes: u32) -> Self {
         self.handshakes_per_host = handshakes;
