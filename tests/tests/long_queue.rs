@@ -65,7 +65,7 @@ impl Stage {
     }
 }
 
-/// Drops these, and says how long that took until the pool knew of it; in the end it does.
+/// Drops these, and says how long that took until the pool knew of it.
 async fn drop_all(pool: &Pool, dropped: Vec<Queued>) -> Duration {
     let left = pool.status().waiting - dropped.len();
     let began = Instant::now();
@@ -144,7 +144,7 @@ async fn story(release: Release) {
         let group = group.into_iter().map(|(_, command)| command).collect();
         dropping += drop_all(&pool, group).await;
     }
-    // A figure, and no promise: the machine has its moods. What would hang is for drop_all.
+    // A figure, and no promise: drop_all has a guard against what would hang.
     println!("{release:?}: queued in {queueing:?}, dropped in {dropping:?}");
     assert_eq!(pool.status().waiting, kept.len());
 
