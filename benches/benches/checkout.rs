@@ -122,7 +122,7 @@ impl Bench {
             .build()
             .expect("a runtime");
         let guard = runtime.enter();
-        let pool = internals::pool(Limits::default()).expect("valid limits");
+        let pool = internals::pool(limits()).expect("valid limits");
         drop(guard);
         Self { runtime, pool }
     }
@@ -134,7 +134,7 @@ impl Bench {
     /// How long the first handle to a host takes, in a new pool that meets so many.
     fn meet(&self, count: u32) -> Duration {
         let _inside = self.runtime.enter();
-        let pool = internals::pool(Limits::default()).expect("valid limits");
+        let pool = internals::pool(limits()).expect("valid limits");
         let targets: Vec<_> = (0..count).map(|n| format!("deploy@host-{n}:22")).collect();
         let started = Instant::now();
         let hosts: Vec<_> = (targets.iter())
@@ -192,7 +192,7 @@ impl Bench {
             .build()
             .expect("a runtime");
         let guard = runtime.enter();
-        let pool = internals::pool(Limits::default()).expect("valid limits");
+        let pool = internals::pool(limits()).expect("valid limits");
         drop(guard);
         let all = runtime.block_on(hosts(&pool, 1));
         let host = all.first().expect("one host");
@@ -288,4 +288,9 @@ fn main() {
     Bench::commands(&mut criterion);
     criterion.final_summary();
     bench.summary();
+}
+
+/// Each of ten thousand hosts keeps its connection: none has to go for another one.
+fn limits() -> Limits {
+    Limits::default().connections(20_000)
 }
