@@ -127,7 +127,7 @@ pub(crate) struct Hub {
     books: Mutex<Books>,
     /// Something has ended: somebody may be waiting for the last one.
     ended: Notify,
-    /// Nobody needs the dials that are under way.
+    /// Nobody needs what is under way: dials, pauses, listeners.
     closing: CancellationToken,
 }
 
@@ -448,7 +448,7 @@ impl Hub {
         }
     }
 
-    /// Cancelled when no new work is taken any more.
+    /// Cancelled by [`stop`](Self::stop).
     pub(crate) fn closing(&self) -> &CancellationToken {
         &self.closing
     }
@@ -458,6 +458,12 @@ impl Hub {
         let waiters = self.transition(|books, now| books.slots.close(now));
         tell(waiters, &self.closed_error());
         self.channels.close();
+    }
+
+    /// Of a hub that is closed: ends the dials that are under way, and whatever else would only end
+    /// in time. A dial that ends makes way for the next one at its address, so all who must not dial
+    /// then are closed before.
+    pub(crate) fn stop(&self) {
         self.closing.cancel();
     }
 

@@ -39,7 +39,7 @@ impl Lanes {
         let hub = self.isolated.get_or_init(|| (self.make)(Lane::Isolated));
         // `close` may have come just before it was there.
         if self.closed.load(Ordering::SeqCst) {
-            hub.close();
+            end(hub);
         }
         hub
     }
@@ -75,20 +75,22 @@ impl Lanes {
 
     /// Those that have been needed so far.
     pub(crate) fn hubs(&self) -> impl Iterator<Item = &Arc<Hub>> {
-        [Some(&self.shared), self.isolated.get(), self.errands.get()]
-            .into_iter()
-            .flatten()
+        self.for_callers().chain(self.errands.get())
+    }
+
+    fn for_callers(&self) -> impl Iterator<Item = &Arc<Hub>> {
+        std::iter::once(&self.shared).chain(self.isolated.get())
     }
 
     /// No new work from now on, and queued work is told so. Errands are still run.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        for hub in [Some(&self.shared), self.isolated.get()]
-            .into_iter()
-            .flatten()
-        {
-            hub.close();
-        }
+        self.for_callers().for_each(Hub::close);
+    }
+
+    /// After [`close`](Self::close), of all hosts: ends what nobody needs any more.
+    pub(crate) fn stop(&self) {
+        self.for_callers().for_each(|hub| hub.stop());
     }
 
     /// Waits until everything has ended. Cancel safe.
@@ -98,7 +100,7 @@ impl Lanes {
             hub.drained().await;
         }
         if let Some(hub) = self.errands.get() {
-            hub.close();
+            end(hub);
             hub.drained().await;
         }
     }
@@ -106,7 +108,7 @@ impl Lanes {
     /// Disconnects whatever is left.
     pub(crate) async fn cut(&self) {
         if let Some(hub) = self.errands.get() {
-            hub.close();
+            end(hub);
         }
         futures_util::future::join_all(self.hubs().map(|hub| hub.cut())).await;
     }
@@ -120,4 +122,9 @@ impl Lanes {
     pub(crate) fn is_unused(&self) -> bool {
         self.hubs().all(|hub| hub.is_unused())
     }
+}
+
+fn end(hub: &Arc<Hub>) {
+    hub.close();
+    hub.stop();
 }

@@ -237,9 +237,8 @@ impl Pool {
     pub fn close(&self) -> impl Future<Output = ()> + Send + use<> {
         self.inner.closed.store(true, Ordering::SeqCst);
         let hosts = self.inner.hosts();
-        for lanes in &hosts {
-            lanes.close();
-        }
+        hosts.iter().for_each(|lanes| lanes.close());
+        hosts.iter().for_each(|lanes| lanes.stop());
         let drain = self.inner.timeouts.drain;
         let closing = self.inner.runtime.spawn(async move {
             let all = futures_util::future::join_all(hosts.iter().map(|lanes| lanes.drained()));

@@ -267,3 +267,32 @@ async fn a_dial_that_is_cut_off_by_the_end_of_the_pool_is_no_failure() {
     assert_eq!(changes(&mut events), [""; 0]);
     assert_eq!(server.seen().dials, 1);
 }
+
+/// On a real clock and several threads: one that closes, and others that would dial meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_ends_begins_no_dial_in_the_place_of_those_it_gives_up() {
+    for round in 0..20 {
+        let server = Server::new(Script {
+            handshake: Duration::from_secs(60),
+            ..Script::default()
+        });
+        let (pool, _) = pool(&server, Limits::default(), Timeouts::default());
+        let mut callers = JoinSet::new();
+        for user in 0..100 {
+            let host = pool.host(format!("user-{user}@test:22")).expect("target");
+            let output = host.command("true").output();
+            callers.spawn(async move { output.await.map(drop) });
+            callers.spawn(async move { host.command("true").spawn().await.map(drop) });
+        }
+        // As many as may be unsure of being let in; all others wait for them.
+        while server.seen().dials < 2 {
+            tokio::task::yield_now().await;
+        }
+        pool.close().await;
+        while let Some(result) = callers.join_next().await {
+            let error = result.expect("no panic").expect_err("closed");
+            assert!(matches!(error, Error::Closed { .. }), "{error}");
+        }
+        assert_eq!(server.seen().dials, 2, "round {round}");
+    }
+}
