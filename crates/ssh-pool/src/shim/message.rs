@@ -22,6 +22,10 @@ pub(super) const HELLO: u8 = b'1';
 /// A request may not be longer than what the kernel lets through as arguments.
 const LONGEST_REQUEST: usize = 4 << 20;
 
+/// And no longer in words, each of which takes more room than its bytes. Those who call ssh give it a
+/// dozen.
+const MOST_WORDS: usize = 4096;
+
 /// How much of stderr goes into one frame.
 pub(super) const LONGEST_TEXT: usize = 64 << 10;
 
@@ -64,6 +68,9 @@ impl Request {
             body.extend_from_slice(word.as_bytes());
             body.push(0);
         }
+        if self.arguments.len() >= MOST_WORDS {
+            return Err(too_many());
+        }
         let length = u32::try_from(body.len()).ok();
         let length = length
             .filter(|_| body.len() <= LONGEST_REQUEST)
@@ -83,6 +90,10 @@ impl Request {
         let body = body
             .strip_suffix(&[0])
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the request has no end"))?;
+        let ends = body.iter().filter(|byte| **byte == 0);
+        if ends.count() >= MOST_WORDS {
+            return Err(too_many());
+        }
         let mut words = body
             .split(|byte| *byte == 0)
             .map(|word| OsString::from_vec(word.to_vec()));
@@ -95,6 +106,11 @@ impl Request {
 
 fn too_long() -> io::Error {
     let text = format!("the request is longer than {LONGEST_REQUEST} bytes");
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+fn too_many() -> io::Error {
+    let text = format!("the request has more than {MOST_WORDS} words");
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
@@ -163,6 +179,19 @@ mod tests {
             let length = Request::length(head.try_into().expect("four")).expect("a length");
             assert_eq!(length, body.len());
             assert_eq!(Request::decode(body).expect("decoded"), request);
+        }
+    }
+
+    #[test]
+    fn a_request_of_too_many_words_is_refused_on_both_sides() {
+        for (arguments, well) in [(MOST_WORDS - 1, true), (MOST_WORDS, false)] {
+            let request = Request {
+                protocol: None,
+                arguments: vec![OsString::new(); arguments],
+            };
+            assert_eq!(request.encode().is_ok(), well, "{arguments}");
+            let decoded = Request::decode(&vec![0; arguments + 1]);
+            assert_eq!(decoded.is_ok_and(|decoded| decoded == request), well);
         }
     }
 
