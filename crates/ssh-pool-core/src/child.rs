@@ -481,6 +481,11 @@ impl Running {
             self.ended = Some(left.clone());
             return left;
         }
+        let inbox = &self.process.channel().inbox;
+        if !inbox.has_ended() {
+            // Nor do those who copy what it says.
+            inbox.leave();
+        }
         for copy in &mut self.copies {
             copy.done().await;
         }

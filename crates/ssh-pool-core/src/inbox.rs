@@ -91,6 +91,8 @@ struct State {
     eof: bool,
     exit: Option<ExitStatus>,
     cancelled: bool,
+    /// Nobody waits for those who still hold the output open.
+    left: bool,
     end: Option<End>,
     /// The pool knows of the end.
     told: bool,
@@ -414,6 +416,18 @@ impl Inbox {
         self.set_valve(&mut state);
     }
 
+    /// The command has ended by itself, and what is still to come is not its own: its readers come to
+    /// the end of what there is.
+    pub(crate) fn leave(&self) {
+        self.stop();
+        let wakers = {
+            let mut state = self.state();
+            state.left = true;
+            state.wakers()
+        };
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+
     /// The command is being ended, and nobody wants what is still to come.
     pub(crate) fn cancel(&self) {
         self.state().cancelled = true;
@@ -499,7 +513,7 @@ impl Inbox {
         match &state.end {
             Some(End::Lost(cause)) if !state.eof => Poll::Ready(Err(Cut::Lost(cause.clone()))),
             Some(_) => Poll::Ready(Ok(())),
-            None if state.eof => Poll::Ready(Ok(())),
+            None if state.eof || state.left => Poll::Ready(Ok(())),
             None => state.intake(stream).wait(cx),
         }
     }

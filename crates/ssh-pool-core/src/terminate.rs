@@ -15,7 +15,7 @@ mod errand;
 
 pub(crate) use errand::Mark;
 
-/// For a signal to get there. Only an errand takes long, on a server that is busy.
+/// For a signal to get there, and for a sweep. Only an errand takes long, on a server that is busy.
 const REACH: Duration = Duration::from_secs(5);
 /// Between `SIGKILL` and closing the channel, for the server to say that it worked.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -82,7 +82,17 @@ impl Remote {
             () = ladder => {}
         }
         if inbox.has_ended() {
-            self.sweep(begun + self.grace).await;
+            let grace_over = begun + self.grace;
+            let sweep = self.sweep(grace_over);
+            if tokio::time::timeout_at(grace_over + REACH, sweep)
+                .await
+                .is_err()
+            {
+                tracing::warn!(
+                    host = %self.lanes.shared().name(),
+                    "processes of a cancelled command may be left: the server does not answer"
+                );
+            }
         }
         if !inbox.has_ended() {
             tracing::warn!(

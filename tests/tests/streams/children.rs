@@ -247,6 +247,12 @@ async fn inherited_streams_are_those_of_this_process() {
             .unwrap();
         assert!(child.stdin.is_none() && child.stdout.is_none() && child.stderr.is_none());
         assert!(child.wait().await.unwrap().success());
+        // What holds these open in the background is not waited for either.
+        let mut command = host.shell("sleep 4743 & echo left");
+        command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
+        command.exit_grace(Duration::from_millis(300));
+        let mut child = command.spawn().await.unwrap();
+        assert!(child.wait().await.unwrap().success());
         // Reading our own standard input cannot be cancelled, and this process is to end, which drops
         // nothing.
         drop(sshd);
@@ -275,6 +281,7 @@ async fn inherited_streams_are_those_of_this_process() {
         String::from_utf8_lossy(&stderr),
     );
     assert!(stdout.contains("inherited word\n"), "{stdout} {stderr}");
+    assert!(stdout.contains("left\n"), "{stdout} {stderr}");
     assert!(stderr.contains("inherited\n"), "{stdout} {stderr}");
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct Script {
     pub(crate) runtime: Duration,
     /// Whether a signal ends a command.
     pub(crate) heeds_signals: bool,
+    /// What it does with them otherwise.
+    pub(crate) signals: Signals,
 }
 
 impl Default for Script {
@@ -45,6 +47,7 @@ impl Default for Script {
             max_sessions: 10,
             runtime: Duration::from_millis(10),
             heeds_signals: true,
+            signals: Signals::Group,
         }
     }
 }
@@ -418,6 +421,7 @@ impl ScriptedWire {
         line: Line,
         inbox: Arc<Inbox>,
         stop: CancellationToken,
+        mark: Option<Vec<u8>>,
     ) {
         let Script {
             runtime,
@@ -434,6 +438,9 @@ impl ScriptedWire {
         line.pass().await;
         line.hear();
         assert_eq!(inbox.reply(true), crate::inbox::Flow::Continue, "accepted");
+        if let Some(mark) = mark {
+            inbox.data(Stream::Stderr, &mark);
+        }
         let status = tokio::select! {
             () = sleep(runtime) => ExitStatus::from_code(0),
             () = stop.cancelled(), if heeds_signals => ExitStatus::from_signal("TERM"),
@@ -456,8 +463,8 @@ impl ScriptedWire {
 }
 
 impl Wire for ScriptedWire {
-    fn start(&self, _: Request) -> BoxFuture<'_, Result<(), Gone>> {
-        async {
+    fn start(&self, request: Request) -> BoxFuture<'_, Result<(), Gone>> {
+        async move {
             self.server.state().asked.push(Asked::Start);
             // The queue to the session loop is full for a moment.
             sleep(Duration::from_millis(1)).await;
@@ -472,6 +479,7 @@ impl Wire for ScriptedWire {
                 self.line.clone(),
                 self.inbox.clone(),
                 self.stop.clone(),
+                mark(&request),
             );
             let (inbox, round) = (self.inbox.clone(), self.inbox.round());
             tokio::spawn(async move {
@@ -525,7 +533,7 @@ impl Wire for ScriptedWire {
     }
 
     fn signals(&self) -> Signals {
-        Signals::Group
+        self.server.script.signals
     }
 
     fn may_sweep(&self) -> bool {
@@ -544,6 +552,16 @@ impl Wire for ScriptedWire {
         }
         .boxed()
     }
+}
+
+/// What a marked command says first.
+fn mark(request: &Request) -> Option<Vec<u8>> {
+    let Request::Exec(line) = request else {
+        return None;
+    };
+    let line = line.strip_prefix(b"echo ".as_slice())?;
+    let mark = line.split(|byte| *byte == b' ').next()?;
+    (mark.starts_with(b"SSH_POOL_MARK=")).then(|| [mark, b"\n"].concat())
 }
 
 /// A dial that fails as if nobody listened.

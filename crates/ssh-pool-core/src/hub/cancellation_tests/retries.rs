@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::CommandState;
+use crate::transport::Signals;
 
 /// Longer than anything else here, so that a command runs when its connection is cut.
 const LONG: Script = Script {
@@ -12,6 +13,7 @@ const LONG: Script = Script {
     max_sessions: 10,
     runtime: Duration::from_secs(60),
     heeds_signals: true,
+    signals: Signals::Group,
 };
 
 fn on(script: Script) -> (Server, Pool, Host) {
