@@ -52,9 +52,9 @@ impl Shown {
         self.all().iter().filter(|line| line.ends_with(end)).count()
     }
 
-    /// Waits until as many hosts have shown a line that ends so.
+    /// Waits until that many lines that end so were shown: one for each host.
     pub(crate) async fn wait(&self, end: &str, hosts: usize) -> anyhow::Result<()> {
-        let shown = eventually_async(SOON, || self.count(end) == hosts).await;
+        let shown = eventually_async(SOON, || self.count(end) >= hosts).await;
         ensure!(
             shown,
             "\"{end}\" was shown {} times in\n{}",

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! incident_replay                           20 rounds of 60 commands at once, on servers of its own
-//! incident_replay --quick                   every fault once, in about a minute
+//! incident_replay --quick                   every fault once, in a minute or two
 //! incident_replay --coolify 4.1.0           an older one, whose workers have no lock
 //! incident_replay --only pool --seed 7      one side, with other moments
 //! ```
@@ -60,7 +60,7 @@ struct Options {
     /// Seconds that a command may take.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(5..=600))]
     limit: u64,
-    /// Every fault once, with 16 commands and a limit of 7 s.
+    /// Every fault once, with 16 commands and a limit of 12 s.
     #[arg(long, conflicts_with_all = ["rounds", "at_once", "limit"])]
     quick: bool,
     /// Decides when the faults strike.
@@ -97,7 +97,7 @@ struct Report<'a> {
 async fn main() -> anyhow::Result<ExitCode> {
     let mut options = Options::parse();
     if options.quick {
-        (options.rounds, options.at_once, options.limit) = (7, 16, 7);
+        (options.rounds, options.at_once, options.limit) = (7, 16, 12);
     }
     // Before anything is started that would have to be ended.
     let mut interrupts = Interrupts::new()?;

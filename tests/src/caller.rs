@@ -1,9 +1,9 @@
 //! A program with a pool, for tests that stop it (SIGSTOP): a test cannot stop itself.
 //!
-//! `ssh-pool-test-caller TARGET KEY KNOWN_HOSTS INTERVAL_MS MISSES CHECK_AFTER_MS LONG`: runs the
-//! shell line LONG, if it is not empty, and a command beside it; says `ready`; waits for a line on
-//! stdin; runs the first command after that, and says what became of it. Then it says what became
-//! of LONG, and how many dials there were.
+//! `ssh-pool-test-caller TARGET KEY KNOWN_HOSTS INTERVAL_MS MISSES CHECK_AFTER_MS CHECK_MS LONG`:
+//! runs the shell line LONG, if it is not empty, and a command beside it; says `ready`; waits for a
+//! line on stdin; runs the first command after that, and says what became of it. Then it says what
+//! became of LONG, and how many dials there were.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,13 +25,15 @@ async fn main() {
         interval,
         misses,
         check_after,
+        check,
         long,
     ] = arguments();
     let millis = |text: &str| Duration::from_millis(text.parse().expect("a number"));
     let timeouts = Timeouts::default()
         .keepalive_interval(millis(&interval))
         .keepalive_misses(misses.parse().expect("a number"))
-        .check_after(millis(&check_after));
+        .check_after(millis(&check_after))
+        .check(millis(&check));
     let pool = Pool::builder(HostKeyPolicy::known_hosts_file(known_hosts))
         .identity(Identity::key_file(key))
         .timeouts(timeouts)

@@ -1,6 +1,6 @@
 //! What `/proc` knows: the processes below a server, and what this process itself holds (Linux).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 
 use nix::sys::signal::Signal;
@@ -142,18 +142,22 @@ pub fn threads() -> usize {
     entries("/proc/self/task")
 }
 
-/// How many connections to these ports of the loopback are established: their clients' ends.
+/// The established connections to these ports of the loopback: the inodes of their clients'
+/// sockets, which no other socket has at the same time.
 #[must_use]
-pub fn connections_to(ports: &[u16]) -> usize {
+pub fn connections_to(ports: &[u16]) -> HashSet<u64> {
     const ESTABLISHED: &str = "01";
     let table = fs::read_to_string("/proc/self/net/tcp").expect("read /proc/self/net/tcp");
-    let is_one = |line: &&str| {
+    let inode = |line: &str| {
         let mut fields = line.split_whitespace().skip(2);
-        let port = fields.next().and_then(|remote| remote.split_once(':'));
-        let port = port.and_then(|(_, port)| u16::from_str_radix(port, 16).ok());
-        port.is_some_and(|port| ports.contains(&port)) && fields.next() == Some(ESTABLISHED)
+        let (remote, state) = (fields.next()?, fields.next()?);
+        // Behind queues, timers, retransmissions, the user and probes.
+        let inode: u64 = fields.nth(5)?.parse().ok()?;
+        let (_, port) = remote.split_once(':')?;
+        let port = u16::from_str_radix(port, 16).ok()?;
+        (ports.contains(&port) && state == ESTABLISHED).then_some(inode)
     };
-    table.lines().skip(1).filter(is_one).count()
+    table.lines().skip(1).filter_map(inode).collect()
 }
 
 /// How much memory of this process is resident, in bytes.

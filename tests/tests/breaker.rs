@@ -74,7 +74,7 @@ async fn a_black_hole_costs_its_first_callers_one_dial_and_is_noticed_when_it_en
         let sshd = sshd(release, &[]);
         let proxy = Proxy::to(sshd.addr());
         proxy.freeze();
-        let connect = Duration::from_secs(4);
+        let connect = Duration::from_secs(8);
         let (pool, host) = through(&proxy, &sshd, Timeouts::default().connect(connect));
         let mut events = pool.events();
         let began = Instant::now();
@@ -83,16 +83,20 @@ async fn a_black_hole_costs_its_first_callers_one_dial_and_is_noticed_when_it_en
         }
         let first = began.elapsed();
         assert!(first >= connect && first < SOON, "{first:?}");
-        // It is back, but one that takes four seconds to fail is left alone for a second at least.
+        // It is back, but one that takes eight seconds to fail is left alone for two at least.
         proxy.thaw();
+        let alone = connect + connect / 4;
         let caller = PacedCaller::new(SOON, Duration::from_millis(50));
+        let asked = began.elapsed();
         let mut remembered = 0;
         while let Err(error) = host.command("true").output().await {
             assert!(error.is_timeout(), "{error}");
             remembered += 1;
             assert!(caller.comes_back().await, "{error}");
         }
-        assert!(remembered > 0);
+        assert!(began.elapsed() >= alone, "{:?}", began.elapsed());
+        // Who asks in that time is told at once. On a busy machine it may be over by then.
+        assert!(remembered > 0 || asked >= alone, "{asked:?}");
         // Nobody has asked in vain.
         assert_eq!((proxy.connections(), sshd.accepted()), (2, 1));
         assert_eq!(host.status().breaker, Breaker::Closed);
@@ -172,7 +176,10 @@ async fn a_pool_that_ends_in_mid_dial_leaves_one_unfinished_login_at_most() {
 async fn a_storm_on_a_server_that_admits_one_stranger_at_a_time_completes_unpunished() {
     for release in RELEASES {
         let sshd = sshd(release, &["MaxStartups 1:100:1", "MaxSessions 2"]);
-        let timeouts = Timeouts::default().patience(Duration::ZERO);
+        // All at once: most of the time is queueing.
+        let timeouts = Timeouts::default()
+            .patience(Duration::ZERO)
+            .acquire(4 * SOON);
         let pool = builder(&sshd, known(&sshd)).timeouts(timeouts);
         let host = pool.build().unwrap().host(sshd.target()).unwrap();
         let mut commands = JoinSet::new();
@@ -192,7 +199,10 @@ async fn a_storm_on_a_server_that_admits_one_stranger_at_a_time_completes_unpuni
 async fn many_identities_at_once_get_through_a_throttling_server_one_after_the_other() {
     for release in RELEASES {
         let sshd = sshd(release, &["MaxStartups 1:100:1"]);
-        let pool = builder(&sshd, known(&sshd)).build().unwrap();
+        // The last one waits for all the others.
+        let timeouts = Timeouts::default().acquire(4 * SOON);
+        let pool = builder(&sshd, known(&sshd)).timeouts(timeouts);
+        let pool = pool.build().unwrap();
         let dir = TempDir::new();
         let keys: Vec<_> = (0..12)
             .map(|number| {
@@ -232,8 +242,10 @@ async fn callers_who_insist_on_an_untrusted_host_get_nobody_banned() {
         let pool = builder(&sshd, HostKeyPolicy::known_hosts_file(&file));
         let pool = pool.build().unwrap();
         let host = pool.host(sshd.target()).unwrap();
-        let callers = PacedCaller::new(Duration::from_secs(4), Duration::from_millis(20));
-        while callers.comes_back().await {
+        let callers = PacedCaller::new(SOON, Duration::from_millis(20));
+        let (began, span) = (Instant::now(), Duration::from_secs(4));
+        let go_on = || began.elapsed() < span || sshd.connections() < 3;
+        while go_on() && callers.comes_back().await {
             for error in all_fail(&host, 10).await {
                 assert!(matches!(error, Error::HostKey { .. }), "{error}");
             }

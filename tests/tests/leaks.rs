@@ -15,7 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use cap::Cap;
-use ssh_pool::{Host, HostKeyPolicy, Identity, Limits, Pool};
+use ssh_pool::{Host, HostKeyPolicy, Identity, Limits, Pool, Timeouts};
 use ssh_pool_tests::{Sshd, TestUser, eventually_async, moment, procs};
 use tokio::task::JoinSet;
 
@@ -116,6 +116,8 @@ async fn dropped_commands_cost_no_session_no_descriptor_and_no_memory() {
     let pool = Pool::builder(HostKeyPolicy::known_hosts_file(sshd.known_hosts()))
         .identity(Identity::key_file(sshd.client_key()))
         .limits(Limits::default().connections_per_host(1))
+        // No connection is given up, and another one dialled, for an answer that comes late.
+        .timeouts(Timeouts::default().check(PATIENCE))
         .build()
         .expect("valid settings");
     let host = pool.host(sshd.target()).expect("target");

@@ -22,8 +22,12 @@ use support::{SOON, builder, known};
 use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 
-/// The most connections to these ports that were there at once, looked at all the time. The kernel's
-/// list is no picture of one moment, so what is seen in one look alone does not count.
+/// Between two looks, so that those who are looked at have a processor.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// The most connections to these ports that were there at once, looked at all the time. The
+/// kernel's list is no picture of one moment: one connection may be read before it ends, and its
+/// successor after that. What is in two lists was there at the moment between them.
 struct Watch {
     /// It ends when this is gone, also by a test that fails.
     wanted: Arc<()>,
@@ -35,13 +39,18 @@ impl Watch {
         let wanted = Arc::new(());
         let still = Arc::downgrade(&wanted);
         let watching = std::thread::spawn(move || {
-            let (mut most, mut last) = (0, 0);
-            while still.strong_count() > 0 {
+            let mut most = 0;
+            loop {
+                // Before the look, so that the last one sees what is left in the end.
+                let wanted = still.strong_count() > 0;
+                let before = procs::connections_to(&ports);
                 let now = procs::connections_to(&ports);
-                most = most.max(now.min(last));
-                last = now;
+                most = most.max(now.intersection(&before).count());
+                if !wanted {
+                    return most;
+                }
+                std::thread::sleep(PAUSE);
             }
-            most
         });
         Self { wanted, watching }
     }

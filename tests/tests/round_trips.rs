@@ -5,14 +5,16 @@
     reason = "clippy.toml allows these in tests, which does not reach the helpers beside them"
 )]
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ssh_pool::{Host, HostKeyPolicy, Identity, Pool};
-use ssh_pool_tests::{CountedLine, Sshd};
+use ssh_pool_tests::{CountedLine, Sshd, eventually_async};
 
 /// TCP's handshake 1, its versions and key exchange 2, the service 1, a key that would do and its
 /// signature 2, a channel 1, the command 1.
 const COLD: u32 = 8;
+/// Far longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn behind(line: &CountedLine, sshd: &Sshd) -> (Pool, Host) {
     let policy = HostKeyPolicy::pinned(sshd.host_public_key("ed25519"));
@@ -26,10 +28,13 @@ async fn behind(line: &CountedLine, sshd: &Sshd) -> (Pool, Host) {
     (pool, host)
 }
 
+/// What one command costs.
 async fn run(host: &Host, line: &CountedLine) -> u32 {
+    let count = || line.round_trips(SystemTime::now());
+    let before = count().unwrap_or(0);
     let output = host.command("true").output().await.unwrap();
     assert!(output.status.success());
-    line.round_trips(SystemTime::now()).unwrap()
+    count().unwrap() - before
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,7 +45,11 @@ async fn a_warm_command_costs_one_round_trip() {
     let first = run(&host, &line).await;
     assert!(first <= COLD, "{first} round trips to the first result");
     for number in 1..=10 {
-        assert_eq!(run(&host, &line).await - first, number, "command {number}");
+        // Its channel was asked for along with the command before, or on a busy machine after it:
+        // then it comes a round trip later, which is no part of what a warm command costs.
+        let ready = || host.status().spare == 1;
+        assert!(eventually_async(PATIENCE, ready).await, "command {number}");
+        assert_eq!(run(&host, &line).await, 1, "command {number}");
     }
     pool.close().await;
 }

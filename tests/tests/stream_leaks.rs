@@ -18,7 +18,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use cap::Cap;
-use ssh_pool::{ChannelStream, Child, Command, Host, HostKeyPolicy, Identity, Limits, Pool, Stdio};
+use ssh_pool::{
+    ChannelStream, Child, Command, Host, HostKeyPolicy, Identity, Limits, Pool, Stdio, Timeouts,
+};
 use ssh_pool_tests::{Sshd, TestUser, eventually_async, moment, moment_passes, procs};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -187,9 +189,12 @@ fn alone(test: impl AsyncFnOnce(&Sshd, &Host)) {
         let limits = Limits::default()
             .connections_per_host(1)
             .isolated_per_host(ISOLATED);
+        // No connection is given up, and another one dialled, for an answer that comes late.
+        let timeouts = Timeouts::default().check(PATIENCE);
         let pool = Pool::builder(HostKeyPolicy::known_hosts_file(sshd.known_hosts()))
             .identity(Identity::key_file(sshd.client_key()))
             .limits(limits)
+            .timeouts(timeouts)
             .build()
             .unwrap();
         let host = pool.host(sshd.target()).unwrap();

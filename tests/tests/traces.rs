@@ -125,12 +125,18 @@ async fn spans_have_stable_names_and_fields_and_hold_no_secret() {
     sshd.kill_connections();
     let gone = eventually_async(PATIENCE, || host.status().connections == 0);
     assert!(gone.await);
-    drop(
-        host.command("true")
-            .timeout(Duration::from_secs(1))
-            .output()
-            .await,
-    );
+    // Commands that give up, until a dial has failed, which is told as well.
+    let fails = async {
+        loop {
+            let given_up = Duration::from_secs(1);
+            drop(host.command("true").timeout(given_up).output().await);
+            if host.status().failed_dials > 0 {
+                return;
+            }
+        }
+    };
+    let failed = tokio::time::timeout(PATIENCE, fails).await;
+    failed.expect("a dial fails");
     pool.close().await;
 
     let seen = recorder.0.lock().expect("not poisoned");

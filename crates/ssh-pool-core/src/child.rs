@@ -133,18 +133,22 @@ async fn start(
     loop {
         let process = process::start(lanes, hub, &spawn.job, &mut entry, acquire, waited).await?;
         let inbox = &process.channel().inbox;
-        if tokio::time::timeout_at(acquire.at.into(), inbox.answered())
-            .await
-            .is_err()
-        {
+        let answer = async {
+            inbox.answered().await;
+            match inbox.transcript().accepted {
+                Some(true) => None,
+                _ => Some(process.judge(spawn.stream_limit).await),
+            }
+        };
+        let Ok(answer) = tokio::time::timeout_at(acquire.at.into(), answer).await else {
             let outcome = process.terminate().await;
             let (phase, after) = (Phase::Exec, acquire.after);
             return Err(run::timed_out(hub, phase, after, outcome));
-        }
-        if inbox.transcript().accepted == Some(true) {
+        };
+        let Some(judgement) = answer else {
             return Ok(process);
-        }
-        match process.judge(spawn.stream_limit).await {
+        };
+        match judgement {
             Judgement::NeverStarted => tracing::debug!("the channel closed before exec: again"),
             Judgement::Failed(error) => return Err(error),
             // It has ended before it was accepted, with a status: no server does that.
@@ -386,7 +390,7 @@ impl Child {
     }
 
     /// Ends the command: `SIGTERM` to its process group, `SIGKILL` after `Timeouts::kill_grace`,
-    /// and if the server has not closed the channel a second later, it is closed from this end.
+    /// and if the server has not closed the channel three seconds later, it is closed from this end.
     /// Output that has not arrived yet is lost.
     ///
     /// # Errors

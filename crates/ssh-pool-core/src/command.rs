@@ -324,11 +324,11 @@ impl Command {
     /// before it; a longer timeout here does not lengthen that wait.
     ///
     /// The call returns when it is known what became of the command: a little after the deadline
-    /// as a rule. A server that does not answer holds it up by `Timeouts::kill_grace` and twelve
-    /// seconds at most: each of the two signals has five to get there; one more is for the server to
-    /// close the channel after them, and one to close it from this end. Where a script has to do it,
-    /// that looks for what is left once the command has ended, and waits for its session as any
-    /// command does.
+    /// as a rule. A server that does not answer holds it up by `Timeouts::kill_grace` and fourteen
+    /// seconds at most: each of the two signals has five to get there; three more are for the server
+    /// to close the channel after them, and one to close it from this end. Where a script has to do
+    /// it, that looks for what is left once the command has ended, until five seconds after the
+    /// grace.
     pub fn timeout(&mut self, timeout: Duration) -> &mut Self {
         self.timeout = Some(timeout);
         self

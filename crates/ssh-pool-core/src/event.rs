@@ -2,7 +2,7 @@
 //! trace for each.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::broadcast;
@@ -245,16 +245,17 @@ impl Event {
 /// Where everything that happens in a pool is told. Called outside of every lock.
 #[derive(Debug, Default)]
 pub(crate) struct Reporter {
-    /// Made for the first who listens: it has room for all events at once.
-    listeners: OnceLock<broadcast::Sender<Event>>,
+    /// Made for the first who listens: it has room for all events at once. Behind a lock, so that
+    /// none is told with an earlier time than the one before.
+    listeners: OnceLock<Mutex<broadcast::Sender<Event>>>,
 }
 
 impl Reporter {
     pub(crate) fn listen(&self) -> Events {
         let sender = self
             .listeners
-            .get_or_init(|| broadcast::Sender::new(BEHIND));
-        Events(sender.subscribe())
+            .get_or_init(|| Mutex::new(broadcast::Sender::new(BEHIND)));
+        Events(locked(sender).subscribe())
     }
 
     pub(crate) fn report(&self, target: &Arc<str>, connection: Option<u64>, kind: EventKind) {
@@ -262,6 +263,7 @@ impl Reporter {
         #[cfg(feature = "metrics")]
         crate::metrics::count(target, &kind);
         if let Some(listeners) = self.listeners.get() {
+            let listeners = locked(listeners);
             let event = Event {
                 at: SystemTime::now(),
                 target: target.clone(),
@@ -272,6 +274,10 @@ impl Reporter {
             drop(listeners.send(event));
         }
     }
+}
+
+fn locked(listeners: &Mutex<broadcast::Sender<Event>>) -> MutexGuard<'_, broadcast::Sender<Event>> {
+    listeners.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells what happens on one connection.

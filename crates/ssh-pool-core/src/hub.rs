@@ -168,10 +168,10 @@ impl Hub {
         reporter: Arc<Reporter>,
         runtime: Handle,
     ) -> Arc<Self> {
-        // Twice what there is room for: what still runs on retiring connections takes no place away
-        // from those that replace them.
+        // Twice what there is room for, so that it need not grow for what still runs on retiring
+        // connections as a rule.
         let room = rules.connections.saturating_mul(rules.sessions);
-        let most = usize::try_from(room.saturating_mul(2));
+        let most = size(room.saturating_mul(2));
         Arc::new_cyclic(|hub: &Weak<Self>| Self {
             endpoint,
             transport,
@@ -180,7 +180,7 @@ impl Hub {
             dials,
             reporter,
             runtime,
-            channels: Channels::new(hub.clone(), most.unwrap_or(usize::MAX)),
+            channels: Channels::new(hub.clone(), most),
             books: Mutex::new(Books {
                 slots: Slots::new(rules),
                 links: HashMap::new(),
@@ -392,6 +392,10 @@ impl Hub {
         self.report_breaker(change);
         self.carry_out(actions);
         self.dials.wake();
+        if self.budget.room().is_wanted() {
+            // Whoever it was dialled for may have gone.
+            self.budget.room().look();
+        }
         let hub = Arc::downgrade(self);
         link.lifeline().on_end(move |cause| {
             if let Some(hub) = hub.upgrade() {
@@ -426,9 +430,13 @@ impl Hub {
         self.transition(|books, now| books.slots.tick(now));
     }
 
-    /// Replaces every connection: no new commands on those there are, and a failed login may be
-    /// tried again.
+    /// Replaces every connection: no new commands on those there are.
     pub(crate) fn evict(self: &Arc<Self>) {
+        self.transition(|books, now| books.slots.evict(Retirement::Evicted, now));
+    }
+
+    /// The same, and a failed login may be tried again: for one hub of those that share that memory.
+    pub(crate) fn evict_and_forget(self: &Arc<Self>) {
         let change = self.transition(|books, now| {
             books.slots.evict(Retirement::Evicted, now);
             self.dials.forget()

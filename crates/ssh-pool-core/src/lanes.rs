@@ -3,6 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
 use crate::hub::{Hub, Lane};
 
 /// Makes the hub of a lane, when it is needed first.
@@ -12,20 +15,21 @@ type Make = Box<dyn Fn(Lane) -> Arc<Hub> + Send + Sync>;
 /// a queue and connections of its own.
 pub(crate) struct Lanes {
     shared: Arc<Hub>,
-    isolated: OnceLock<Arc<Hub>>,
-    errands: OnceLock<Arc<Hub>>,
+    isolated: Later,
+    errands: Later,
     make: Make,
-    closed: AtomicBool,
+    /// Commands that are being ended, for which errands may have to be run.
+    endings: TaskTracker,
 }
 
 impl Lanes {
     pub(crate) fn new(make: impl Fn(Lane) -> Arc<Hub> + Send + Sync + 'static) -> Self {
         Self {
             shared: make(Lane::Shared),
-            isolated: OnceLock::new(),
-            errands: OnceLock::new(),
+            isolated: Later::default(),
+            errands: Later::default(),
             make: Box::new(make),
-            closed: AtomicBool::new(false),
+            endings: TaskTracker::new(),
         }
     }
 
@@ -36,31 +40,26 @@ impl Lanes {
 
     /// One stream a connection: a reader that does not read holds up nobody else.
     pub(crate) fn isolated(&self) -> &Arc<Hub> {
-        let hub = self.isolated.get_or_init(|| (self.make)(Lane::Isolated));
-        // `close` may have come just before it was there.
-        if self.closed.load(Ordering::SeqCst) {
-            end(hub);
-        }
-        hub
+        self.isolated.get(|| (self.make)(Lane::Isolated))
     }
 
     pub(crate) fn isolated_if_used(&self) -> Option<&Arc<Hub>> {
-        self.isolated.get()
+        self.isolated.if_used()
     }
 
     /// For commands of the pool's own, which must not queue behind those they are to end.
     pub(crate) fn errands(&self) -> &Arc<Hub> {
-        self.errands.get_or_init(|| (self.make)(Lane::Errands))
+        self.errands.get(|| (self.make)(Lane::Errands))
     }
 
     pub(crate) fn errands_if_used(&self) -> Option<&Arc<Hub>> {
-        self.errands.get()
+        self.errands.if_used()
     }
 
     /// Whether it is the one for those.
     #[cfg(feature = "metrics")]
     pub(crate) fn is_for_errands(&self, hub: &Arc<Hub>) -> bool {
-        let errands = self.errands.get();
+        let errands = self.errands.if_used();
         errands.is_some_and(|errands| Arc::ptr_eq(errands, hub))
     }
 
@@ -73,49 +72,64 @@ impl Lanes {
         }
     }
 
-    /// Those that have been needed so far.
+    /// Those that have been needed so far, the shared one first.
     pub(crate) fn hubs(&self) -> impl Iterator<Item = &Arc<Hub>> {
-        self.for_callers().chain(self.errands.get())
+        std::iter::once(&self.shared)
+            .chain(self.isolated.if_used())
+            .chain(self.errands.if_used())
     }
 
-    fn for_callers(&self) -> impl Iterator<Item = &Arc<Hub>> {
-        std::iter::once(&self.shared).chain(self.isolated.get())
+    /// Somebody is about to end a command, and has to be done with it before errands are over.
+    pub(crate) fn ending(&self) -> TaskTrackerToken {
+        self.endings.token()
     }
 
     /// No new work from now on, and queued work is told so. Errands are still run.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-        self.for_callers().for_each(Hub::close);
+        self.shared.close();
+        self.isolated.close();
     }
 
     /// After [`close`](Self::close), of all hosts: ends what nobody needs any more.
     pub(crate) fn stop(&self) {
-        self.for_callers().for_each(|hub| hub.stop());
+        self.shared.stop();
+        self.isolated.stop();
     }
 
     /// Waits until everything has ended. Cancel safe.
     pub(crate) async fn drained(&self) {
         self.shared.drained().await;
-        if let Some(hub) = self.isolated.get() {
+        if let Some(hub) = self.isolated.if_used() {
             hub.drained().await;
         }
-        if let Some(hub) = self.errands.get() {
-            end(hub);
+        self.endings.close();
+        self.endings.wait().await;
+        self.close_errands();
+        self.stop_errands();
+        if let Some(hub) = self.errands.if_used() {
             hub.drained().await;
         }
     }
 
+    /// Nothing is run any more, not even to end what runs.
+    pub(crate) fn close_errands(&self) {
+        self.errands.close();
+    }
+
+    /// After [`close_errands`](Self::close_errands).
+    pub(crate) fn stop_errands(&self) {
+        self.errands.stop();
+    }
+
     /// Disconnects whatever is left.
     pub(crate) async fn cut(&self) {
-        if let Some(hub) = self.errands.get() {
-            end(hub);
-        }
         futures_util::future::join_all(self.hubs().map(|hub| hub.cut())).await;
     }
 
     /// Replaces every connection.
     pub(crate) fn evict(&self) {
-        self.hubs().for_each(Hub::evict);
+        self.shared.evict_and_forget();
+        self.hubs().skip(1).for_each(Hub::evict);
     }
 
     /// Nothing is connected, under way, waited for or worth remembering.
@@ -124,7 +138,42 @@ impl Lanes {
     }
 }
 
-fn end(hub: &Arc<Hub>) {
-    hub.close();
-    hub.stop();
+/// A hub that is made when it is needed first, which may be while its pool is being closed.
+#[derive(Default)]
+struct Later {
+    hub: OnceLock<Arc<Hub>>,
+    closed: AtomicBool,
+    stopped: AtomicBool,
+}
+
+impl Later {
+    fn get(&self, make: impl FnOnce() -> Arc<Hub>) -> &Arc<Hub> {
+        let hub = self.hub.get_or_init(make);
+        // Whoever closes may have come just before it was there.
+        if self.closed.load(Ordering::SeqCst) {
+            hub.close();
+        }
+        if self.stopped.load(Ordering::SeqCst) {
+            hub.stop();
+        }
+        hub
+    }
+
+    fn if_used(&self) -> Option<&Arc<Hub>> {
+        self.hub.get()
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        if let Some(hub) = self.if_used() {
+            hub.close();
+        }
+    }
+
+    fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        if let Some(hub) = self.if_used() {
+            hub.stop();
+        }
+    }
 }

@@ -107,8 +107,8 @@ impl Limits {
     /// once at one address (host and port), and after two failures one every five seconds: sshd
     /// charges failed logins to our address, and turns away whoever comes from there when there are too
     /// many (`PerSourcePenalties`, OpenSSH 9.8 and later). So a cold start of many users or identities
-    /// at one address takes longer, within their callers' deadlines. Those that have been let in never
-    /// wait for that.
+    /// at one address takes longer, within their callers' deadlines. Those that have been let in do not
+    /// wait for that, and log in three at once at most: even their keys may be gone.
     #[must_use]
     pub fn handshakes_per_host(mut self, handshakes: u32) -> Self {
         self.handshakes_per_host = handshakes;
@@ -154,7 +154,9 @@ impl Limits {
     /// Connections of the whole pool: to all hosts, shared and isolated, those that only wait for
     /// their last commands included. Default: 4,096. A dial beyond that waits within its callers'
     /// deadlines, in order, and the connection that has been idle for longest is closed to make
-    /// room. No command is cut off for it.
+    /// room. No command is cut off for it. What has to be run to end a cancelled command (see
+    /// [`Command`](crate::Command#cancelling)) does not wait for room: that is one more connection to
+    /// such a host at most.
     #[must_use]
     pub fn connections(mut self, connections: u32) -> Self {
         self.connections = connections;

@@ -244,6 +244,8 @@ impl Pool {
             let all = futures_util::future::join_all(hosts.iter().map(|lanes| lanes.drained()));
             if tokio::time::timeout(drain, all).await.is_err() {
                 tracing::warn!("commands still ran when the drain timeout of the pool passed");
+                hosts.iter().for_each(|lanes| lanes.close_errands());
+                hosts.iter().for_each(|lanes| lanes.stop_errands());
                 futures_util::future::join_all(hosts.iter().map(|lanes| lanes.cut())).await;
             }
         });
@@ -351,7 +353,7 @@ impl Inner {
                 }
                 Lane::Errands => {
                     rules.connections = 1;
-                    budget = budget.unqueued();
+                    budget = budget.for_errands();
                 }
             }
             Hub::new(

@@ -251,6 +251,7 @@ impl Process {
             link: self.link.clone(),
             mark: self.mark.clone(),
             grace: self.hub.kill_grace(),
+            _ending: self.lanes.ending(),
         }
     }
 

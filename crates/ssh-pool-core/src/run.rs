@@ -129,18 +129,22 @@ async fn attempt(
     let acquire = hub.acquire_deadline(overall);
     loop {
         let mut process = process::start(lanes, hub, &call.job, entry, acquire, waited).await?;
-        let finish = finish(&mut process, call);
-        match overall {
+        let finish = async {
+            finish(&mut process, call).await;
+            process.judge(call.limit).await
+        };
+        let judgement = match overall {
             None => finish.await,
             Some(Deadline { at, after }) => {
-                if tokio::time::timeout_at(at.into(), finish).await.is_err() {
+                let Ok(judgement) = tokio::time::timeout_at(at.into(), finish).await else {
                     // In a box: every command that waits would have room for this.
                     let outcome = Box::pin(process.terminate()).await;
                     return Err(timed_out(hub, Phase::Running, after, outcome));
-                }
+                };
+                judgement
             }
-        }
-        match process.judge(call.limit).await {
+        };
+        match judgement {
             Judgement::Done(status) => {
                 process.set_over();
                 let inbox = &process.channel().inbox;
@@ -179,23 +183,25 @@ async fn finish(process: &mut Process, call: &Call) {
         }
         wire.eof().await.ok()
     };
+    let end = async {
+        let Some(grace) = call.exit_grace else {
+            return inbox.finished().await;
+        };
+        tokio::select! {
+            () = inbox.exited() => {}
+            () = inbox.finished() => {}
+        }
+        // Whoever still holds the output after that writes for nobody.
+        if tokio::time::timeout(grace, inbox.finished()).await.is_err() {
+            tracing::debug!("the command has ended, and its output is still held open");
+        }
+    };
     // A command need not read its stdin to the end, and nobody wakes a writer whose channel has
     // closed.
+    tokio::pin!(end);
     tokio::select! {
         _ = feed => {}
-        () = inbox.finished() => {}
+        () = &mut end => return,
     }
-    match call.exit_grace {
-        None => inbox.finished().await,
-        Some(grace) => {
-            tokio::select! {
-                () = inbox.exited() => {}
-                () = inbox.finished() => {}
-            }
-            // Whoever still holds the output after that writes for nobody.
-            if tokio::time::timeout(grace, inbox.finished()).await.is_err() {
-                tracing::debug!("the command has ended, and its output is still held open");
-            }
-        }
-    }
+    end.await;
 }

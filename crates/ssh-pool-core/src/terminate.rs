@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
 use crate::inbox::End;
 use crate::lanes::Lanes;
 use crate::transport::{Channel, Link};
@@ -17,8 +19,9 @@ pub(crate) use errand::Mark;
 
 /// For a signal to get there, and for a sweep. Only an errand takes long, on a server that is busy.
 const REACH: Duration = Duration::from_secs(5);
-/// Between `SIGKILL` and closing the channel, for the server to say that it worked.
-const SETTLE: Duration = Duration::from_secs(1);
+/// Between `SIGKILL` and closing the channel, for the server to say that it worked. Only one whose
+/// processors are taken needs that long.
+const SETTLE: Duration = Duration::from_secs(3);
 /// For a channel to be closed from this end. Only a connection that takes nothing takes long.
 const CLOSE: Duration = Duration::from_secs(1);
 /// How often processes that go on starting others are looked for.
@@ -34,6 +37,8 @@ pub(crate) struct Remote {
     pub(crate) link: Option<Arc<dyn Link>>,
     pub(crate) mark: Option<Mark>,
     pub(crate) grace: Duration,
+    /// Until this is dropped, errands are run for it, also while the pool is being closed.
+    pub(crate) _ending: TaskTrackerToken,
 }
 
 /// What is known of a command that was to end.
@@ -84,10 +89,8 @@ impl Remote {
         if inbox.has_ended() {
             let grace_over = begun + self.grace;
             let sweep = self.sweep(grace_over);
-            if tokio::time::timeout_at(grace_over + REACH, sweep)
-                .await
-                .is_err()
-            {
+            let most = grace_over.max(tokio::time::Instant::now()) + REACH;
+            if tokio::time::timeout_at(most, sweep).await.is_err() {
                 tracing::warn!(
                     host = %self.lanes.shared().name(),
                     "processes of a cancelled command may be left: the server does not answer"
@@ -101,12 +104,14 @@ impl Remote {
             );
             // No EOF before this: a shell that reads a script would run what it has of its last
             // line.
-            let wire = wire.clone();
-            let closing = tokio::spawn(async move { wire.close().await });
+            let (wire, leaking) = (wire.clone(), inbox.clone());
+            let closing = tokio::spawn(async move {
+                wire.close().await;
+                leaking.leak(begun.elapsed());
+            });
             if tokio::time::timeout(CLOSE, closing).await.is_err() {
                 tracing::debug!("its connection takes nothing: the channel is closed when it does");
             }
-            inbox.leak(begun.elapsed());
         }
         self.outcome()
     }

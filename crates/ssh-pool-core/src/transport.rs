@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::address::Address;
 use crate::buffered::Buffered;
-use crate::error::{Cause, Error, Phase};
+use crate::error::{Cause, Error, HostKeyProblem, Phase};
 use crate::host_key::HostKeyPolicy;
 use crate::identity::Identity;
 use crate::inbox::Inbox;
@@ -122,6 +122,15 @@ impl DialError {
             Error::Timeout { phase, .. } => *phase == Phase::Auth,
             // There was none left to reach an agent with, in the middle of a login.
             Error::Descriptors { .. } => !self.passing,
+            _ => false,
+        }
+    }
+
+    /// The server has shown its key, and we have hung up on it.
+    pub(crate) fn is_distrust(&self) -> bool {
+        match &self.error {
+            // Found before it was asked.
+            Error::HostKey { reason, .. } => !matches!(reason, HostKeyProblem::Unreadable { .. }),
             _ => false,
         }
     }

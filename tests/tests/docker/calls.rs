@@ -89,8 +89,10 @@ async fn slow_calls_through_dial_stdio_leave_sessions_to_commands() {
             _ = watch.tick() => most = most.max(site.host.status().running),
         }
     }
-    // Ten sessions on each of four connections, and commands want some of them.
-    assert!((5..=10).contains(&most), "{most} sessions at once");
+    // Ten sessions on each of four connections, and commands want some of them. Eight requests wait
+    // for the heads of their answers, and eight that have theirs hand their sessions over, or keep
+    // them for a moment.
+    assert!((5..=16).contains(&most), "{most} sessions at once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,7 +154,10 @@ async fn unread(site: &Site) {
     let mut said = Said::default();
     // It flows, and then nobody reads on.
     said.push(body.frame().await.unwrap().unwrap().data_ref().unwrap());
-    assert_eq!(site.host.status().isolated_busy, 1);
+    // That of the call before it may take a moment to end.
+    let status = || site.host.status();
+    let alone = || status().isolated_busy == 1;
+    assert!(eventually_async(SOON, alone).await, "{:?}", status());
 
     let times = lists(site, 100, 10, 1).await;
     println!(

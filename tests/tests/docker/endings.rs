@@ -7,7 +7,7 @@ use hyper::Method;
 use serde_json::Value;
 use ssh_pool::CommandState;
 use ssh_pool::docker::Error;
-use ssh_pool_tests::{eventually_async, moment};
+use ssh_pool_tests::{Rate, eventually_async, moment};
 use tokio::task::JoinSet;
 
 use crate::api::{self, Said};
@@ -232,27 +232,29 @@ async fn uploads_are_cut_off_with_their_connection() {
     let site = Site::direct();
     let (proxy, pool, docker) = site.through_proxy();
     let id = api::create(&docker, "true").await;
-    proxy.freeze();
-    let path = format!("/containers/{id}/archive?path=/tmp");
+    // It would take a minute.
+    proxy.throttle(Rate {
+        from_client: Some(256 << 10),
+        ..Rate::default()
+    });
+    let path = format!("/containers/{id}/archive");
     let content = vec![b'x'; 16 << 20];
-    let put = api::request(Method::PUT, &path, api::tar("big", &content));
+    let to = format!("{path}?path=/tmp");
+    let put = api::request(Method::PUT, &to, api::tar("big", &content));
     let put = tokio::spawn(docker.request(put));
-    proxy.thaw();
     let uploading = || {
-        pool.status()
-            .hosts
-            .iter()
-            .any(|host| host.isolated_busy > 0)
+        let status = pool.status();
+        let isolated = status.hosts.iter().any(|host| host.isolated_busy > 0);
+        isolated && site.dockerd.log().contains(&path)
     };
     assert!(eventually_async(SOON, uploading).await);
     proxy.reset();
+    proxy.throttle(Rate::default());
     let ended = tokio::time::timeout(SOON, put).await.expect("it hangs");
-    // It may just have got through.
-    if let Err(error) = ended.unwrap() {
-        assert!(
-            Error::find::<ssh_pool::Error>(&error).is_some(),
-            "{error:?}"
-        );
-    }
+    let error = ended.unwrap().expect_err("cut off");
+    assert!(
+        Error::find::<ssh_pool::Error>(&error).is_some(),
+        "{error:?}"
+    );
     assert_eq!(api::list(&docker).await.unwrap(), [id]);
 }

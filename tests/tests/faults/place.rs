@@ -77,20 +77,27 @@ impl Setting {
 
     /// Runs a test on each release of OpenSSH, at the same time. Afterwards the pool holds nothing
     /// that it should not, and sshd has punished nobody.
-    pub(crate) async fn on_each(self, test: impl AsyncFn(&Place)) {
-        let on_sshd = async |release| {
+    ///
+    /// Each on a runtime of its own: servers start and stop without minding who else is there.
+    pub(crate) async fn on_each(self, test: impl AsyncFn(&Place) + Sync) {
+        let start_sshd = |release| {
             let builder = Sshd::builder().user(TestUser::plain()).release(release);
             let options = self.options.iter().cloned();
             let sshd = options.fold(builder, |builder, line| builder.option(line));
-            self.on(Server::Sshd(sshd.start()), &test).await;
+            Server::Sshd(sshd.start())
         };
-        let on_dropbear = async {
-            if self.dropbear {
-                self.on(Server::Dropbear(Dropbear::start()), &test).await;
+        let on = |start: &dyn Fn() -> Server| {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(async { self.on(start(), &test).await });
+        };
+        std::thread::scope(|scope| {
+            for release in Release::ALL {
+                scope.spawn(move || on(&|| start_sshd(release)));
             }
-        };
-        let [old, new] = Release::ALL.map(on_sshd);
-        futures_util::join!(old, new, on_dropbear);
+            if self.dropbear {
+                scope.spawn(|| on(&|| Server::Dropbear(Dropbear::start())));
+            }
+        });
     }
 
     async fn on(&self, server: Server, test: &impl AsyncFn(&Place)) {

@@ -48,7 +48,7 @@ async fn a_server_that_says_it_has_too_many_is_tried_again_after_growing_pauses(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_does_not_relent_is_named_when_the_deadline_passes() {
-    let timeouts = Timeouts::default().acquire(Duration::from_millis(1500));
+    let timeouts = Timeouts::default().acquire(Duration::from_secs(5));
     let stubborn = Setting::new().timeouts(timeouts);
     stubborn
         .on_each(async |place| {
@@ -57,8 +57,9 @@ async fn a_server_that_does_not_relent_is_named_when_the_deadline_passes() {
             assert!(error.is_timeout(), "{error}");
             let cause = std::error::Error::source(&error).unwrap().to_string();
             assert!(cause.contains(LINES[1]), "{cause}");
+            // After 0.1 s, 0.2 s, 0.4 s … with jitter: seven, or one more if the end is seen late.
             let tries = place.proxy.connections();
-            assert!((2..8).contains(&tries), "with pauses: {tries}");
+            assert!((2..=8).contains(&tries), "with pauses: {tries}");
             place.host.evict();
         })
         .await;

@@ -27,11 +27,13 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) const RELEASES: [Release; 2] = [Release::Installed, Release::Trixie];
 
-/// Keepalives that find out soon, on a busy machine too.
+/// Keepalives that find out soon, and before anything else does. A server that lives may take four
+/// seconds to answer, as on a busy machine.
 pub(crate) fn keepalives() -> Timeouts {
     Timeouts::default()
         .keepalive_interval(Duration::from_millis(500))
-        .keepalive_misses(2)
+        .keepalive_misses(8)
+        .check(SOON)
 }
 
 /// A server, a proxy before it, and a pool that goes through the proxy.

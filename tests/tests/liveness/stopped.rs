@@ -19,7 +19,7 @@ struct Caller {
 
 impl Caller {
     /// One that has used its connection, and runs a long command, if there is one.
-    async fn start(sshd: &Sshd, proxy: &Proxy, timeouts: [u64; 3], long: &str) -> Self {
+    async fn start(sshd: &Sshd, proxy: &Proxy, timeouts: [u64; 4], long: &str) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_ssh-pool-test-caller"))
             .arg(target(sshd, proxy))
             .arg(sshd.client_key())
@@ -61,12 +61,13 @@ async fn a_process_that_was_stopped_for_long_loses_no_command_and_runs_the_next_
         let sshd = Sshd::builder().release(release).start();
         let proxy = Proxy::to(sshd.addr());
         let done = sshd.dir().join("done");
-        // Three intervals are the longest silence.
-        let timeouts = [400, 2, 1000];
+        // Two intervals are the longest silence, and one is what the server has to answer
+        // afterwards: more than a busy machine takes.
+        let timeouts = [3_000, 1, 1_000, 15_000];
         let mut caller = Caller::start(&sshd, &proxy, timeouts, &until(&done)).await;
         let runs = || waiting_for(&done, &sshd) == 1;
         assert!(eventually_async(SOON, runs).await, "{release:?}");
-        caller.stop_for(Duration::from_millis(2500)).await;
+        caller.stop_for(Duration::from_secs(7)).await;
         assert_eq!(caller.line().await, "first: exit status: 0", "{release:?}");
         std::fs::write(&done, "").unwrap();
         assert_eq!(caller.line().await, "long: exit status: 0", "{release:?}");
@@ -80,7 +81,8 @@ async fn a_process_that_was_forgotten_while_it_was_stopped_runs_the_next_command
         let sshd = Sshd::builder().release(release).start();
         let proxy = Proxy::to(sshd.addr());
         // Its keepalives are of no help for a minute.
-        let mut caller = Caller::start(&sshd, &proxy, [15_000, 3, 1000], "").await;
+        let timeouts = [15_000, 3, 1_000, 5_000];
+        let mut caller = Caller::start(&sshd, &proxy, timeouts, "").await;
         proxy.forget();
         caller.stop_for(Duration::from_millis(1500)).await;
         assert_eq!(caller.line().await, "first: exit status: 0", "{release:?}");

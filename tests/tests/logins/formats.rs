@@ -10,7 +10,7 @@ use ssh_pool_tests::{
     KeyFormat, KeyPair, Sshd, TempDir, TestUser, generate, sign_user_certificate,
 };
 
-use crate::{last_login_was_with, login, logins, new_key, offered};
+use crate::{SOON, last_login_was_with, login, logins, new_key, offered};
 
 const PASSPHRASE: &str = "correct horse";
 
@@ -182,6 +182,8 @@ async fn a_password_logs_in_and_a_wrong_one_is_tried_once() {
 
     let error = login(&sshd, Identity::password("wrong")).await.unwrap_err();
     assert_eq!(offered(&error), ["password"]);
+    // sshd answers before it logs.
+    assert!(sshd.wait_for_log("Failed password", 1, SOON));
     assert_eq!(sshd.refused_credentials(), 1, "{}", sshd.log());
 }
 

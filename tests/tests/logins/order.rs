@@ -3,7 +3,7 @@
 use ssh_pool::Identity;
 use ssh_pool_tests::Sshd;
 
-use crate::{last_login_was_with, login, new_key, offered};
+use crate::{SOON, last_login_was_with, login, new_key, offered};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn identities_are_offered_in_their_order_until_one_is_taken() {
@@ -54,6 +54,8 @@ async fn the_error_names_everything_that_was_offered_in_order() {
     for part in tried.iter().chain([&sshd.target()]) {
         assert!(text.contains(part), "{part} is not in: {text}");
     }
+    // To a password sshd answers before it logs.
+    assert!(sshd.wait_for_log("Failed password", 1, SOON));
     assert_eq!(sshd.refused_credentials(), 3, "{}", sshd.log());
 }
 

@@ -52,7 +52,9 @@ async fn watch(pool: &Pool, mut events: Events, retirements: usize) {
     }
 }
 
-/// The most connections that were logged in at once, by a server's log.
+/// The most connections that were logged in at once, by a server's log. Each has a process of its
+/// own, and when one writes that it ends, its successor may have written already: so there may have
+/// been fewer.
 fn most_at_once(log: &str) -> i32 {
     let change = |line: &str| match line {
         line if line.starts_with("Accepted ") && line.contains(" ssh2") => 1,
@@ -71,7 +73,9 @@ async fn many_retirements(release: Release) {
     let (lifetime, retirements) = scale();
     let timeouts = Timeouts::default()
         .lifetime(lifetime)
-        .patience(Duration::ZERO);
+        .patience(Duration::ZERO)
+        // An answer that comes late is no other reason for a retirement.
+        .check(PATIENCE);
     let pool = builder(&sshd, known(&sshd)).limits(limits());
     let pool = pool.timeouts(timeouts).build().unwrap();
     let host = pool.host(sshd.target()).unwrap();
@@ -100,7 +104,7 @@ async fn many_retirements(release: Release) {
         status.dials, status.peak_connections
     );
     assert!(status.peak_connections <= CONNECTIONS + 1, "{status:?}");
-    assert!((2..=5).contains(&most), "{most}");
+    assert!(most >= 2, "{most}");
     assert_eq!(status.failed_dials, 0, "{status:?}");
     pool.close().await;
     let gone = || sshd.open_connections() == 0;

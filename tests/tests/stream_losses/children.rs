@@ -132,7 +132,8 @@ async fn unread(place: &Place) -> Child {
     );
     let child = place.host.shell(line).spawn().await.unwrap();
     let lines = || std::fs::metadata(&ledger).map_or(0, |file| file.len() as usize);
-    stands_still(lines).await;
+    // A megabyte, of a window of two.
+    stands_still(16, lines).await;
     child
 }
 

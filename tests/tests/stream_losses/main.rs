@@ -28,8 +28,8 @@ static TURN: Mutex<()> = Mutex::new(());
 
 /// Far longer than anything here takes: for things that would otherwise hang.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
-/// A peer that is silent for two seconds is gone: more than a busy machine is silent.
-const KEEPALIVE: (Duration, usize) = (Duration::from_millis(200), 10);
+/// A peer that is silent for four seconds is gone: more than a busy machine is silent.
+const KEEPALIVE: (Duration, usize) = (Duration::from_millis(200), 20);
 
 pub(crate) struct Place {
     pub(crate) sshd: Sshd,
@@ -124,15 +124,17 @@ pub(crate) fn assert_lost(cut: &io::Error) {
     assert_eq!(error.command_state(), CommandState::Unknown, "{error:?}");
 }
 
-/// Waits until a count has begun and goes no further.
-pub(crate) async fn stands_still(count: impl Fn() -> usize) {
+/// Waits until a count goes no further. It does not stand still below `least`: there whoever counts
+/// only waits for a processor.
+pub(crate) async fn stands_still(least: usize, count: impl Fn() -> usize) {
     let (mut last, mut looks) = (0, 0);
     let still = || {
         let now = count();
-        looks = if now == last { looks + 1 } else { 0 };
+        let same = now == last && now >= least;
+        looks = if same { looks + 1 } else { 0 };
         last = now;
         // Half a second of looks.
-        now > 0 && looks >= 100
+        looks >= 100
     };
     assert!(eventually_async(SOON, still).await, "{last}");
 }

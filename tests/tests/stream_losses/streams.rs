@@ -11,6 +11,9 @@ use tokio::time::timeout;
 use crate::servers::Servers;
 use crate::{Place, SOON, assert_lost, leaves_nothing, stands_still};
 
+/// So much at least comes for whoever reads nothing, of a window of twice that.
+const UNREAD: usize = 1 << 20;
+
 /// A stream on which one letter has gone to the server and come back.
 async fn open(connect: Connect, letter: &[u8; 1]) -> ChannelStream {
     let mut stream = timeout(SOON, connect).await.unwrap().unwrap();
@@ -60,7 +63,7 @@ async fn streams_are_cut_off(place: &Place, lose: impl FnOnce()) {
     // and then it is an error as well.
     let mut unread = unix().await.unwrap();
     unread.write_all(b"f").await.unwrap();
-    stands_still(|| servers.flood.load(Ordering::SeqCst)).await;
+    stands_still(UNREAD, || servers.flood.load(Ordering::SeqCst)).await;
 
     lose();
     let cuts = async {
@@ -72,7 +75,7 @@ async fn streams_are_cut_off(place: &Place, lose: impl FnOnce()) {
     let mut kept = Vec::new();
     let end = timeout(SOON, unread.read_to_end(&mut kept)).await.unwrap();
     assert_lost(&end.unwrap_err());
-    assert!(kept.len() >= 1 << 20, "{}", kept.len());
+    assert!(kept.len() >= UNREAD, "{}", kept.len());
     for stream in &mut ended {
         reads_nothing_more(stream).await;
     }

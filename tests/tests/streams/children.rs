@@ -288,9 +288,11 @@ async fn inherited_streams_are_those_of_this_process() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_wait_for_an_isolated_connection_ends_with_the_time_for_it() {
     let sshd = Sshd::start();
+    // Each of the logins has to be done in that time as well.
+    let acquire = Duration::from_secs(5);
     let pool = builder(&sshd, known(&sshd))
         .limits(Limits::default().isolated_per_host(2))
-        .timeouts(Timeouts::default().acquire(Duration::from_millis(500)))
+        .timeouts(Timeouts::default().acquire(acquire))
         .build()
         .unwrap();
     let host = pool.host(sshd.target()).unwrap();

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::sessions::Mark;
 use super::slots::{Action, ConnectionId, Fact, Hand, Refusal};
-use super::{Hub, Opening, Ready, eager, tell};
+use super::{Hub, Opening, Ready, eager, size, tell};
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::transport::{Channel, OpenError};
@@ -50,9 +50,16 @@ impl Hub {
             Action::Disconnect(on) => self.disconnect(on),
             Action::Suspect(on) => self.suspect(on),
             Action::Reclaim => {
-                for ready in self.channels.take_idle(|_| true) {
+                // Those first for which there was no way to the idle ones.
+                let mut spares = std::mem::take(&mut self.books().unclaimed);
+                spares.extend(self.channels.take_idle(|_| true));
+                for ready in spares {
                     self.give_back(ready);
                 }
+            }
+            Action::Widen => {
+                let most = self.books().slots.channels_at_most();
+                self.channels.widen(size(most));
             }
             Action::Sweep => {
                 let alive: Vec<_> = self.books().slots.alive().collect();

@@ -53,10 +53,11 @@ struct Address {
     shares: Arc<Semaphore>,
     /// For whoever dials while the server is throttling.
     turn: Arc<Semaphore>,
-    /// For whoever is next to log in and may not be let in.
+    /// For whoever is next to log in and may not be let in; and for whoever was let in before.
     doubtful: Semaphore,
+    proven: Semaphore,
     throttle: Mutex<Throttle>,
-    /// Such a login has ended.
+    /// A login has ended.
     redeemed: Notify,
 }
 
@@ -66,6 +67,7 @@ impl Address {
             shares: Arc::new(Semaphore::new(shares)),
             turn: Arc::new(Semaphore::new(1)),
             doubtful: Semaphore::new(1),
+            proven: Semaphore::new(1),
             throttle: Mutex::default(),
             redeemed: Notify::new(),
         }
@@ -96,7 +98,7 @@ impl Address {
 pub(crate) struct Budget {
     address: Arc<Address>,
     all: Arc<Semaphore>,
-    /// `None`: what the pool does for itself is not turned away.
+    /// `None`: it is for errands, which are not turned away.
     queue: Option<Arc<Queue>>,
     room: Arc<Room>,
 }
@@ -111,18 +113,22 @@ pub(crate) struct Permit {
 
 /// The address will bear it if this login fails. Dropped, that is over: whatever came of it has
 /// been told to its [`Permit`].
-pub(crate) struct Pledge(Arc<Address>);
+pub(crate) struct Pledge {
+    address: Arc<Address>,
+    doubtful: bool,
+}
 
 impl Drop for Pledge {
     fn drop(&mut self) {
-        self.0.throttle().redeem();
-        self.0.redeemed.notify_waiters();
+        self.address.throttle().redeem(self.doubtful);
+        self.address.redeemed.notify_waiters();
     }
 }
 
 impl Permit {
-    /// The handshake has ended, with that failure if it has failed.
-    pub(crate) fn answered(self, failure: Option<&DialError>, now: Instant) {
+    /// The handshake has ended, with that failure if it has failed. The share ends when this is
+    /// dropped.
+    pub(crate) fn answered(&self, failure: Option<&DialError>, now: Instant) {
         self.address.throttle().answered(failure, now);
     }
 }
@@ -171,34 +177,53 @@ impl Budgets {
 }
 
 impl Budget {
-    /// For what the pool does for itself: it takes no place in the queue.
-    pub(crate) fn unqueued(self) -> Self {
+    /// For what the pool does for itself: it takes no place in the queue, and waits for nothing that
+    /// only ends with what it is to end.
+    pub(crate) fn for_errands(self) -> Self {
         Self {
             queue: None,
             ..self
         }
     }
 
-    /// Waits until this address would bear another failed login. First come, first served.
-    pub(super) async fn pledge(&self) -> Pledge {
-        let _next = self.address.doubtful.acquire().await;
+    pub(super) fn is_for_errands(&self) -> bool {
+        self.queue.is_none()
+    }
+
+    /// Waits until this address would bear another failed login. First come, first served, apart for
+    /// those that may well fail.
+    pub(super) async fn pledge(&self, doubtful: bool) -> Pledge {
+        let next = match doubtful {
+            true => &self.address.doubtful,
+            false => &self.address.proven,
+        };
+        let _next = next.acquire().await;
         loop {
             let redeemed = self.address.redeemed.notified();
             tokio::pin!(redeemed);
             // Before the question, so that no end between it and the wait is missed.
             redeemed.as_mut().enable();
-            let pledged = self.address.throttle().pledge(now());
+            let pledged = self.address.throttle().pledge(doubtful, now());
             match pledged {
-                Ok(()) => return Pledge(self.address.clone()),
+                Ok(()) => {
+                    return Pledge {
+                        address: self.address.clone(),
+                        doubtful,
+                    };
+                }
                 Err(until) => drop(tokio::time::timeout_at(until.into(), redeemed).await),
             }
         }
     }
 
     /// Waits for one of the handshakes with this address. This comes first, so that a slow host
-    /// holds none of the others up.
+    /// holds none of the others up. An errand is one more: those may all wait for room in the pool,
+    /// and that for the errand.
     pub(super) async fn address(&self) -> Option<OwnedSemaphorePermit> {
-        acquire(&self.address.shares).await
+        match self.is_for_errands() {
+            true => self.address.shares.clone().try_acquire_owned().ok(),
+            false => acquire(&self.address.shares).await,
+        }
     }
 
     /// Waits for one of all handshakes, and for the address to be in the mood for one.
@@ -275,7 +300,7 @@ mod tests {
     /// Two at once, and no third.
     #[track_caller]
     fn assert_full_credit(budget: &Budget) {
-        let pledges = [(); 3].map(|()| budget.pledge().now_or_never());
+        let pledges = [(); 3].map(|()| budget.pledge(true).now_or_never());
         let had = pledges.each_ref().map(Option::is_some);
         assert_eq!(had, [true, true, false]);
     }
@@ -285,9 +310,9 @@ mod tests {
         let budget = Budgets::new(&Limits::default()).of("test", 22);
         for ends in 0..4 {
             {
-                let [first, _second] = [(); 2].map(|()| budget.pledge().now_or_never());
-                let mut next = Box::pin(budget.pledge());
-                let mut last = Box::pin(budget.pledge());
+                let [first, _second] = [(); 2].map(|()| budget.pledge(true).now_or_never());
+                let mut next = Box::pin(budget.pledge(true));
+                let mut last = Box::pin(budget.pledge(true));
                 let waits = next.as_mut().now_or_never().is_none();
                 let waits_behind = last.as_mut().now_or_never().is_none();
                 assert!(waits && waits_behind);
@@ -316,14 +341,14 @@ mod tests {
         let budgets = Budgets::new(&Limits::default());
         let budget = budgets.of("test", 22);
         for _ in 0..2 {
-            let pledge = budget.pledge().now_or_never().expect("credit");
+            let pledge = budget.pledge(true).now_or_never().expect("credit");
             let permit = budget.handshake(budget.address().await).await;
             permit.answered(Some(&failed_login()), now());
             drop(pledge);
         }
         let began = now();
         let long = std::time::Duration::from_secs(60);
-        let pledge = tokio::time::timeout(long, budget.pledge()).await;
+        let pledge = tokio::time::timeout(long, budget.pledge(true)).await;
         let waited = now() - began;
         assert!(waited.as_secs_f64() > 4.9 && waited.as_secs_f64() < 5.1);
         drop(pledge);

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::{Deadline, Entry, Hand};
+use super::{Deadline, Entry, Hand, channels};
 use crate::transport::scripted::{Asked, Script, Server, connection_refused};
 use crate::{Error, Host, HostKeyPolicy, Identity, Limits, Phase, Pool, Timeouts, Waited};
 
@@ -15,6 +15,7 @@ mod checks;
 mod credit;
 mod deadlines;
 mod dials;
+mod errands;
 mod limits;
 mod renewals;
 mod retries;
@@ -317,22 +318,21 @@ async fn callers_who_leave_a_full_host_leave_its_queue() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_is_full_and_retiring_keeps_nobody_from_its_replacement() {
     let script = Script {
-        runtime: Duration::from_secs(20),
+        runtime: Duration::from_secs(60),
         ..Script::default()
     };
     let server = Server::new(script);
     let (_pool, host) = pool(&server, small(), Timeouts::default());
     let mut commands = JoinSet::new();
-    for _ in 0..3 {
-        commands.spawn(host.command("true").output());
+    for generation in 1..=4 {
+        for _ in 0..3 {
+            commands.spawn(host.command("true").output());
+        }
+        settle().await;
+        let seen = server.seen();
+        assert_eq!((seen.running, seen.dials), (3 * generation, generation));
+        host.evict();
     }
-    settle().await;
-    host.evict();
-    for _ in 0..3 {
-        commands.spawn(host.command("true").output());
-    }
-    settle().await;
-    assert_eq!((server.seen().running, server.seen().dials), (6, 2));
     while let Some(done) = commands.join_next().await {
         assert!(done.expect("no panic").is_ok(), "nobody was cut");
     }
@@ -362,9 +362,9 @@ async fn a_cancelled_command_that_ignores_signals_keeps_its_slot_until_its_conne
         3,
         "two beside it, and the rest queue"
     );
-    // Grace and a second are over: its channel is closed, and nobody knows when the server will
+    // Grace and three seconds are over: its channel is closed, and nobody knows when the server will
     // let go of it.
-    sleep(Duration::from_secs(5)).await;
+    sleep(Duration::from_secs(7)).await;
     assert_eq!((host.status().retiring, host.status().connections), (1, 1));
     assert_eq!(server.seen().running, 5, "the others wait no longer");
     for command in others {
@@ -519,4 +519,25 @@ async fn whoever_misses_a_spare_on_its_way_back_is_served_by_it() {
     hub.match_idle();
     let served = other.now_or_never().expect("at once");
     served.expect("the spare");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_misses_a_spare_that_finds_no_way_to_the_idle_ones_is_served_by_it() {
+    let server = Server::new(Script::default());
+    let limits = small().sessions_per_connection(1);
+    let (_pool, host) = pool(&server, limits, Timeouts::default());
+    let hub = host.lanes().shared();
+    let old = hub.channels.get().await.expect("served");
+    host.evict();
+    let ready = channels::take_out(hub.channels.get().await.expect("served"));
+    assert!(matches!(hub.hand_on(&ready), Hand::Spare));
+    let deadline = Deadline::after(Duration::from_secs(30));
+    let (mut entry, mut waited) = (Entry::default(), Waited::default());
+    let mut other = Box::pin(hub.checkout(&mut entry, deadline, &mut waited));
+    assert!((&mut other).now_or_never().is_none(), "nothing lies there");
+    // The old one and whoever waits have all places between them.
+    hub.place(Hand::Spare, ready);
+    let served = other.now_or_never().expect("at once");
+    served.expect("the spare");
+    drop(old);
 }

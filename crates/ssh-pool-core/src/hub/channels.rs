@@ -5,7 +5,7 @@
 //! is the truth about the server's slots. Idle objects are spare channels.
 
 use std::future::Future;
-use std::sync::{OnceLock, Weak};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use deadpool::managed::{self, Manager, Metrics, PoolError, RecycleError, RecycleResult};
@@ -73,7 +73,9 @@ pub(super) struct Channels {
     /// Made when it is needed first: deadpool makes room for all objects at once. With the stock
     /// limits that is 7 kB, more than all else that a host costs which is known and not used.
     pool: OnceLock<managed::Pool<Opener>>,
-    most: usize,
+    /// How many channels there may be at once. Grows only: deadpool has no way to take a place away
+    /// that is in use.
+    most: Mutex<usize>,
     hub: Weak<Hub>,
 }
 
@@ -82,7 +84,7 @@ impl Channels {
     pub(super) fn new(hub: Weak<Hub>, most: usize) -> Self {
         Self {
             pool: OnceLock::new(),
-            most,
+            most: Mutex::new(most),
             hub,
         }
     }
@@ -93,10 +95,25 @@ impl Channels {
             // deadline is kept around the whole of `get`.
             let hub = self.hub.clone();
             let pool = managed::Pool::builder(Opener { hub })
-                .max_size(self.most)
+                .max_size(*self.most())
                 .build();
             pool.unwrap_or_else(|_| unreachable!("no time-outs are configured"))
         })
+    }
+
+    fn most(&self) -> MutexGuard<'_, usize> {
+        self.most.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// At least so many channels may be there at once.
+    pub(super) fn widen(&self, least: usize) {
+        let mut most = self.most();
+        if least > *most {
+            *most = least;
+            if let Some(pool) = self.pool.get() {
+                pool.resize(least);
+            }
+        }
     }
 
     /// The next channel: fair among all who ask. Cancel safe.

@@ -10,7 +10,7 @@ use tokio::sync::futures::Notified;
 use tracing::Instrument;
 
 use super::breaker::{Begin, Change, Circuit, Leave};
-use super::budget::Pledge;
+use super::budget::{Permit, Pledge};
 use super::{Hub, now, tell};
 use crate::error::Error;
 use crate::event::EventKind;
@@ -131,13 +131,20 @@ impl Drop for Held {
     }
 }
 
+/// What a dial holds of its address, until whoever comes next would know what came of it.
+struct Turn {
+    _permit: Permit,
+    _pledge: Pledge,
+}
+
 /// What became of a dial that the books asked for.
 enum Outcome {
     /// The host had been evicted so often when the dial began.
-    Connected(Arc<dyn Link>, Held, u64),
-    Failed(DialError, Held, Duration),
-    /// It was not made: this answers, and no other one is before then.
-    Refused(Error, Instant),
+    Connected(Arc<dyn Link>, Held, Turn, u64),
+    Failed(DialError, Held, Turn, Duration),
+    /// It was not made: this answers, and no other one is before then; if the host has not been
+    /// evicted since.
+    Refused(Error, Instant, u64),
     /// Nobody waits for it any more, and it had not begun.
     Unwanted,
 }
@@ -161,18 +168,20 @@ impl Hub {
                 let outcome = hub.closing.run_until_cancelled(dial).await;
                 let span = tracing::Span::current();
                 match outcome {
-                    Some(Outcome::Connected(link, held, evictions)) => {
+                    Some(Outcome::Connected(link, held, _turn, evictions)) => {
                         let took = now().saturating_duration_since(started);
                         let id = hub.connected(link, took, held.used(), evictions);
                         span.record("connection", id.0);
                     }
-                    Some(Outcome::Failed(failure, held, took)) => {
+                    Some(Outcome::Failed(failure, held, _turn, took)) => {
                         span.record("error", tracing::field::display(&failure.error));
                         hub.dial_failed(failure, held.used(), took);
                     }
-                    Some(Outcome::Refused(error, until)) => hub.dial_refused(&error, until),
+                    Some(Outcome::Refused(error, until, evictions)) => {
+                        hub.dial_refused(&error, until, Some(evictions));
+                    }
                     Some(Outcome::Unwanted) => hub.ended.notify_waiters(),
-                    None => hub.dial_refused(&hub.closed_error(), now()),
+                    None => hub.dial_refused(&hub.closed_error(), now(), None),
                 }
             }
             .instrument(span),
@@ -212,24 +221,30 @@ impl Hub {
 
     async fn try_dial(self: &Arc<Self>, mut asked: Option<Held>) -> Outcome {
         loop {
+            let evictions = self.books().slots.evictions();
             let mut held = match asked.take() {
                 Some(held) => held,
                 None => match self.leave().await {
                     Ok(held) => held,
-                    Err((error, until)) => return Outcome::Refused(error, until),
+                    Err((error, until)) => return Outcome::Refused(error, until, evictions),
                 },
             };
-            // Before anything that others may need, and until what came of the login is known to the
-            // address.
-            let _pledge = match held.leave.doubtful {
-                true => Some(self.pledge().await),
+            // Before anything that others may need.
+            let doubtful = match held.leave.doubtful {
+                true => Some(self.credit().await),
                 false => None,
             };
             // A dial that waits for room keeps nobody else from a handshake but those of its own
-            // address. The permit is for the handshake, and ends with it.
+            // address.
             let address = self.budget.address().await;
             let Some(share) = self.share().await else {
                 return Outcome::Unwanted;
+            };
+            // The others wait while strangers wait for their handshakes: so not before they are
+            // next, and never long.
+            let pledge = match doubtful {
+                Some(pledge) => pledge,
+                None => self.budget.pledge(false).await,
             };
             let permit = self.budget.handshake(address).await;
             if !held.confirm() {
@@ -242,18 +257,23 @@ impl Hub {
             let began = now();
             let result = self.transport.dial(&self.endpoint, share).await;
             permit.answered(result.as_ref().err(), now());
+            let turn = Turn {
+                _permit: permit,
+                _pledge: pledge,
+            };
             return match result {
-                Ok(link) => Outcome::Connected(link, held, evictions),
+                Ok(link) => Outcome::Connected(link, held, turn, evictions),
                 Err(failure) => {
-                    Outcome::Failed(failure, held, now().saturating_duration_since(began))
+                    let took = now().saturating_duration_since(began);
+                    Outcome::Failed(failure, held, turn, took)
                 }
             };
         }
     }
 
-    async fn pledge(&self) -> Pledge {
+    async fn credit(&self) -> Pledge {
         let _in_debt = InDebt::new(&self.dials.0);
-        self.budget.pledge().await
+        self.budget.pledge(true).await
     }
 
     fn dial_failed(self: &Arc<Self>, failure: DialError, leave: Leave, took: Duration) {
@@ -261,27 +281,35 @@ impl Hub {
         if let Error::Descriptors { .. } = error {
             self.budget.room().ask(FOR_A_DIAL);
         }
-        let (told, pause, change) = self.transition(|books, now| {
+        let (told, pause, change, actions) = {
+            let mut books = self.books();
+            let now = now();
             let (verdict, change) = self.dials.circuit().failed(leave, failure, took, now);
             let pause = verdict.not_before.saturating_duration_since(now);
             let told = books
                 .slots
                 .dial_failed(now, verdict.not_before, verdict.try_again);
-            (told, pause, change)
-        });
+            (told, pause, change, books.slots.take_actions())
+        };
+        // Before what follows from it, such as the next dial.
         let kind = EventKind::DialFailed {
             error: error.clone(),
             pause,
         };
         self.report(None, kind);
         self.report_breaker(change);
+        self.carry_out(actions);
         self.dials.wake();
         tell(told, &error);
         self.ended.notify_waiters();
     }
 
-    fn dial_refused(self: &Arc<Self>, error: &Error, until: Instant) {
-        let told = self.transition(|books, now| books.slots.dial_refused(now, until));
+    fn dial_refused(self: &Arc<Self>, error: &Error, until: Instant, evictions: Option<u64>) {
+        let told = self.transition(|books, now| {
+            // What has been forgotten since is no reason to wait.
+            let forgotten = evictions.is_some_and(|count| count != books.slots.evictions());
+            books.slots.dial_refused(now, until, forgotten)
+        });
         tell(told, error);
         self.ended.notify_waiters();
     }

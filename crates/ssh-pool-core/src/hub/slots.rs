@@ -87,6 +87,8 @@ pub(crate) enum Action {
     Reclaim,
     /// Throw out spares of connections that are gone or retiring.
     Sweep,
+    /// Commands run on connections that are retiring: they take no place away from those on others.
+    Widen,
     /// This connection owes an answer that somebody waits for: retire it, unless something else
     /// was heard from it meanwhile.
     Suspect(ConnectionId),
@@ -281,9 +283,11 @@ impl<W> Slots<W> {
         self.no_dial(now, not_before, try_again)
     }
 
-    /// A dial that was asked for may not be made before `until`. Returns the waiters to tell.
-    pub(crate) fn dial_refused(&mut self, now: Instant, until: Instant) -> Vec<W> {
-        self.no_dial(now, until, false)
+    /// A dial that was asked for may not be made before `until`, or was not because of what has been
+    /// forgotten since. Returns the waiters to tell.
+    pub(crate) fn dial_refused(&mut self, now: Instant, until: Instant, forgotten: bool) -> Vec<W> {
+        let until = if forgotten { now } else { until };
+        self.no_dial(now, until, forgotten)
     }
 
     fn no_dial(&mut self, now: Instant, not_before: Instant, try_again: bool) -> Vec<W> {
@@ -336,8 +340,12 @@ impl<W> Slots<W> {
             }
             Lesson::Broken => self.retire(id, Retirement::Refused, now),
             Lesson::NoSessions => {
-                refusal = Refusal::Hard(self.dismiss());
-                self.retire(id, Retirement::Refused, now);
+                self.stop_serving(id, Retirement::Refused, now);
+                // Where another one serves them, they wait for that.
+                refusal = Refusal::Hard(match self.live() {
+                    0 => self.dismiss(),
+                    _ => Vec::new(),
+                });
             }
         }
         self.pump(now);

@@ -16,8 +16,13 @@ const ONE_AT_A_TIME: Duration = Duration::from_secs(30);
 /// What sshd charges the address of a client for a failed login (`PerSourcePenalties`, 9.8 and
 /// later: `authfail`). Time pays it off.
 const FAILED_LOGIN: Duration = Duration::from_secs(5);
-/// So much of that our own logins may owe. An address that owes more than 15 s is turned away until
-/// all of it is paid, with whoever else comes from there; so one failure of somebody else fits in.
+/// What it charges for hanging up without a login (`noauth`).
+const DISTRUST: Duration = Duration::from_secs(1);
+/// An address that owes more than this is turned away until all of it is paid, with whoever else
+/// comes from there (`min`).
+const MOST: Duration = Duration::from_secs(15);
+/// So much of that those may owe who were never let in, or not the last time; so one failure of
+/// somebody else fits in.
 const CREDIT: Duration = Duration::from_secs(10);
 
 /// Whether an address is dialled, now and by how many.
@@ -29,8 +34,9 @@ pub(super) struct Throttle {
     single_until: Option<Instant>,
     /// When failed logins are paid off.
     owed_until: Option<Instant>,
-    /// Logins that may fail and are under way.
-    pledged: u32,
+    /// Logins under way that may well fail, and those of who was let in the last time.
+    doubtful: u32,
+    proven: u32,
 }
 
 impl Throttle {
@@ -44,15 +50,20 @@ impl Throttle {
         self.not_before.filter(|until| now < *until)
     }
 
-    /// A login that may fail goes out, if the server would bear it that this one fails and all
-    /// others that are under way. Else: not before then, or until one of those has ended. Ends with
+    /// A login goes out, if the server would bear it that this one fails and all others that are
+    /// under way. Else: not before then, or until one of those has ended. Ends with
     /// [`redeem`](Self::redeem).
-    pub(super) fn pledge(&mut self, now: Instant) -> Result<(), Instant> {
+    ///
+    /// Those that are doubtful leave room for one that is not.
+    pub(super) fn pledge(&mut self, doubtful: bool, now: Instant) -> Result<(), Instant> {
         let owed = self.owed_until.map(|at| at.saturating_duration_since(now));
-        let at_worst = owed.unwrap_or_default() + FAILED_LOGIN * (self.pledged + 1);
-        let excess = at_worst.saturating_sub(CREDIT);
+        let with = |others: u32| owed.unwrap_or_default() + FAILED_LOGIN * (others + 1);
+        let mut excess = with(self.doubtful + self.proven).saturating_sub(MOST);
+        if doubtful {
+            excess = excess.max(with(self.doubtful).saturating_sub(CREDIT));
+        }
         if excess.is_zero() {
-            self.pledged += 1;
+            *self.under_way(doubtful) += 1;
             Ok(())
         } else {
             Err(now + excess)
@@ -60,15 +71,24 @@ impl Throttle {
     }
 
     /// That login has ended. If it has failed, [`answered`](Self::answered) has been told before.
-    pub(super) fn redeem(&mut self) {
-        self.pledged = self.pledged.saturating_sub(1);
+    pub(super) fn redeem(&mut self, doubtful: bool) {
+        let count = self.under_way(doubtful);
+        *count = count.saturating_sub(1);
+    }
+
+    fn under_way(&mut self, doubtful: bool) -> &mut u32 {
+        if doubtful {
+            &mut self.doubtful
+        } else {
+            &mut self.proven
+        }
     }
 
     /// A dial has ended, with that failure if it has failed.
     pub(super) fn answered(&mut self, failure: Option<&DialError>, now: Instant) {
-        if failure.is_some_and(DialError::is_failed_login) {
+        if let Some(penalty) = failure.and_then(penalty) {
             let owed_until = self.owed_until.map_or(now, |at| at.max(now));
-            self.owed_until = Some(owed_until + FAILED_LOGIN);
+            self.owed_until = Some(owed_until + penalty);
         }
         match failure.map(Answer::of) {
             Some(Answer::Refusal) => self.refused(now),
@@ -90,6 +110,15 @@ impl Throttle {
             let pause = jitter(doubled(self.refusals).min(LONGEST_PAUSE));
             self.not_before = Some(now + pause);
         }
+    }
+}
+
+/// What a failed dial costs.
+fn penalty(failure: &DialError) -> Option<Duration> {
+    match failure {
+        failure if failure.is_failed_login() => Some(FAILED_LOGIN),
+        failure if failure.is_distrust() => Some(DISTRUST),
+        _ => None,
     }
 }
 
@@ -122,7 +151,7 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Cause;
+    use crate::error::{Cause, HostKeyProblem};
 
     fn failure(error: Error, passing: bool) -> DialError {
         DialError { error, passing }
@@ -177,7 +206,7 @@ mod tests {
     /// The wait for credit, once it has been granted.
     fn wait_for_credit(throttle: &mut Throttle, now: Instant) -> Duration {
         let mut then = now;
-        while let Err(until) = throttle.pledge(then) {
+        while let Err(until) = throttle.pledge(true, then) {
             assert!(until > then);
             then = until;
         }
@@ -188,33 +217,56 @@ mod tests {
     fn two_logins_that_may_fail_are_under_way_and_the_others_wait_for_credit() {
         let now = Instant::now();
         let mut throttle = Throttle::default();
-        assert_eq!(throttle.pledge(now), Ok(()));
-        assert_eq!(throttle.pledge(now), Ok(()));
-        assert_eq!(throttle.pledge(now), Err(now + FAILED_LOGIN));
+        assert_eq!(throttle.pledge(true, now), Ok(()));
+        assert_eq!(throttle.pledge(true, now), Ok(()));
+        assert_eq!(throttle.pledge(true, now), Err(now + FAILED_LOGIN));
         // One is let in, or was not made.
         throttle.answered(None, now);
-        throttle.redeem();
-        assert_eq!(throttle.pledge(now), Ok(()));
+        throttle.redeem(true);
+        assert_eq!(throttle.pledge(true, now), Ok(()));
         // The others are not.
         for _ in 0..2 {
             throttle.answered(Some(&rejected()), now);
-            throttle.redeem();
+            throttle.redeem(true);
         }
         let moment = Duration::from_secs(1);
         let later = now + moment;
         assert_eq!(
-            throttle.pledge(later),
+            throttle.pledge(true, later),
             Err(later + FAILED_LOGIN - moment),
             "time pays"
         );
         assert_eq!(wait_for_credit(&mut throttle, later), FAILED_LOGIN - moment);
-        throttle.redeem();
+        throttle.redeem(true);
         assert_eq!(wait_for_credit(&mut throttle, now + CREDIT), Duration::ZERO);
         assert_eq!(
             wait_for_credit(&mut throttle, now + CREDIT),
             Duration::ZERO,
             "all is paid"
         );
+    }
+
+    #[test]
+    fn of_those_who_were_let_in_before_as_many_go_out_as_may_all_fail() {
+        let now = Instant::now();
+        let mut throttle = Throttle::default();
+        for _ in 0..3 {
+            assert_eq!(throttle.pledge(false, now), Ok(()));
+        }
+        assert_eq!(throttle.pledge(false, now), Err(now + FAILED_LOGIN));
+        assert_eq!(throttle.pledge(true, now), Err(now + FAILED_LOGIN));
+        throttle.answered(None, now);
+        throttle.redeem(false);
+        assert_eq!(throttle.pledge(false, now), Ok(()), "another one");
+        for _ in 0..3 {
+            throttle.redeem(false);
+        }
+        // Those who may well fail, and have failed, leave room for one of them.
+        throttle.answered(Some(&rejected()), now);
+        assert_eq!(throttle.pledge(true, now), Ok(()));
+        assert_eq!(throttle.pledge(true, now), Err(now + FAILED_LOGIN));
+        assert_eq!(throttle.pledge(false, now), Ok(()));
+        assert_eq!(throttle.pledge(false, now), Err(now + FAILED_LOGIN));
     }
 
     #[test]
@@ -229,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_login_costs_nothing() {
+    fn a_login_that_fails_costs_five_seconds_and_to_hang_up_before_it_costs_one() {
         let late = |phase| Error::Timeout {
             target: "t".into(),
             phase,
@@ -246,22 +298,37 @@ mod tests {
             target: "t".into(),
             source: Cause::new("too many open files"),
         };
-        for (failure, counts) in [
-            (rejected(), true),
-            (failure(lost, true), true),
-            (failure(late(Phase::Auth), false), true),
-            (failure(descriptors.clone(), false), true),
-            (failure(descriptors, true), false),
-            (failure(late(Phase::KeyExchange), false), false),
-            (unread(), false),
-            (throttled(), false),
-            (unconnected(true), false),
-            (lost_in_key_exchange(), false),
+        let host_key = |reason| Error::HostKey {
+            target: "t".into(),
+            reason,
+        };
+        let revoked = host_key(HostKeyProblem::Revoked {
+            fingerprint: String::new(),
+            location: String::new(),
+        });
+        let unreadable = host_key(HostKeyProblem::Unreadable {
+            path: "known_hosts".into(),
+            reason: String::new(),
+        });
+        for (failure, seconds) in [
+            (rejected(), 5),
+            (failure(lost, true), 5),
+            (failure(late(Phase::Auth), false), 5),
+            (failure(descriptors.clone(), false), 5),
+            (failure(revoked, false), 1),
+            (failure(unreadable, false), 0),
+            (failure(descriptors, true), 0),
+            (failure(late(Phase::KeyExchange), false), 0),
+            (unread(), 0),
+            (throttled(), 0),
+            (unconnected(true), 0),
+            (lost_in_key_exchange(), 0),
         ] {
             let now = Instant::now();
             let mut throttle = Throttle::default();
             throttle.answered(Some(&failure), now);
-            assert_eq!(throttle.owed_until.is_some(), counts, "{failure:?}");
+            let owed = throttle.owed_until.map(|until| (until - now).as_secs());
+            assert_eq!(owed.unwrap_or(0), seconds, "{failure:?}");
         }
     }
 

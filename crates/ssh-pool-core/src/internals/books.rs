@@ -195,7 +195,11 @@ impl Books {
                 }
             }
             // No story here ends a connection.
-            Action::Sweep | Action::Suspect(_) | Action::Disconnect(_) | Action::Report(_) => {}
+            Action::Sweep
+            | Action::Widen
+            | Action::Suspect(_)
+            | Action::Disconnect(_)
+            | Action::Report(_) => {}
         }
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Script {
     pub(crate) max_sessions: u32,
     /// How long a command runs.
     pub(crate) runtime: Duration,
+    /// How long one does that has no mark where the others have one.
+    pub(crate) errand: Duration,
     /// Whether a signal ends a command.
     pub(crate) heeds_signals: bool,
     /// What it does with them otherwise.
@@ -46,6 +48,7 @@ impl Default for Script {
             handshake: Duration::from_millis(10),
             max_sessions: 10,
             runtime: Duration::from_millis(10),
+            errand: Duration::from_millis(10),
             heeds_signals: true,
             signals: Signals::Group,
         }
@@ -424,10 +427,15 @@ impl ScriptedWire {
         mark: Option<Vec<u8>>,
     ) {
         let Script {
-            runtime,
+            mut runtime,
+            errand,
             heeds_signals,
+            signals,
             ..
         } = server.script;
+        if mark.is_none() && signals != Signals::Group {
+            runtime = errand;
+        }
         line.pass().await;
         {
             let mut state = server.state();

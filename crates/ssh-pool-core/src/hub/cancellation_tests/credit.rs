@@ -99,12 +99,12 @@ async fn a_wrong_identity_without_a_cool_down_never_owes_more_either() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn right_identities_that_nobody_knows_yet_log_in_two_at_a_time_and_then_as_they_like() {
+async fn right_identities_that_nobody_knows_yet_log_in_two_at_a_time_and_then_three() {
     let server = slow();
     let (pool, first) = pool(&server, Limits::default(), Timeouts::default());
-    let others = ["anna", "bert", "cleo"].map(|user| host(&pool, user));
+    let others = ["anna", "bert", "cleo", "dora", "emil"].map(|user| host(&pool, user));
     let hosts: Vec<_> = std::iter::once(first).chain(others).collect();
-    for (round, expected) in [2, 1].into_iter().enumerate() {
+    for (round, expected) in [3, 2].into_iter().enumerate() {
         let began = Instant::now();
         let mut callers = JoinSet::new();
         for host in &hosts {
@@ -118,7 +118,7 @@ async fn right_identities_that_nobody_knows_yet_log_in_two_at_a_time_and_then_as
         hosts.iter().for_each(Host::evict);
         settle().await;
     }
-    assert_eq!(server.seen().dials, 8);
+    assert_eq!(server.seen().dials, 12);
 }
 
 #[tokio::test(start_paused = true)]
@@ -189,4 +189,33 @@ async fn callers_who_leave_at_any_moment_leave_the_credit_as_it_was() {
         }
         assert_eq!(began.elapsed().as_secs(), 1, "{story}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_identity_that_is_let_in_no_more_never_owes_more_than_the_address_bears() {
+    let server = Server::new(Script {
+        handshake: Duration::from_secs(1),
+        runtime: Duration::from_secs(60),
+        max_sessions: 1,
+        ..Script::default()
+    });
+    let timeouts = Timeouts::default().acquire(Duration::from_secs(10));
+    let (_pool, host) = pool(&server, Limits::default().connections_per_host(8), timeouts);
+    let running = tokio::spawn(host.command("true").output());
+    settle().await;
+    assert_eq!(server.seen().running, 1);
+    // Somebody takes its key away, and more connections are needed.
+    server.reject("tester");
+    let mut callers = JoinSet::new();
+    for _ in 0..20 {
+        callers.spawn(host.command("true").output());
+    }
+    while let Some(late) = callers.join_next().await {
+        late.expect("no panic").expect_err("no way in");
+    }
+    let rejected = server.rejected();
+    assert!(!rejected.is_empty());
+    let worst = worst_penalty(&rejected);
+    assert!(worst <= 15.0, "{worst} s: {rejected:?}");
+    running.await.expect("no panic").expect("it ran");
 }

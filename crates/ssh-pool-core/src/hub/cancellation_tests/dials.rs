@@ -253,6 +253,19 @@ async fn evicting_a_host_closes_its_breaker_and_what_is_under_way_counts_no_more
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_has_failed_is_forgotten_once_for_all_lanes_of_a_host() {
+    let (server, _pool, host) = slow();
+    server.fail_next_dial(rejected());
+    let caller = tokio::spawn(host.command("true").output());
+    sleep(Duration::from_millis(500)).await;
+    // The rest of an evict that had begun before that dial.
+    host.lanes().isolated().evict();
+    caller.await.expect("no panic").expect_err("refused");
+    assert_eq!(server.seen().dials, 1);
+    assert_ne!(host.status().breaker, Breaker::Closed);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dial_that_is_cut_off_by_the_end_of_the_pool_is_no_failure() {
     let (server, pool, host) = slow();
     let mut events = pool.events();

@@ -425,3 +425,25 @@ async fn a_pool_without_a_limit_of_connections_is_a_pool() {
     host.command("true").output().await.expect("served");
     assert_eq!(pool.status().connections, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_nobody_wants_any_more_makes_room_at_once() {
+    let server = Server::new(Script {
+        handshake: Duration::from_secs(1),
+        ..Script::default()
+    });
+    let (pool, host) = pool(
+        &server,
+        Limits::default().connections(1),
+        Timeouts::default(),
+    );
+    let gone = tokio::spawn(host.command("true").output());
+    sleep(Duration::from_millis(500)).await;
+    gone.abort();
+    let other = pool.host("tester@other:22").expect("target");
+    let began = Instant::now();
+    other.command("true").output().await.expect("there is room");
+    // The rest of that dial, and its own.
+    let took = began.elapsed();
+    assert!(took < Duration::from_millis(1700), "{took:?}");
+}

@@ -12,6 +12,7 @@ const LONG: Script = Script {
     handshake: Duration::from_millis(10),
     max_sessions: 10,
     runtime: Duration::from_secs(60),
+    errand: Duration::from_millis(10),
     heeds_signals: true,
     signals: Signals::Group,
 };

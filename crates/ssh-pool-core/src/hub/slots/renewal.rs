@@ -120,12 +120,23 @@ impl<W> Slots<W> {
                 connection.retiring = true;
                 connection.retired_at = now;
                 self.actions.push(Action::Report(Fact::Retired(id, why)));
+                if connection.leased > 0 {
+                    self.actions.push(Action::Widen);
+                }
             }
             if connection.ready > 0 {
                 self.actions.push(Action::Sweep);
             }
         }
         self.leave_if_unused(id);
+    }
+
+    /// How many channels there may be: in service, and what still runs on connections that are not.
+    pub(crate) fn channels_at_most(&self) -> u32 {
+        let retiring = self.connections.values().filter(|c| c.retiring);
+        let leased: u32 = retiring.map(|c| c.leased).sum();
+        let in_service = self.rules.connections.saturating_mul(self.rules.sessions);
+        in_service.saturating_add(leased)
     }
 
     pub(super) fn leave_if_unused(&mut self, id: ConnectionId) {

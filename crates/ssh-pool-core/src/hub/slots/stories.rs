@@ -286,6 +286,10 @@ impl World {
                             .push_back(mark);
                     }
                     Action::Ping { on, mark } => self.pings.push((on, mark)),
+                    Action::Widen => {
+                        let leased = self.slots.views().map(|view| view.leased).sum();
+                        assert!(self.slots.channels_at_most() >= leased);
+                    }
                     Action::Reclaim => {
                         for id in std::mem::take(&mut self.spares) {
                             let hand = self.slots.returned(id, false, self.now);
@@ -380,6 +384,8 @@ impl World {
             }
             self.answer_all(round);
             self.finish_command(round);
+            // Before time passes: what is due then is asked for now.
+            self.settle();
             self.now += Duration::from_millis(20);
             self.slots.wake(self.now);
             self.settle();

@@ -315,6 +315,42 @@ fn a_server_without_sessions_is_a_hard_error_for_everybody() {
 }
 
 #[test]
+fn a_dial_that_was_refused_for_what_is_forgotten_by_now_is_made() {
+    let now = Instant::now();
+    let mut slots = Slots::new(rules(4, 10));
+    slots.wait(0, now);
+    assert_eq!(dials(&slots.take_actions()), 1);
+    let until = now + Duration::from_secs(60);
+    assert_eq!(slots.dial_refused(now, until, true), []);
+    assert_eq!(dials(&slots.take_actions()), 1);
+    assert_eq!(slots.dial_refused(now, until, false), [0]);
+    assert_eq!(dials(&slots.take_actions()), 0);
+}
+
+#[test]
+fn one_connection_without_sessions_fails_nobody_while_another_one_has_some() {
+    let now = Instant::now();
+    let mut slots = connected(rules(4, 1), 2, now);
+    assert_eq!(answer_opens(&mut slots, 1, now).0, [0]);
+    let later = now + Duration::from_secs(1);
+    slots.dialled(B, later, later + Duration::from_secs(3600));
+    let pending = opens(&slots.take_actions());
+    let [(B, mark)] = pending[..] else {
+        panic!("{pending:?}");
+    };
+    assert_eq!(slots.refused(B, mark, later), Refusal::Hard(Vec::new()));
+    assert_eq!(slots.waiting(), 1);
+    slots.closed(A, true, later);
+    let actions = slots.take_actions();
+    let ping = actions.iter().find_map(|action| match action {
+        Action::Ping { on: A, mark } => Some(*mark),
+        _ => None,
+    });
+    slots.pinged(A, ping.expect("its slot cools"), later);
+    assert_eq!(opens(&slots.take_actions()).len(), 1, "it goes on");
+}
+
+#[test]
 fn where_a_connection_is_one_channel_each_gets_the_next_one_ready() {
     let now = Instant::now();
     let rules = Rules {
