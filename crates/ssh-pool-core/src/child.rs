@@ -83,7 +83,7 @@ struct Running {
     /// Feeds stdin, and watches deadline and overruns.
     _helpers: Vec<Task>,
     /// Copies output to this process's own.
-    copies: Vec<Task>,
+    copies: Vec<(Stream, Task)>,
     ended: Option<Result<ExitStatus, Error>>,
 }
 
@@ -179,7 +179,10 @@ fn child(process: Process, spawn: Spawn, deadline: Option<Deadline>, begun: Begu
     }
     let piped = |stream| spawn.piped.contains(&stream).then(|| source.clone());
     let copies = (spawn.inherited.iter())
-        .map(|stream| task::copy_out(hub.runtime(), source.clone(), *stream))
+        .map(|stream| {
+            let copy = task::copy_out(hub.runtime(), source.clone(), *stream);
+            (*stream, copy)
+        })
         .collect();
     let missed = Missed::default();
     let (leave_at, deadline) = match process.is_detached() {
@@ -227,7 +230,7 @@ fn feed(hub: &Hub, channel: Channel, bytes: Bytes) -> Task {
 
 /// Ends the process when its time is up, or when more came than a shared connection may keep.
 fn watch(process: &Process, deadline: Option<Deadline>, missed: Missed) -> Task {
-    let remote = process.remote();
+    let doomed = process.doomed();
     let inbox = process.channel().inbox.clone();
     let runtime = process.hub().runtime().clone();
     Task::spawn(&runtime.clone(), async move {
@@ -250,7 +253,7 @@ fn watch(process: &Process, deadline: Option<Deadline>, missed: Missed) -> Task 
                 missed.set(deadline).ok();
             }
             // The child may go while this is under way.
-            runtime.spawn(async move { remote.terminate().await });
+            runtime.spawn(async move { doomed.terminate().await });
         }
     })
 }
@@ -399,10 +402,10 @@ impl Child {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe; call it again, or drop the child, to go on.
+    /// Cancel safe: what has begun goes on by itself.
     pub async fn kill(&mut self) -> Result<(), Error> {
         let process = &self.state.process;
-        match process.remote().terminate().await {
+        match process.end().await {
             Outcome::Killed => Ok(()),
             Outcome::Unknown => Err(Error::NotKilled {
                 target: self.state.origin(),
@@ -486,11 +489,11 @@ impl Running {
             return left;
         }
         let inbox = &self.process.channel().inbox;
-        if !inbox.has_ended() {
-            // Nor do those who copy what it says.
-            inbox.leave();
-        }
-        for copy in &mut self.copies {
+        for (stream, copy) in &mut self.copies {
+            if !inbox.has_ended() {
+                // The grace is over, for whoever copies as well.
+                inbox.leave(*stream);
+            }
             copy.done().await;
         }
         let hub = self.process.hub();

@@ -62,8 +62,8 @@ enum Body {
 ///
 /// Dropping the future of a command, dropping or [killing](Child::kill) its child, and its
 /// [`timeout`](Command::timeout) all end the remote process: `SIGTERM` to its process group,
-/// `SIGKILL` after `Timeouts::kill_grace`, and if the server has not closed the channel a second
-/// after that, it is closed from this end, which the process notices when it reads or writes. A
+/// `SIGKILL` after `Timeouts::kill_grace`, and if the server has not closed the channel three
+/// seconds after that, it is closed from this end, which the process notices when it reads or writes. A
 /// process that has left the group (`setsid`, a daemon) lives on.
 ///
 /// The signals are requests of the protocol (RFC 4254, section 6.9), where the server passes them
@@ -327,8 +327,8 @@ impl Command {
     /// as a rule. A server that does not answer holds it up by `Timeouts::kill_grace` and fourteen
     /// seconds at most: each of the two signals has five to get there; three more are for the server
     /// to close the channel after them, and one to close it from this end. Where a script has to do
-    /// it, that looks for what is left once the command has ended, until five seconds after the
-    /// grace.
+    /// it, that takes five more to look for what is left once the command has ended, counted from the
+    /// end of the grace if that is later.
     pub fn timeout(&mut self, timeout: Duration) -> &mut Self {
         self.timeout = Some(timeout);
         self

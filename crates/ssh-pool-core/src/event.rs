@@ -2,7 +2,7 @@
 //! trace for each.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::broadcast;
@@ -16,7 +16,8 @@ const BEHIND: usize = 1024;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Event {
-    /// When, by this machine's clock.
+    /// When, by this machine's clock. What happens on two threads at the same time is told in either
+    /// order.
     pub at: SystemTime,
     /// To which host: `user@host:port`. Empty for what concerns the whole pool.
     pub target: Arc<str>,
@@ -245,17 +246,16 @@ impl Event {
 /// Where everything that happens in a pool is told. Called outside of every lock.
 #[derive(Debug, Default)]
 pub(crate) struct Reporter {
-    /// Made for the first who listens: it has room for all events at once. Behind a lock, so that
-    /// none is told with an earlier time than the one before.
-    listeners: OnceLock<Mutex<broadcast::Sender<Event>>>,
+    /// Made for the first who listens: it has room for all events at once.
+    listeners: OnceLock<broadcast::Sender<Event>>,
 }
 
 impl Reporter {
     pub(crate) fn listen(&self) -> Events {
         let sender = self
             .listeners
-            .get_or_init(|| Mutex::new(broadcast::Sender::new(BEHIND)));
-        Events(locked(sender).subscribe())
+            .get_or_init(|| broadcast::Sender::new(BEHIND));
+        Events(sender.subscribe())
     }
 
     pub(crate) fn report(&self, target: &Arc<str>, connection: Option<u64>, kind: EventKind) {
@@ -263,7 +263,6 @@ impl Reporter {
         #[cfg(feature = "metrics")]
         crate::metrics::count(target, &kind);
         if let Some(listeners) = self.listeners.get() {
-            let listeners = locked(listeners);
             let event = Event {
                 at: SystemTime::now(),
                 target: target.clone(),
@@ -274,10 +273,6 @@ impl Reporter {
             drop(listeners.send(event));
         }
     }
-}
-
-fn locked(listeners: &Mutex<broadcast::Sender<Event>>) -> MutexGuard<'_, broadcast::Sender<Event>> {
-    listeners.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells what happens on one connection.

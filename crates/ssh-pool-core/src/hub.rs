@@ -326,11 +326,9 @@ impl Hub {
 
     /// Somebody may have begun to wait while a channel was on its way to the idle ones.
     fn match_idle(self: &Arc<Self>) {
-        self.timeless(|books| {
-            if books.slots.waiting() > 0 {
-                books.slots.wake_waiters(now());
-            }
-        });
+        if self.books().slots.waiting() > 0 {
+            self.transition(|books, now| books.slots.wake_waiters(now));
+        }
     }
 
     fn abandon(self: &Arc<Self>, ticket: slots::Ticket) {
@@ -421,6 +419,10 @@ impl Hub {
         };
         self.report(Some(id), kind);
         self.ended.notify_waiters();
+        if self.budget.room().is_wanted() {
+            // It may have been an errand's, which had no share of the room.
+            self.budget.room().look();
+        }
     }
 
     // ── for the pool ─────────────────────────────────────────────────────────────────────────

@@ -91,8 +91,6 @@ struct State {
     eof: bool,
     exit: Option<ExitStatus>,
     cancelled: bool,
-    /// Nobody waits for those who still hold the output open.
-    left: bool,
     end: Option<End>,
     /// The pool knows of the end.
     told: bool,
@@ -416,16 +414,18 @@ impl Inbox {
         self.set_valve(&mut state);
     }
 
-    /// The command has ended by itself, and what is still to come is not its own: its readers come to
-    /// the end of what there is.
-    pub(crate) fn leave(&self) {
-        self.stop();
-        let wakers = {
+    /// The command has ended by itself, and nobody waits for what others still have to say: a reader
+    /// comes to the end of what there is.
+    pub(crate) fn leave(&self, stream: Stream) {
+        let reader = {
             let mut state = self.state();
-            state.left = true;
-            state.wakers()
+            let reader = state.intake(stream).leave();
+            self.set_valve(&mut state);
+            reader
         };
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
     }
 
     /// The command is being ended, and nobody wants what is still to come.
@@ -510,10 +510,11 @@ impl Inbox {
         if let Some(overrun) = state.intake(stream).overrun() {
             return Poll::Ready(Err(Cut::Overrun(overrun)));
         }
+        let left = state.intake(stream).is_left();
         match &state.end {
             Some(End::Lost(cause)) if !state.eof => Poll::Ready(Err(Cut::Lost(cause.clone()))),
             Some(_) => Poll::Ready(Ok(())),
-            None if state.eof || state.left => Poll::Ready(Ok(())),
+            None if state.eof || left => Poll::Ready(Ok(())),
             None => state.intake(stream).wait(cx),
         }
     }

@@ -101,7 +101,7 @@ impl Limits {
 
     /// Handshakes at once with one address, over all users and identities. Default: 4, well below
     /// the 10 unauthenticated connections at which sshd's default `MaxStartups 10:30:100` begins
-    /// to drop.
+    /// to drop. What has to be run to end a cancelled command is one more.
     ///
     /// Of identities that have not been let in yet, or were refused last, no more than two log in at
     /// once at one address (host and port), and after two failures one every five seconds: sshd
@@ -155,8 +155,8 @@ impl Limits {
     /// their last commands included. Default: 4,096. A dial beyond that waits within its callers'
     /// deadlines, in order, and the connection that has been idle for longest is closed to make
     /// room. No command is cut off for it. What has to be run to end a cancelled command (see
-    /// [`Command`](crate::Command#cancelling)) does not wait for room: that is one more connection to
-    /// such a host at most.
+    /// [`Command`](crate::Command#cancelling)) does not wait for room: the connection for that is one
+    /// more, which is not counted.
     #[must_use]
     pub fn connections(mut self, connections: u32) -> Self {
         self.connections = connections;

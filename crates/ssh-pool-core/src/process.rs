@@ -251,7 +251,16 @@ impl Process {
             link: self.link.clone(),
             mark: self.mark.clone(),
             grace: self.hub.kill_grace(),
-            _ending: self.lanes.ending(),
+            _ending: None,
+        }
+    }
+
+    /// The same for somebody who ends it, which may take errands: a pool that is being closed waits
+    /// for them.
+    pub(crate) fn doomed(&self) -> terminate::Remote {
+        terminate::Remote {
+            _ending: Some(self.lanes.ending()),
+            ..self.remote()
         }
     }
 
@@ -260,7 +269,15 @@ impl Process {
         if self.detached {
             return Outcome::Unknown;
         }
-        self.remote().terminate().await
+        self.end().await
+    }
+
+    /// The same, detached or not. In a task of its own: whoever asks for it may go, or not look for a
+    /// while, and a pool that is being closed would wait for them.
+    pub(crate) async fn end(&self) -> Outcome {
+        let doomed = self.doomed();
+        let ended = (self.hub.runtime()).spawn(async move { doomed.terminate().await });
+        ended.await.unwrap_or(Outcome::Unknown)
     }
 
     pub(crate) fn is_detached(&self) -> bool {
@@ -298,9 +315,9 @@ impl Drop for Process {
             Sent::Nothing => inbox.take_back(),
             Sent::Request if self.detached && !self.over => inbox.stop(),
             Sent::Request if !self.over => {
-                let remote = self.remote();
+                let doomed = self.doomed();
                 self.hub.runtime().spawn(async move {
-                    remote.terminate().await;
+                    doomed.terminate().await;
                 });
             }
             // Nothing runs here that anybody would miss.

@@ -38,7 +38,7 @@ pub(crate) struct Remote {
     pub(crate) mark: Option<Mark>,
     pub(crate) grace: Duration,
     /// Until this is dropped, errands are run for it, also while the pool is being closed.
-    pub(crate) _ending: TaskTrackerToken,
+    pub(crate) _ending: Option<TaskTrackerToken>,
 }
 
 /// What is known of a command that was to end.

@@ -128,9 +128,11 @@ fn failures(events: &mut Events) -> Vec<SystemTime> {
 /// login, and time pays them off. From fifteen on it refuses the address.
 fn worst_penalty(failures: &[SystemTime]) -> f64 {
     let (mut owed, mut worst) = (0_f64, 0_f64);
-    let mut last = None;
+    let mut last: Option<SystemTime> = None;
     for at in failures {
-        let passed = last.map_or(Duration::ZERO, |last| at.duration_since(last).unwrap());
+        // Two that happen at the same time are told in either order.
+        let passed = last.and_then(|last| at.duration_since(last).ok());
+        let passed = passed.unwrap_or_default();
         owed = (owed - passed.as_secs_f64()).max(0.0) + 5.0;
         worst = worst.max(owed);
         last = Some(*at);

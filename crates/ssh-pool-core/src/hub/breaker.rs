@@ -82,6 +82,8 @@ pub(super) struct Leave {
     begun: Round,
     /// The others wait for it.
     trial: bool,
+    /// It does not wait for the one that the others wait for.
+    beside: bool,
     /// Nobody knows whether this identity will be let in, and servers count who is not.
     pub(super) doubtful: bool,
 }
@@ -159,10 +161,29 @@ impl Circuit {
         (Begin::Go(self.leave(true)), change)
     }
 
+    /// The same for an errand, which goes beside the trial of somebody else: that may wait for room,
+    /// which the command may hold that the errand is to end.
+    pub(super) fn begin_errand(&mut self, now: Instant) -> (Begin, Option<Change>) {
+        match self.begin(now) {
+            (Begin::Wait(None), change) => {
+                let begin = match self.not_before.filter(|until| now < *until) {
+                    Some(until) => Begin::Wait(Some(until)),
+                    None => Begin::Go(Leave {
+                        beside: true,
+                        ..self.leave(false)
+                    }),
+                };
+                (begin, change)
+            }
+            other => other,
+        }
+    }
+
     fn leave(&self, trial: bool) -> Leave {
         Leave {
             begun: self.round,
             trial,
+            beside: false,
             doubtful: !self.let_in,
         }
     }
@@ -178,7 +199,8 @@ impl Circuit {
     pub(super) fn confirm(&mut self, leave: &mut Leave, now: Instant) -> bool {
         // A dial that was under way may have opened it since, or been refused its login.
         let open = matches!(&self.state, State::Open { until, .. } if now < *until);
-        let good = (leave.trial && !open || self.is_proven()) && (leave.doubtful || self.let_in);
+        let goes = leave.trial || leave.beside;
+        let good = (goes && !open || self.is_proven()) && (leave.doubtful || self.let_in);
         leave.begun = self.round;
         good
     }

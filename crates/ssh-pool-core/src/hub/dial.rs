@@ -189,7 +189,13 @@ impl Hub {
     }
 
     fn ask(self: &Arc<Self>) -> Result<Held, Begin> {
-        let (begin, change) = self.dials.circuit().begin(now());
+        let (begin, change) = {
+            let mut circuit = self.dials.circuit();
+            match self.budget.is_for_errands() {
+                true => circuit.begin_errand(now()),
+                false => circuit.begin(now()),
+            }
+        };
         self.report_breaker(change);
         match begin {
             Begin::Go(leave) => Ok(Held {

@@ -29,6 +29,7 @@ mod meter;
 mod overdue;
 mod pump;
 mod renewal;
+mod streams;
 
 use connections::Connections;
 use meter::Meter;
@@ -402,7 +403,10 @@ impl<W> Slots<W> {
         self.renew(now);
         let hand = self.hand(id);
         self.leave_if_unused(id);
-        self.pump(now);
+        // As a rule nothing follows from it, and this is half of the way of every warm command.
+        if !matches!(hand, Hand::Spare) || !self.is_calm() {
+            self.pump(now);
+        }
         hand
     }
 
@@ -458,46 +462,6 @@ impl<W> Slots<W> {
             connection.closed_here += 1;
             connection.closed_here >= WORN
         })
-    }
-
-    // ── streams ──────────────────────────────────────────────────────────────────────────────
-
-    /// A stream that needs no session goes to the connection with the fewest of them. `None`:
-    /// there is no connection with room.
-    pub(crate) fn begin_stream(&mut self) -> Option<ConnectionId> {
-        let most = self.rules.streams;
-        let (id, connection) = (self.connections.iter_mut())
-            .filter(|(_, c)| !c.retiring && c.streams < most)
-            .min_by_key(|(_, c)| c.streams)?;
-        connection.streams += 1;
-        Some(id)
-    }
-
-    /// A stream on this connection; `false` if it takes none.
-    #[must_use]
-    pub(crate) fn begin_stream_on(&mut self, id: ConnectionId) -> bool {
-        let most = self.rules.streams;
-        let connection = self.connections.get_mut(id);
-        connection.is_some_and(|c| {
-            let room = !c.retiring && c.streams < most;
-            c.streams += u32::from(room);
-            room
-        })
-    }
-
-    /// A stream has ended, closed by us or by the peer.
-    pub(crate) fn end_stream(&mut self, id: ConnectionId, here: bool, now: Instant) {
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.streams = connection.streams.saturating_sub(1);
-            connection.rest(now);
-        }
-        if here && self.wear(id) {
-            self.wear_out(id);
-        }
-        self.leave_if_unused(id);
-        if self.has_due() {
-            self.pump(now);
-        }
     }
 
     /// A round trip that began at `mark` is complete.

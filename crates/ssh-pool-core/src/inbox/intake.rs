@@ -53,6 +53,8 @@ pub(super) struct Intake {
     sink: Sink,
     bytes: BytesMut,
     reader: Option<Waker>,
+    /// What has been taken in is all.
+    left: bool,
     overrun: Option<Overrun>,
     /// The pool counts what is kept here.
     tab: Tab,
@@ -72,6 +74,7 @@ impl Intake {
             sink: Sink::EARLY,
             bytes: BytesMut::new(),
             reader: None,
+            left: false,
             overrun: None,
             tab,
             herald: None,
@@ -166,6 +169,17 @@ impl Intake {
             Sink::Collect(_) => self.forget(),
             Sink::Discard | Sink::Read(_) => self.redirect(Sink::Discard),
         }
+    }
+
+    /// The same, and a reader need not wait for the end of the channel. Returns who does.
+    pub(super) fn leave(&mut self) -> Option<Waker> {
+        self.stop();
+        self.left = true;
+        self.take_reader()
+    }
+
+    pub(super) fn is_left(&self) -> bool {
+        self.left
     }
 
     pub(super) fn overrun(&self) -> Option<Overrun> {

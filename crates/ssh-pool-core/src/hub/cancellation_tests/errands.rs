@@ -121,3 +121,63 @@ async fn a_host_that_is_closed_gives_no_dial_up_before_all_are_closed() {
     pool.close().await;
     assert_eq!(server.seen().dials, 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_time_out_that_nobody_looks_at_holds_no_closing_up() {
+    let server = Server::new(Script {
+        runtime: 3600 * SECOND,
+        ..Script::default()
+    });
+    let (pool, host) = pool(&server, small(), Timeouts::default());
+    let mut late = std::pin::pin!(host.command("true").timeout(SECOND).output());
+    let moment = Duration::from_millis(1);
+    let looked = tokio::time::timeout(SECOND + moment, &mut late).await;
+    assert!(looked.is_err(), "it is being ended");
+    let began = Instant::now();
+    pool.close().await;
+    let took = began.elapsed();
+    assert!(took < 5 * SECOND, "{took:?}");
+    assert!(late.await.expect_err("its time was up").is_killed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn room_that_an_errand_never_had_is_no_room() {
+    let server = marked(3 * SECOND, SECOND / 2);
+    let (pool, host) = pool(&server, small().connections(1), Timeouts::default());
+    let late = host.command("true").output();
+    drop(tokio::time::timeout(SECOND * 29 / 10, late).await);
+    sleep(10 * SECOND).await;
+    host.command("true").output().await.expect("served");
+    settle().await;
+    // That of the errand is idle for longest.
+    assert_eq!(server.seen().connections, 2);
+    let other = pool.host("other@test:22").expect("target");
+    let began = Instant::now();
+    other.warm().await.expect("there is room");
+    let took = began.elapsed();
+    assert!(took < SECOND, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_errand_does_not_wait_for_a_dial_that_waits_for_what_it_is_to_end() {
+    let server = marked(3600 * SECOND, SECOND / 2);
+    let limits = Limits::default().sessions_per_connection(1).connections(2);
+    let (pool, host) = pool(&server, limits, Timeouts::default());
+    let fills = tokio::spawn(host.command("true").output());
+    sleep(SECOND).await;
+    // A dial fails, and the next one shows for all others whether the host is there. It finds no room.
+    server.fail_next_dial(connection_refused());
+    let queued = tokio::spawn(host.command("true").output());
+    while host.status().failed_dials == 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let other = pool.host("other@other:22").expect("target");
+    let other = tokio::spawn(other.command("true").output());
+    sleep(4 * SECOND).await;
+    assert_eq!((host.status().dialling, server.seen().started), (1, 2));
+    fills.abort();
+    sleep(2 * SECOND).await;
+    assert_eq!(server.seen().started, 3, "it is signalled at once");
+    queued.abort();
+    other.abort();
+}
