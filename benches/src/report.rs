@@ -4,6 +4,7 @@ mod goals;
 mod json;
 mod markdown;
 pub mod names;
+#[cfg(feature = "contenders")]
 mod plots;
 mod ratio;
 #[cfg(test)]
