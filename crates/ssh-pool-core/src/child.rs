@@ -1,6 +1,7 @@
 //! A running remote command and its streams, as `std::process::Child`.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -348,6 +349,7 @@ impl Child {
             stderr,
             attempts: 1,
             waited: self.state.begun.waited,
+            peer_addr: self.peer_addr(),
         })
     }
 
@@ -355,6 +357,13 @@ impl Child {
     #[must_use]
     pub fn waited(&self) -> Waited {
         self.state.begun.waited
+    }
+
+    /// The address of the machine that it runs on: see
+    /// [`Output::peer_addr`](crate::Output::peer_addr).
+    #[must_use]
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.state.process.channel().wire.peer_addr()
     }
 
     /// Sends a signal to the process group of the command, by its name in RFC 4254, section 6.10,

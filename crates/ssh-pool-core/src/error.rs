@@ -51,7 +51,7 @@ pub enum Error {
     Connect {
         /// The target as `user@host:port`.
         target: Origin,
-        /// The operating system's error.
+        /// The operating system's error, for each address that was tried.
         source: Cause,
     },
 

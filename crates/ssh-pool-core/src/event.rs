@@ -2,6 +2,7 @@
 //! trace for each.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -23,6 +24,9 @@ pub struct Event {
     pub target: Arc<str>,
     /// To which of its connections: its number in the trace.
     pub connection: Option<u64>,
+    /// The address that this connection goes to. `None` for events that are not about one connection,
+    /// and for a connection that is no TCP connection of its own.
+    pub peer_addr: Option<SocketAddr>,
     /// What.
     pub kind: EventKind,
 }
@@ -71,6 +75,16 @@ pub enum EventKind {
     Retired {
         /// Why.
         reason: Retirement,
+    },
+    /// The host has another address, and its connections to the old one have been
+    /// [retired](Retirement::AddressChanged): no new command runs there. This is seen by a dial: the
+    /// name no longer resolves to the old address, or that does not accept connections and another
+    /// one does. Each target with connections to the old address has this event.
+    AddressChanged {
+        /// Where the connections of the host went.
+        from: SocketAddr,
+        /// Where they go now.
+        to: SocketAddr,
     },
     /// A retired connection has said goodbye.
     Closed,
@@ -130,6 +144,8 @@ pub enum Retirement {
     Lifetime,
     /// `Host::evict` was called.
     Evicted,
+    /// The host has another address: [`EventKind::AddressChanged`].
+    AddressChanged,
     /// `Pool::close` was called.
     PoolClosed,
     /// Channels that this side had to close first have used it up. It is replaced like one that is
@@ -150,6 +166,7 @@ impl fmt::Display for Retirement {
             Self::Idle => "it was idle",
             Self::Lifetime => "it was old",
             Self::Evicted => "it was evicted",
+            Self::AddressChanged => "the host has another address",
             Self::PoolClosed => "the pool is closed",
             Self::Worn => "it was worn",
             Self::Refused => "the server gives it no sessions",
@@ -174,6 +191,9 @@ impl fmt::Display for EventKind {
             Self::SessionRefused { reason } => write!(f, "session open refused ({reason})"),
             Self::LimitLearned { sessions } => write!(f, "a connection holds {sessions} sessions"),
             Self::Retired { reason } => write!(f, "connection retired: {reason}"),
+            Self::AddressChanged { from, to } => {
+                write!(f, "the address of the host has changed from {from} to {to}")
+            }
             Self::Closed => f.write_str("connection closed"),
             Self::Died { cause, lost } => {
                 write!(f, "connection died: {cause}; {lost} were on it")
@@ -238,6 +258,7 @@ impl Event {
             at: SystemTime::now(),
             target: "".into(),
             connection: None,
+            peer_addr: None,
             kind: EventKind::Missed { events },
         }
     }
@@ -258,8 +279,20 @@ impl Reporter {
         Events(sender.subscribe())
     }
 
-    pub(crate) fn report(&self, target: &Arc<str>, connection: Option<u64>, kind: EventKind) {
-        tracing::debug!(host = %target, connection, "{kind}");
+    pub(crate) fn report(
+        &self,
+        target: &Arc<str>,
+        connection: Option<ConnectionRef>,
+        kind: EventKind,
+    ) {
+        let peer_addr = connection.and_then(|connection| connection.peer_addr);
+        let connection = connection.map(|connection| connection.number);
+        tracing::debug!(
+            host = %target,
+            connection,
+            peer_addr = peer_addr.map(tracing::field::display),
+            "{kind}"
+        );
         #[cfg(feature = "metrics")]
         crate::metrics::count(target, &kind);
         if let Some(listeners) = self.listeners.get() {
@@ -267,6 +300,7 @@ impl Reporter {
                 at: SystemTime::now(),
                 target: target.clone(),
                 connection,
+                peer_addr,
                 kind,
             };
             // Nobody may be listening any more.
@@ -275,12 +309,19 @@ impl Reporter {
     }
 }
 
+/// The connection that an event is about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConnectionRef {
+    pub(crate) number: u64,
+    pub(crate) peer_addr: Option<SocketAddr>,
+}
+
 /// Tells what happens on one connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Witness {
     pub(crate) reporter: Arc<Reporter>,
     pub(crate) target: Arc<str>,
-    pub(crate) connection: u64,
+    pub(crate) connection: ConnectionRef,
 }
 
 impl Witness {

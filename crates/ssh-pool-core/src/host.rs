@@ -179,7 +179,8 @@ impl Host {
     /// A remembered login failure and the learned session limit are forgotten.
     ///
     /// For what a login fixes: group memberships on the server, or keys that have been rotated.
-    /// The file of `Identity::key_file` and known_hosts files are read for each dial.
+    /// The file of `Identity::key_file` and known_hosts files are read for each dial, and the name is
+    /// looked up: the address that was used last comes first, if the name still resolves to it.
     pub fn evict(&self) {
         self.lanes.evict();
     }

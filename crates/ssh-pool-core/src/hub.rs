@@ -5,6 +5,7 @@
 //! across an await, a spawn or anybody else's code.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Cause, Error};
-use crate::event::{EventKind, Reporter, Retirement, Witness};
+use crate::event::{ConnectionRef, EventKind, Reporter, Retirement, Witness};
 use crate::inbox::End;
 use crate::transport::{Channel, Endpoint, Link, Transport};
 
@@ -27,6 +28,7 @@ mod checkout;
 mod dial;
 mod eager;
 mod lease;
+mod peer;
 mod queue;
 mod room;
 mod sessions;
@@ -172,7 +174,7 @@ impl Hub {
         // connections as a rule.
         let room = rules.connections.saturating_mul(rules.sessions);
         let most = size(room.saturating_mul(2));
-        Arc::new_cyclic(|hub: &Weak<Self>| Self {
+        let hub = Arc::new_cyclic(|hub: &Weak<Self>| Self {
             endpoint,
             transport,
             patience,
@@ -191,7 +193,9 @@ impl Hub {
             }),
             ended: Notify::new(),
             closing: CancellationToken::new(),
-        })
+        });
+        hub.budget.peer().join(&hub);
+        hub
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -202,16 +206,23 @@ impl Hub {
         &self.runtime
     }
 
-    pub(crate) fn report(&self, connection: Option<ConnectionId>, kind: EventKind) {
-        let connection = connection.map(|id| id.0);
-        self.reporter.report(&self.endpoint.name, connection, kind);
+    pub(crate) fn report(&self, kind: EventKind) {
+        self.reporter.report(&self.endpoint.name, None, kind);
     }
 
-    fn witness(&self, on: ConnectionId) -> Witness {
+    fn report_on(&self, on: ConnectionId, link: Option<&Arc<dyn Link>>, kind: EventKind) {
+        let peer_addr = link.and_then(|link| link.peer_addr());
+        self.witness(on, peer_addr).report(kind);
+    }
+
+    fn witness(&self, on: ConnectionId, peer_addr: Option<SocketAddr>) -> Witness {
         Witness {
             reporter: self.reporter.clone(),
             target: self.name().clone(),
-            connection: on.0,
+            connection: ConnectionRef {
+                number: on.0,
+                peer_addr,
+            },
         }
     }
 
@@ -368,6 +379,9 @@ impl Hub {
         evictions: u64,
     ) -> ConnectionId {
         let lifetime = self.patience.lifetime.mul_f64(0.9 + 0.2 * fastrand::f64());
+        if let Some(address) = link.peer_addr() {
+            self.arrived_at(address);
+        }
         let (id, change, actions) = {
             let mut books = self.books();
             let now = now();
@@ -386,7 +400,7 @@ impl Hub {
             (id, change, books.slots.take_actions())
         };
         // Before what follows from it, such as that another one goes.
-        self.report(Some(id), EventKind::Dialled { took });
+        self.report_on(id, Some(&link), EventKind::Dialled { took });
         self.report_breaker(change);
         self.carry_out(actions);
         self.dials.wake();
@@ -409,7 +423,6 @@ impl Hub {
             let lost = books.slots.died(id, now);
             (books.links.remove(&id), lost)
         });
-        drop(link);
         let kind = match lost {
             None => EventKind::Closed,
             Some(lost) => EventKind::Died {
@@ -417,7 +430,8 @@ impl Hub {
                 lost,
             },
         };
-        self.report(Some(id), kind);
+        self.report_on(id, link.as_ref(), kind);
+        drop(link);
         self.ended.notify_waiters();
         if self.budget.room().is_wanted() {
             // It may have been an errand's, which had no share of the room.

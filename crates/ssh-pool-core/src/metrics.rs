@@ -143,6 +143,7 @@ fn word(reason: Retirement) -> &'static str {
         Retirement::Idle => "idle",
         Retirement::Lifetime => "lifetime",
         Retirement::Evicted => "evicted",
+        Retirement::AddressChanged => "address_changed",
         Retirement::PoolClosed => "pool_closed",
         Retirement::Worn => "worn",
         Retirement::Refused => "refused",

@@ -1,6 +1,7 @@
 //! What a command leaves behind.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use crate::waited::Waited;
 
@@ -66,7 +67,7 @@ impl fmt::Display for ExitStatus {
 /// [`status`](Output::status).
 ///
 /// `Debug` shows the streams as text, as far as they are. Two are equal if the commands did the
-/// same, however long they had waited.
+/// same, wherever they ran and however long they had waited.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Output {
@@ -82,6 +83,12 @@ pub struct Output {
     pub attempts: u32,
     /// What it waited for before it was sent, over all attempts.
     pub waited: Waited,
+    /// The address of the machine that it ran on, in the last attempt. A name may have several
+    /// addresses; the pool uses one of them at a time: see [`EventKind::AddressChanged`]. `None`: the
+    /// connection was no TCP connection of its own.
+    ///
+    /// [`EventKind::AddressChanged`]: crate::EventKind::AddressChanged
+    pub peer_addr: Option<SocketAddr>,
 }
 
 impl fmt::Debug for Output {
@@ -92,6 +99,7 @@ impl fmt::Debug for Output {
             .field("stderr", &String::from_utf8_lossy(&self.stderr))
             .field("attempts", &self.attempts)
             .field("waited", &self.waited)
+            .field("peer_addr", &self.peer_addr)
             .finish()
     }
 }

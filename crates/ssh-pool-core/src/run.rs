@@ -104,7 +104,7 @@ async fn attempts(
             error: error.clone(),
             pause,
         };
-        hub.report(None, kind);
+        hub.report(kind);
         let begun = hub::now();
         let sleep = tokio::time::sleep(pause);
         // A pool that is being closed takes no new attempt, so there is nothing to wait for.
@@ -147,13 +147,14 @@ async fn attempt(
         match judgement {
             Judgement::Done(status) => {
                 process.set_over();
-                let inbox = &process.channel().inbox;
+                let Channel { wire, inbox } = process.channel();
                 return Ok(Output {
                     status,
                     stdout: inbox.collected(Stream::Stdout),
                     stderr: inbox.collected(Stream::Stderr),
                     attempts: 1,
                     waited: Waited::default(),
+                    peer_addr: wire.peer_addr(),
                 });
             }
             Judgement::Failed(error) => return Err(error),

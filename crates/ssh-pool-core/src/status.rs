@@ -1,5 +1,6 @@
 //! What a pool is doing, for people and dashboards. Reading it probes nothing.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::hub::{Sight, Snapshot, Tally, View};
@@ -118,6 +119,9 @@ pub struct ConnectionStatus {
     pub number: u64,
     /// What it is for.
     pub purpose: Purpose,
+    /// The address of the server, which is the same for all connections that take new commands.
+    /// `None`: it is no TCP connection of its own.
+    pub peer_addr: Option<SocketAddr>,
     /// How long ago it was made.
     pub age: Duration,
     /// How long ago anything came from the server, whatever it was. With a server that is there it
@@ -141,6 +145,7 @@ impl ConnectionStatus {
         Self {
             number: view.id.0,
             purpose,
+            peer_addr: sight.peer_addr,
             age: sight.age,
             last_heard: sight.quiet_for,
             running: view.leased,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::IntoFuture;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -68,6 +69,13 @@ impl ChannelStream {
             runtime,
             _process: process,
         }
+    }
+
+    /// The address of the SSH server that the stream goes through: see
+    /// [`Output::peer_addr`](crate::Output::peer_addr).
+    #[must_use]
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.channel.wire.peer_addr()
     }
 
     /// A stream that the server has opened, on a berth of its own.

@@ -2,6 +2,7 @@
 //! one.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::sync::{Mutex, MutexGuard};
 mod auth;
 mod client;
 mod config;
+mod connect;
 mod dial;
 mod keys;
 mod known_hosts;
@@ -95,6 +97,24 @@ impl Endpoint {
 /// Dropped when the socket of a connection has been closed, and not before.
 pub(crate) type Kept = Box<dyn Send + Sync>;
 
+/// Which of the addresses that a name resolves to a dial may use: the connections of one host go to
+/// one address. Each dial has its own.
+pub(crate) trait AddressChoice: Send + Sync {
+    /// The address to try first, if the name still resolves to it.
+    fn preferred(&self) -> Option<SocketAddr>;
+
+    /// The only address that may be used now, whether or not it is among those that the name
+    /// resolves to. It may change while the dial waits for an answer.
+    fn required(&self, resolved: &[SocketAddr]) -> Option<SocketAddr>;
+
+    /// The dial has a TCP connection to this address. `Err`: it has to use another address, and
+    /// closes this connection. `Ok` binds the other dials of the host until this one has ended.
+    fn claim(&self, address: SocketAddr, resolved: &[SocketAddr]) -> Result<(), SocketAddr>;
+
+    /// This address did not accept a TCP connection.
+    fn unreachable(&self, address: SocketAddr);
+}
+
 /// Makes connections.
 pub(crate) trait Transport: Send + Sync + 'static {
     /// From nothing to an authenticated connection, within the endpoint's connect timeout. A
@@ -102,6 +122,7 @@ pub(crate) trait Transport: Send + Sync + 'static {
     fn dial<'a>(
         &'a self,
         endpoint: &'a Endpoint,
+        choice: &'a dyn AddressChoice,
         kept: Kept,
     ) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>>;
 }
@@ -161,6 +182,11 @@ pub(crate) trait Link: Send + Sync + 'static {
 
     /// Says goodbye and closes.
     fn disconnect(&self) -> BoxFuture<'_, ()>;
+
+    /// The address of the server. `None`: the connection is no TCP connection of its own.
+    fn peer_addr(&self) -> Option<SocketAddr> {
+        None
+    }
 
     /// How many sessions this server can be trusted with, if it is known for less than it allows.
     fn sessions_at_most(&self) -> Option<u32> {
@@ -272,6 +298,11 @@ pub(crate) trait Wire: Send + Sync + 'static {
 
     /// Closes the channel from this end, which ends its inbox.
     fn close(&self) -> BoxFuture<'_, ()>;
+
+    /// The address of the server: see [`Link::peer_addr`].
+    fn peer_addr(&self) -> Option<SocketAddr> {
+        None
+    }
 
     /// What this server does with signals.
     fn signals(&self) -> Signals;

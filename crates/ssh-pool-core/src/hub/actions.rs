@@ -85,8 +85,11 @@ impl Hub {
 
     fn report_fact(&self, fact: Fact) {
         match fact {
-            Fact::Learned(sessions) => self.report(None, EventKind::LimitLearned { sessions }),
-            Fact::Retired(on, reason) => self.report(Some(on), EventKind::Retired { reason }),
+            Fact::Learned(sessions) => self.report(EventKind::LimitLearned { sessions }),
+            Fact::Retired(on, reason) => {
+                let link = self.link(on);
+                self.report_on(on, link.as_ref(), EventKind::Retired { reason });
+            }
         }
     }
 
@@ -124,7 +127,7 @@ impl Hub {
             next: None,
         };
         if !matches!(hand, Hand::Discard) {
-            inbox.watch(self.witness(on));
+            inbox.watch(self.witness(on, ready.channel.wire.peer_addr()));
             let hub = Arc::downgrade(self);
             inbox.on_end(move |end| {
                 if let Some(hub) = hub.upgrade() {
@@ -139,7 +142,7 @@ impl Hub {
         let kind = EventKind::SessionRefused {
             reason: reason.clone(),
         };
-        self.report(Some(on), kind);
+        self.report_on(on, self.link(on).as_ref(), kind);
         let told = self.transition(|books, now| match books.slots.refused(on, mark, now) {
             Refusal::Absorbed => None,
             Refusal::Hard(waiters) => {

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use super::peer::Peer;
 use super::queue::Queue;
 use super::room::Room;
 use super::size;
@@ -59,6 +60,8 @@ struct Address {
     throttle: Mutex<Throttle>,
     /// A login has ended.
     redeemed: Notify,
+    /// Where the name resolves to, as far as it is in use.
+    peer: Arc<Peer>,
 }
 
 impl Address {
@@ -70,6 +73,7 @@ impl Address {
             proven: Semaphore::new(1),
             throttle: Mutex::default(),
             redeemed: Notify::new(),
+            peer: Arc::default(),
         }
     }
 
@@ -241,6 +245,10 @@ impl Budget {
                 };
             }
         }
+    }
+
+    pub(super) fn peer(&self) -> &Arc<Peer> {
+        &self.address.peer
     }
 
     pub(super) fn queue(&self) -> Option<&Arc<Queue>> {

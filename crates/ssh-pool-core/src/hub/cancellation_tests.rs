@@ -11,6 +11,7 @@ use super::{Deadline, Entry, Hand, channels};
 use crate::transport::scripted::{Asked, Script, Server, connection_refused};
 use crate::{Error, Host, HostKeyPolicy, Identity, Limits, Phase, Pool, Timeouts, Waited};
 
+mod addresses;
 mod checks;
 mod credit;
 mod deadlines;

@@ -11,6 +11,7 @@ use tracing::Instrument;
 
 use super::breaker::{Begin, Change, Circuit, Leave};
 use super::budget::{Permit, Pledge};
+use super::peer::DialAddress;
 use super::{Hub, now, tell};
 use crate::error::Error;
 use crate::event::EventKind;
@@ -135,6 +136,8 @@ impl Drop for Held {
 struct Turn {
     _permit: Permit,
     _pledge: Pledge,
+    /// Binds other dials until this connection is in service, or there is none.
+    _address: DialAddress,
 }
 
 /// What became of a dial that the books asked for.
@@ -261,11 +264,14 @@ impl Hub {
                 return Outcome::Unwanted;
             };
             let began = now();
-            let result = self.transport.dial(&self.endpoint, share).await;
+            let address = DialAddress::new(self.budget.peer().clone());
+            let dial = self.transport.dial(&self.endpoint, &address, share);
+            let result = dial.await;
             permit.answered(result.as_ref().err(), now());
             let turn = Turn {
                 _permit: permit,
                 _pledge: pledge,
+                _address: address,
             };
             return match result {
                 Ok(link) => Outcome::Connected(link, held, turn, evictions),
@@ -302,7 +308,7 @@ impl Hub {
             error: error.clone(),
             pause,
         };
-        self.report(None, kind);
+        self.report(kind);
         self.report_breaker(change);
         self.carry_out(actions);
         self.dials.wake();
@@ -329,6 +335,6 @@ impl Hub {
             Some(Change::HalfOpen) => EventKind::BreakerHalfOpen,
             Some(Change::Closed) => EventKind::BreakerClosed,
         };
-        self.report(None, kind);
+        self.report(kind);
     }
 }

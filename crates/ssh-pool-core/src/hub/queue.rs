@@ -120,7 +120,7 @@ impl Hub {
     fn turned_away(&self, queue: &Queue) -> Error {
         let limit = queue.limit;
         if queue.overflow() {
-            self.report(None, EventKind::QueueFull { limit });
+            self.report(EventKind::QueueFull { limit });
         }
         Error::QueueFull {
             target: self.name().into(),

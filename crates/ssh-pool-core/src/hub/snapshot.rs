@@ -1,5 +1,6 @@
 //! What the status shows of a hub. Looking at it asks nobody anything.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ pub(crate) struct Snapshot {
 /// One connection.
 pub(crate) struct Sight {
     pub(crate) view: View,
+    pub(crate) peer_addr: Option<SocketAddr>,
     pub(crate) age: Duration,
     pub(crate) quiet_for: Duration,
     /// It is being asked whether it is still there.
@@ -36,6 +38,7 @@ impl Hub {
             let books = self.books();
             let sight = |view: View| Sight {
                 view,
+                peer_addr: None,
                 age: now.saturating_duration_since(view.since),
                 quiet_for: Duration::ZERO,
                 checking: books.checks.is_under_way(view.id),
@@ -56,7 +59,10 @@ impl Hub {
             (snapshot, links)
         };
         for (sight, link) in snapshot.connections.iter_mut().zip(links) {
-            sight.quiet_for = link.map_or(Duration::ZERO, |link| link.quiet_for());
+            if let Some(link) = link {
+                sight.peer_addr = link.peer_addr();
+                sight.quiet_for = link.quiet_for();
+            }
         }
         snapshot.last_error = self.dials.last_error();
         snapshot.breaker = self.dials.breaker();

@@ -116,7 +116,7 @@ impl Berth {
 
     /// For what happens on the stream's channel.
     pub(crate) fn witness(&self) -> Witness {
-        self.hub.witness(self.id)
+        self.hub.witness(self.id, self.link.peer_addr())
     }
 
     /// The stream's channel has ended.

@@ -38,7 +38,7 @@ mod tests {
 
     use super::*;
     use crate::error::Cause;
-    use crate::event::Reporter;
+    use crate::event::{ConnectionRef, Reporter};
 
     #[test]
     fn a_leak_is_told_once_and_only_where_we_have_closed_the_channel() {
@@ -49,7 +49,10 @@ mod tests {
             inbox.watch(Witness {
                 reporter: reporter.clone(),
                 target: "t".into(),
-                connection: 7,
+                connection: ConnectionRef {
+                    number: 7,
+                    peer_addr: None,
+                },
             });
             inbox.leak(Duration::ZERO);
             assert!(events.try_next().is_none(), "it goes on");

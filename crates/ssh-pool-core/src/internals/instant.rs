@@ -14,8 +14,8 @@ use crate::inbox::{End, Flow, Inbox};
 use crate::output::ExitStatus;
 use crate::pty::Pty;
 use crate::transport::{
-    Channel, DialError, Endpoint, EnvNames, Gone, Kept, Lifeline, Link, ListenError, Listener,
-    OpenError, Request, Signals, Transport, Wire, Writer,
+    AddressChoice, Channel, DialError, Endpoint, EnvNames, Gone, Kept, Lifeline, Link, ListenError,
+    Listener, OpenError, Request, Signals, Transport, Wire, Writer,
 };
 
 /// What every command says.
@@ -56,6 +56,7 @@ impl Transport for Server {
     fn dial<'a>(
         &'a self,
         _: &'a Endpoint,
+        _: &'a dyn AddressChoice,
         kept: Kept,
     ) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>> {
         let connection = Connection {

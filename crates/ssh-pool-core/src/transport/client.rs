@@ -2,6 +2,7 @@
 //! bytes and flags: no waiting, no I/O.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -33,6 +34,7 @@ pub(super) struct Channels {
     inboxes: Mutex<HashMap<ChannelId, Entry>>,
     listeners: std::sync::Mutex<HashMap<Address, Arc<Listener>>>,
     server: OnceLock<quirks::Server>,
+    pub(super) peer_addr: Option<SocketAddr>,
     /// A signal of ours has ended a command.
     signals_arrive: AtomicBool,
     /// Something was executed, since when the server sends small packets at once.
@@ -55,8 +57,13 @@ struct Entry {
 }
 
 impl Channels {
-    pub(super) fn new(valve: Option<Arc<Valve>>, buffered: Option<Arc<Buffered>>) -> Self {
+    pub(super) fn new(
+        peer_addr: SocketAddr,
+        valve: Option<Arc<Valve>>,
+        buffered: Option<Arc<Buffered>>,
+    ) -> Self {
         Self {
+            peer_addr: Some(peer_addr),
             valve,
             buffered,
             ..Self::default()

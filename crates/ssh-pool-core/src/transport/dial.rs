@@ -9,12 +9,13 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Channels, Client};
+use super::connect::{self, Attempts};
 use super::known_hosts::{TrustStore, Untrusted};
 use super::link::SshLink;
 use super::progress::Progress;
 use super::silence::Silence;
 use super::stream::Socket;
-use super::{DialError, Endpoint, Kept, Link, Transport, auth, config, keys};
+use super::{AddressChoice, DialError, Endpoint, Kept, Link, Transport, auth, config, keys};
 use crate::error::{Cause, CommandState, Error, Phase, no_descriptors};
 
 /// sshd's words when it turns a connection away: `MaxStartups` reached, or a penalty
@@ -29,11 +30,14 @@ impl Transport for Russh {
     fn dial<'a>(
         &'a self,
         endpoint: &'a Endpoint,
+        choice: &'a dyn AddressChoice,
         kept: Kept,
     ) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>> {
         async move {
             let dial = Dial {
                 endpoint,
+                choice,
+                attempts: Attempts::default(),
                 progress: Arc::default(),
             };
             match tokio::time::timeout(endpoint.connect_timeout, dial.run(kept)).await {
@@ -48,6 +52,8 @@ impl Transport for Russh {
 
 struct Dial<'a> {
     endpoint: &'a Endpoint,
+    choice: &'a dyn AddressChoice,
+    attempts: Attempts,
     progress: Arc<Progress>,
 }
 
@@ -66,12 +72,13 @@ impl Dial<'_> {
             .map_err(|problem| self.untrusted(problem))?;
         let trust = Arc::new(trust);
 
-        let tcp = self.connect().await?;
+        let (address, tcp) = self.connect().await?;
         let kill = CancellationToken::new();
         // A dial that fails, or is dropped at any await, leaves no socket behind.
         let guard = kill.clone().drop_guard();
         let valve = self.endpoint.isolated.then(Arc::default);
-        let channels = Arc::new(Channels::new(valve.clone(), self.endpoint.buffered.clone()));
+        let buffered = self.endpoint.buffered.clone();
+        let channels = Arc::new(Channels::new(address, valve.clone(), buffered));
         let accepted = Arc::new(Mutex::new(None));
         let handler = Client::new(
             channels.clone(),
@@ -132,25 +139,28 @@ impl Dial<'_> {
     }
 
     fn overdue(&self) -> DialError {
+        let phase = self.progress.phase();
+        let mut source = None;
+        if phase == Phase::Connect {
+            for address in self.attempts.unanswered() {
+                self.choice.unreachable(address);
+            }
+            source = self.attempts.take().map(Cause::new);
+        }
         lasting(Error::Timeout {
             target: (&self.endpoint.name).into(),
-            phase: self.progress.phase(),
+            phase,
             after: self.endpoint.connect_timeout,
             state: CommandState::NotStarted,
             killed: false,
-            source: None,
+            source,
         })
     }
 
-    /// Looks the name up and connects to the first address that answers, each within its share
-    /// of the deadline.
-    async fn connect(&self) -> Result<TcpStream, DialError> {
+    /// Looks the name up and connects to one of its addresses.
+    async fn connect(&self) -> Result<(SocketAddr, TcpStream), DialError> {
         let Endpoint {
-            name,
-            host,
-            port,
-            connect_timeout,
-            ..
+            name, host, port, ..
         } = self.endpoint;
         let unresolved = |source: Cause| {
             // Resolvers open files and sockets of their own, and do not say what they lacked.
@@ -166,44 +176,32 @@ impl Dial<'_> {
             .await
             .map_err(|error| unresolved(Cause::new(error)))?
             .collect();
-        let share = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
-        let share = *connect_timeout / share;
 
         self.progress.enter(Phase::Connect);
-        let (mut last, mut silent) = (None, false);
-        for address in addresses {
-            silent = false;
-            match tokio::time::timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(tcp)) => {
-                    // Off, every small packet waits for the peer's delayed ACK: 48 ms instead of
-                    // 2 ms a command on loopback.
-                    if let Err(error) = tcp.set_nodelay(true) {
-                        tracing::warn!(host = %name, %error, "cannot set TCP_NODELAY");
-                    }
-                    return Ok(tcp);
+        let open = TcpStream::connect::<SocketAddr>;
+        let connected = connect::connect(&addresses, self.choice, &self.attempts, open).await;
+        let Some((address, tcp)) = connected else {
+            return Err(match self.attempts.take() {
+                None => unresolved(Cause::new("the name has no address")),
+                Some(failed) if failed.any(|error| no_descriptors(error)) => {
+                    self.no_descriptors(Cause::new(failed))
                 }
-                Ok(Err(error)) if no_descriptors(&error) => {
-                    return Err(self.no_descriptors(Cause::new(error)));
-                }
-                Ok(Err(error)) => last = Some(error),
-                Err(_) => silent = true,
-            }
-        }
-        // The last share ends with the whole, which would say the same.
-        if silent {
-            return Err(self.overdue());
-        }
-        Err(match last {
-            Some(error) => DialError {
-                // A reset, other than a refusal, comes from a server that had accepted.
-                passing: error.kind() == ErrorKind::ConnectionReset,
-                error: Error::Connect {
-                    target: name.into(),
-                    source: Cause::new(error),
+                Some(failed) => DialError {
+                    // A reset, other than a refusal, comes from a server that had accepted.
+                    passing: failed.any(|error| error.kind() == ErrorKind::ConnectionReset),
+                    error: Error::Connect {
+                        target: name.into(),
+                        source: Cause::new(failed),
+                    },
                 },
-            },
-            None => unresolved(Cause::new("the name has no address")),
-        })
+            });
+        };
+        // Off, every small packet waits for the peer's delayed ACK: 48 ms instead of 2 ms a command
+        // on loopback.
+        if let Err(error) = tcp.set_nodelay(true) {
+            tracing::warn!(host = %name, %error, "cannot set TCP_NODELAY");
+        }
+        Ok((address, tcp))
     }
 
     fn untrusted(&self, problem: Untrusted) -> DialError {

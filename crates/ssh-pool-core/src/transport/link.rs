@@ -1,5 +1,6 @@
 //! One authenticated russh session, and the session channels on it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
@@ -194,6 +195,10 @@ impl Link for SshLink {
         .boxed()
     }
 
+    fn peer_addr(&self) -> Option<SocketAddr> {
+        self.channels.peer_addr
+    }
+
     fn sessions_at_most(&self) -> Option<u32> {
         self.channels.server().sessions_at_most()
     }
@@ -350,6 +355,10 @@ impl Wire for SshWire {
             }
         }
         .boxed()
+    }
+
+    fn peer_addr(&self) -> Option<SocketAddr> {
+        self.channels.peer_addr
     }
 
     fn signals(&self) -> Signals {

@@ -2,25 +2,30 @@
 //! frees session slots as late as sshd does, and counts. For tests of the pool's own logic.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Channel, DialError, Endpoint, EnvNames, Gone, Kept, Lifeline, Link, ListenError, Listener,
-    OpenError, Request, Signals, Transport, Wire, Writer,
+    AddressChoice, Channel, DialError, Endpoint, EnvNames, Gone, Kept, Lifeline, Link, ListenError,
+    Listener, OpenError, Request, Signals, Transport, Wire, Writer,
 };
 use crate::address::Address;
 use crate::error::{Cause, Error, Stream};
 use crate::inbox::{End, Inbox};
 use crate::output::ExitStatus;
 use crate::pty::Pty;
+
+mod line;
+mod names;
+
+use line::Line;
 
 /// How the server behaves.
 #[derive(Debug, Clone)]
@@ -93,6 +98,11 @@ struct State {
     inputs: Vec<Bytes>,
     /// What it was asked for, in this order.
     asked: Vec<Asked>,
+    /// What its name resolves to, and how long a TCP connection there takes; it fails where it takes
+    /// for ever. Nothing: its connections have no address.
+    addresses: Vec<(SocketAddr, Duration)>,
+    /// Commands that were started, by address.
+    started_at: Vec<SocketAddr>,
 }
 
 #[derive(Clone)]
@@ -173,6 +183,7 @@ impl Transport for Server {
     fn dial<'a>(
         &'a self,
         endpoint: &'a Endpoint,
+        choice: &'a dyn AddressChoice,
         kept: Kept,
     ) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>> {
         async move {
@@ -181,6 +192,7 @@ impl Transport for Server {
                 state.seen.dials += 1;
                 state.seen.dials
             };
+            let peer_addr = self.connect(choice).await?;
             sleep(self.script.handshake).await;
             let failure = self.state().failures.pop_front();
             if let Some(failure) = failure {
@@ -210,6 +222,7 @@ impl Transport for Server {
             state.held.insert(id, 0);
             let link = Arc::new(ScriptedLink {
                 id,
+                peer_addr,
                 server: self.clone(),
                 lifeline: Lifeline::default(),
                 dead: CancellationToken::new(),
@@ -224,50 +237,9 @@ impl Transport for Server {
     }
 }
 
-/// The network under a connection.
-#[derive(Clone)]
-struct Line {
-    hop: Duration,
-    forgotten: watch::Sender<bool>,
-    heard: Arc<Mutex<Instant>>,
-}
-
-impl Line {
-    fn new(hop: Duration) -> Self {
-        Self {
-            hop,
-            forgotten: watch::Sender::new(false),
-            heard: Arc::new(Mutex::new(Instant::now())),
-        }
-    }
-
-    /// One way through it.
-    async fn pass(&self) {
-        sleep(self.hop).await;
-        let passes = |forgotten: &bool| !forgotten;
-        // The sender is here, so this waits and does not fail.
-        self.forgotten.subscribe().wait_for(passes).await.ok();
-    }
-
-    fn hear(&self) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    /// There and back.
-    async fn answer(&self) {
-        self.pass().await;
-        self.pass().await;
-        self.hear();
-    }
-
-    fn quiet_for(&self) -> Duration {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.elapsed()
-    }
-}
-
 struct ScriptedLink {
     id: u32,
+    peer_addr: Option<SocketAddr>,
     server: Server,
     lifeline: Lifeline,
     dead: CancellationToken,
@@ -344,6 +316,7 @@ impl Link for ScriptedLink {
                 .push(inbox.clone());
             let wire = Arc::new(ScriptedWire {
                 link: self.id,
+                peer_addr: self.peer_addr,
                 server: self.server.clone(),
                 dead: self.dead.clone(),
                 inbox: inbox.clone(),
@@ -392,6 +365,10 @@ impl Link for ScriptedLink {
         .boxed()
     }
 
+    fn peer_addr(&self) -> Option<SocketAddr> {
+        self.peer_addr
+    }
+
     fn lifeline(&self) -> &Lifeline {
         &self.lifeline
     }
@@ -399,6 +376,7 @@ impl Link for ScriptedLink {
 
 struct ScriptedWire {
     link: u32,
+    peer_addr: Option<SocketAddr>,
     server: Server,
     dead: CancellationToken,
     inbox: Arc<Inbox>,
@@ -473,7 +451,11 @@ impl ScriptedWire {
 impl Wire for ScriptedWire {
     fn start(&self, request: Request) -> BoxFuture<'_, Result<(), Gone>> {
         async move {
-            self.server.state().asked.push(Asked::Start);
+            {
+                let mut state = self.server.state();
+                state.asked.push(Asked::Start);
+                state.started_at.extend(self.peer_addr);
+            }
             // The queue to the session loop is full for a moment.
             sleep(Duration::from_millis(1)).await;
             if self.dead.is_cancelled() {
@@ -538,6 +520,10 @@ impl Wire for ScriptedWire {
             self.inbox.end_here();
         }
         .boxed()
+    }
+
+    fn peer_addr(&self) -> Option<SocketAddr> {
+        self.peer_addr
     }
 
     fn signals(&self) -> Signals {

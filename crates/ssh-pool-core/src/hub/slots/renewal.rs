@@ -79,22 +79,46 @@ impl<W> Slots<W> {
     /// Retires every connection, and forgets what was learned from them. What is being dialled is
     /// of the past, too: see [`dialled_before_evict`](Self::dialled_before_evict).
     pub(crate) fn evict(&mut self, why: Retirement, now: Instant) {
-        self.learned = self.rules.sessions;
-        self.most = self.rules.sessions;
-        self.learned_at = None;
-        self.dislike = 0;
         self.dial_not_before = None;
         self.renewal = Renewal {
             dialling: false,
             unasked: false,
-            // A connection that is one command's has no successor, and after the end there is none.
-            owed: !self.closed && !self.rules.ready_each && self.is_in_use(),
+            owed: self.is_owed_a_successor(),
             evictions: self.renewal.evictions + 1,
         };
+        self.forget_server();
         for id in self.connections.ids() {
             self.stop_serving(id, why, now);
         }
         self.pump(now);
+    }
+
+    /// The host has another address, where the dials that are under way go. The connections to the
+    /// old one retire, and what was learned from them is forgotten.
+    pub(crate) fn change_address(&mut self, old: &[ConnectionId], now: Instant) {
+        if old.is_empty() {
+            return;
+        }
+        self.renewal.owed |= self.is_owed_a_successor();
+        self.forget_server();
+        for id in old {
+            self.stop_serving(*id, Retirement::AddressChanged, now);
+        }
+        self.pump(now);
+    }
+
+    /// What was learned may not hold for the next connection.
+    fn forget_server(&mut self) {
+        self.learned = self.rules.sessions;
+        self.most = self.rules.sessions;
+        self.learned_at = None;
+        self.dislike = 0;
+    }
+
+    /// Whether a connection is to be dialled for a host whose connections retire all at once. A
+    /// connection that is one command's has no successor, and after the end there is none.
+    fn is_owed_a_successor(&self) -> bool {
+        !self.closed && !self.rules.ready_each && self.is_in_use()
     }
 
     /// How often this host was evicted: a dial that began at another count is of the past.

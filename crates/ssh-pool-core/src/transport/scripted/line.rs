@@ -1,0 +1,49 @@
+//! The network under a connection.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+/// The network under a connection.
+#[derive(Clone)]
+pub(super) struct Line {
+    hop: Duration,
+    pub(super) forgotten: watch::Sender<bool>,
+    heard: Arc<Mutex<Instant>>,
+}
+
+impl Line {
+    pub(super) fn new(hop: Duration) -> Self {
+        Self {
+            hop,
+            forgotten: watch::Sender::new(false),
+            heard: Arc::new(Mutex::new(Instant::now())),
+        }
+    }
+
+    /// One way through it.
+    pub(super) async fn pass(&self) {
+        sleep(self.hop).await;
+        let passes = |forgotten: &bool| !forgotten;
+        // The sender is here, so this waits and does not fail.
+        self.forgotten.subscribe().wait_for(passes).await.ok();
+    }
+
+    pub(super) fn hear(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// There and back.
+    pub(super) async fn answer(&self) {
+        self.pass().await;
+        self.pass().await;
+        self.hear();
+    }
+
+    pub(super) fn quiet_for(&self) -> Duration {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.elapsed()
+    }
+}
