@@ -27,9 +27,19 @@ impl BlackHole {
     #[must_use]
     #[allow(clippy::new_without_default, reason = "it opens sockets")]
     pub fn new() -> Self {
-        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("make a socket");
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        listener.bind(&any.into()).expect("bind a socket");
+        Self::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    }
+
+    /// Opens one on this address of loopback.
+    ///
+    /// # Panics
+    ///
+    /// When its queue does not fill up, or when the address is taken.
+    #[must_use]
+    pub fn at(addr: SocketAddr) -> Self {
+        let domain = Domain::for_address(addr);
+        let listener = Socket::new(domain, Type::STREAM, None).expect("make a socket");
+        listener.bind(&addr.into()).expect("bind a socket");
         listener.listen(0).expect("listen");
         let addr = listener.local_addr().expect("the address of a listener");
         let addr = addr.as_socket().expect("an internet address");

@@ -12,6 +12,7 @@
 //! | [`Embedded`] | an SSH server inside this process, which needs nothing installed |
 //! | [`Proxy`] | a TCP proxy that delays, freezes, resets and worse, also [by script](Step) |
 //! | [`BlackHole`] | a host that swallows every packet |
+//! | [`Names`] | what host names resolve to |
 //! | [`CountedLine`] | a slow line that counts round trips |
 //! | [`Agent`], [`generate`], [`sign_user_certificate`] | what a client logs in with |
 //! | [`Repos`] | bare git repositories |
@@ -48,6 +49,7 @@ mod ledger;
 mod log;
 mod mark;
 mod moment;
+mod names;
 mod noise;
 mod paced;
 mod ports;
@@ -77,6 +79,7 @@ pub use keys::{
 };
 pub use ledger::Ledger;
 pub use moment::{moment, moment_passes};
+pub use names::Names;
 pub use noise::noise;
 pub use paced::PacedCaller;
 pub use ports::free as free_address;

@@ -48,6 +48,7 @@ pub struct SshdBuilder {
     host_keys: Vec<String>,
     user: Option<TestUser>,
     release: Release,
+    addr: Option<SocketAddr>,
 }
 
 impl SshdBuilder {
@@ -80,6 +81,13 @@ impl SshdBuilder {
         self
     }
 
+    /// Where it listens; a free port of 127.0.0.1 by default.
+    #[must_use]
+    pub fn listen(mut self, addr: SocketAddr) -> Self {
+        self.addr = Some(addr);
+        self
+    }
+
     /// Starts the server and waits until it listens.
     ///
     /// # Panics
@@ -105,7 +113,7 @@ impl SshdBuilder {
         }
         let mut sshd = Sshd {
             daemon: Daemon::new(dir.path()),
-            addr: ports::free(),
+            addr: self.addr.unwrap_or_else(ports::free),
             user,
             client_key,
             host_keys,
@@ -117,7 +125,7 @@ impl SshdBuilder {
             self.configure(&sshd);
             match sshd.launch() {
                 Ok(()) => return sshd,
-                Err(report) if report.contains("Address already in use") => {
+                Err(report) if self.addr.is_none() && report.contains("Address already in use") => {
                     sshd.addr = ports::free();
                 }
                 Err(report) => panic!("sshd does not start: {report}"),
@@ -170,6 +178,7 @@ impl Sshd {
             host_keys: vec!["ed25519".to_owned()],
             user: None,
             release: Release::default(),
+            addr: None,
         }
     }
 
@@ -203,7 +212,7 @@ impl Sshd {
         self.user.name()
     }
 
-    /// `user@127.0.0.1:port`
+    /// `user@address:port`
     #[must_use]
     pub fn target(&self) -> String {
         format!("{}@{}", self.user(), self.addr)

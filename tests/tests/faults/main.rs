@@ -7,6 +7,7 @@
     reason = "clippy.toml allows these in tests, which does not reach the helpers beside them"
 )]
 
+mod addresses;
 mod callers;
 mod catalogue;
 mod connecting;
@@ -32,6 +33,31 @@ pub(crate) const CATALOGUE: &[(&str, &str, &str)] = &[
         "connection refused",
         "faults/connecting.rs",
         "a_closed_port_is_an_error_at_once_and_backs_off",
+    ),
+    (
+        "a name with two addresses",
+        "faults/addresses.rs",
+        "forty_commands_on_a_name_with_two_addresses_run_on_one_machine_and_the_output_says_which",
+    ),
+    (
+        "a name that moves to another address",
+        "faults/addresses.rs",
+        "a_name_that_moves_while_commands_run_is_a_replacement_that_loses_no_command",
+    ),
+    (
+        "a name with two addresses, one of them black-holed",
+        "faults/addresses.rs",
+        "an_address_that_swallows_packets_costs_a_moment_and_no_share_of_the_connect_time",
+    ),
+    (
+        "a name with two addresses, one of them down",
+        "faults/addresses.rs",
+        "a_machine_that_is_gone_gives_way_to_the_other_address_with_an_event",
+    ),
+    (
+        "a name with two addresses, both refused",
+        "faults/addresses.rs",
+        "an_address_that_refuses_costs_nothing_and_the_error_names_all_that_were_tried",
     ),
     (
         "accepted, no banner",
