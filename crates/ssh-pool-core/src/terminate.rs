@@ -124,11 +124,11 @@ impl Remote {
             return;
         }
         for _ in 0..SWEEPS {
-            if errand::by_mark(&self.lanes, mark, "0").await != Sent::Delivered {
+            if errand::by_mark(self, mark, "0").await != Sent::Delivered {
                 return;
             }
             tokio::time::sleep_until(grace_over).await;
-            errand::by_mark(&self.lanes, mark, "KILL").await;
+            errand::by_mark(self, mark, "KILL").await;
         }
     }
 
@@ -161,7 +161,7 @@ impl Remote {
             if !inbox.announced().await {
                 return Sent::Impossible;
             }
-            return errand::by_mark(&self.lanes, mark, name).await;
+            return errand::by_mark(self, mark, name).await;
         }
         let said = inbox.transcript();
         if said.end.is_none() && said.exit.is_some() {

@@ -243,6 +243,12 @@ impl Hub {
         })
     }
 
+    /// Whether the host has another address than this one.
+    pub(crate) fn has_left(&self, address: Option<SocketAddr>) -> bool {
+        let current = self.budget.peer().pin().current;
+        current.is_some() && address.is_some() && current != address
+    }
+
     /// A dial has logged in at this address, and its connection is not in service yet. If the host
     /// was elsewhere, its connections are retired first, so that no new command runs there once one
     /// runs here.

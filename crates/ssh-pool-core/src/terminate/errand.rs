@@ -9,6 +9,7 @@
 //! of its group may have ignored the signal and hold the channel open. Those are the processes of
 //! this very connection (`SSH_CONNECTION`) whose group has lost its leader.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::Sent;
+use super::{Remote, Sent};
 use crate::error::Stream;
 use crate::inbox::Sink;
 use crate::lanes::Lanes;
@@ -140,11 +141,39 @@ fn meaning(code: Option<i32>) -> Sent {
 }
 
 /// Signals a marked command. Runs on a connection of its own, so that it does not queue behind
-/// those it is to end.
-pub(super) fn by_mark(lanes: &Arc<Lanes>, mark: &Mark, signal: &str) -> BoxFuture<'static, Sent> {
+/// those it is to end; where the host has another address by now, on the command's connection, for
+/// the process is not at the new one.
+pub(super) async fn by_mark(remote: &Remote, mark: &Mark, signal: &str) -> Sent {
+    let Remote { lanes, channel, .. } = remote;
+    let there = channel.wire.peer_addr();
+    let script = mark.script(signal);
+    if !lanes.shared().has_left(there) {
+        match apart(lanes, script.clone()).await {
+            Some((sent, ran_at)) if ran_at == there => return sent,
+            Some(_) => {}
+            None => return Sent::NotFound,
+        }
+    }
+    let Some(link) = remote.link.clone() else {
+        return Sent::Impossible;
+    };
+    let command = channel.clone();
+    // A dropped open would keep its session.
+    let errand = tokio::spawn(async move { beside(&*link, &command, script).await });
+    match errand.await {
+        Ok(Some((code, _))) => meaning(code),
+        _ => Sent::Impossible,
+    }
+}
+
+/// Runs a script on a connection of its own: what its exit code means, and where it has run.
+fn apart(
+    lanes: &Arc<Lanes>,
+    script: String,
+) -> BoxFuture<'static, Option<(Sent, Option<SocketAddr>)>> {
     let call = Call {
         job: Job {
-            request: Request::Exec(mark.script(signal).into_bytes()),
+            request: Request::Exec(script.into_bytes()),
             env: Vec::new(),
             pty: None,
             stdout: Sink::Discard,
@@ -162,10 +191,10 @@ pub(super) fn by_mark(lanes: &Arc<Lanes>, mark: &Mark, signal: &str) -> BoxFutur
     let lanes = lanes.clone();
     async move {
         match run::run(&lanes, lanes.errands(), &Ok(call)).await {
-            Ok(output) => meaning(output.status.code()),
+            Ok(output) => Some((meaning(output.status.code()), output.peer_addr)),
             Err(error) => {
                 tracing::debug!(%error, "an errand failed");
-                Sent::NotFound
+                None
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::transport::Signals;
 use crate::{EventKind, Events, Retirement};
 
 const FAST: Duration = Duration::from_millis(1);
@@ -160,14 +161,9 @@ async fn a_follower_does_not_hold_its_host_to_an_address_that_refuses() {
     assert_eq!(follower.peer_addr(), Some(address(1)));
     let mut events = pool.events();
     server.resolve_to(&[(address(1), REFUSES), (address(2), FAST)]);
-    // Two failures are those of a server that restarts.
-    let next = loop {
-        match host.command("true").spawn().await {
-            Ok(child) => break child,
-            Err(error) => assert!(matches!(error, Error::Connect { .. }), "{error}"),
-        }
-        sleep(Duration::from_secs(1)).await;
-    };
+    let next = host.command("true").spawn().await.expect("served");
+    let failed = host.status().failed_dials;
+    assert_eq!(failed, 1, "at first the server may only be restarting");
     assert_eq!(next.peer_addr(), Some(address(2)));
     assert_eq!(changes(&mut events), [(address(1), address(2))]);
     let output = follower.wait_with_output().await.expect("it goes on");
@@ -213,4 +209,28 @@ async fn whatever_the_resolver_says_no_command_begins_elsewhere_than_the_others_
         .collect();
     assert_eq!(starts, went);
     assert!((2..=7).contains(&moves.len()), "{moves:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_runs_at_the_old_address_is_ended_there() {
+    let server = Server::new(Script {
+        runtime: Duration::from_secs(60),
+        // Only a script ends it.
+        signals: Signals::Ignored,
+        ..Script::default()
+    });
+    server.resolve_to(&[(address(1), FAST)]);
+    let (_pool, host) = pool(&server, small(), Timeouts::default());
+    let timeout = Duration::from_secs(10);
+    let late = tokio::spawn(host.command("true").timeout(timeout).output());
+    sleep(Duration::from_secs(1)).await;
+    server.resolve_to(&[(address(2), FAST)]);
+    host.evict();
+    settle().await;
+    assert_eq!(served_at(&host.status()), [address(2)]);
+    assert_eq!(server.take_started_at(), [address(1)]);
+    let error = late.await.expect("no panic").expect_err("its time is up");
+    assert!(error.is_timeout(), "{error}");
+    let scripts = server.take_started_at();
+    assert_eq!(scripts, [address(1); 2], "to ask it, and to force it");
 }
