@@ -104,7 +104,7 @@ impl PoolBuilder {
     /// [`Error::InvalidInput`] for a limit or timeout out of range, a pinned key or PEM text that
     /// cannot be read, or when there is no tokio runtime.
     pub fn build(self) -> Result<Pool, Error> {
-        self.build_on(Arc::new(transport::Russh))
+        self.build_on(Arc::<transport::Russh>::default())
     }
 
     pub(crate) fn build_on(self, transport: Arc<dyn Transport>) -> Result<Pool, Error> {

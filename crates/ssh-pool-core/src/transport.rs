@@ -21,6 +21,7 @@ use crate::inbox::Inbox;
 use crate::pty::Pty;
 use crate::sync::{Mutex, MutexGuard};
 
+mod arithmetic;
 mod auth;
 mod client;
 mod config;
@@ -29,6 +30,7 @@ mod dial;
 mod keys;
 mod known_hosts;
 mod link;
+mod offer;
 mod progress;
 mod pulse;
 mod quirks;

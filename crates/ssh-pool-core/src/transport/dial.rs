@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use super::arithmetic::ExpensiveSessions;
 use super::client::{Channels, Client};
 use super::connect::{self, Attempts};
 use super::known_hosts::{TrustStore, Untrusted};
 use super::link::SshLink;
+use super::offer::{KexCost, kex_cost};
 use super::progress::Progress;
 use super::silence::Silence;
 use super::stream::Socket;
@@ -23,8 +25,10 @@ use crate::error::{Cause, CommandState, Error, Phase, no_descriptors};
 const THROTTLED: [&str; 2] = ["Exceeded MaxStartups", "Not allowed at this time"];
 
 /// Real connections, through russh.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Russh;
+#[derive(Debug, Default)]
+pub(crate) struct Russh {
+    expensive: Arc<ExpensiveSessions>,
+}
 
 impl Transport for Russh {
     fn dial<'a>(
@@ -38,6 +42,7 @@ impl Transport for Russh {
                 endpoint,
                 choice,
                 attempts: Attempts::default(),
+                expensive: &self.expensive,
                 progress: Arc::default(),
             };
             match tokio::time::timeout(endpoint.connect_timeout, dial.run(kept)).await {
@@ -54,6 +59,7 @@ struct Dial<'a> {
     endpoint: &'a Endpoint,
     choice: &'a dyn AddressChoice,
     attempts: Attempts,
+    expensive: &'a Arc<ExpensiveSessions>,
     progress: Arc<Progress>,
 }
 
@@ -86,12 +92,8 @@ impl Dial<'_> {
             trust.clone(),
             accepted.clone(),
         );
-        let config = Arc::new(config::client_config(
-            self.endpoint,
-            &trust.known_algorithms(),
-        ));
         self.progress.enter(Phase::Banner);
-        let socket = Socket::new(
+        let mut socket = Socket::new(
             tcp,
             kill.clone(),
             self.progress.clone(),
@@ -104,9 +106,20 @@ impl Dial<'_> {
             valve,
             kept,
         );
-        let mut handle = russh::client::connect_stream(config, socket, handler)
+        let cost = kex_cost(&mut socket, &config::identification(), &config::curves())
             .await
-            .map_err(|error| self.handshake_failed(error))?;
+            .map_err(|error| self.handshake_failed(error.into()))?;
+        let config = config::client_config(self.endpoint, &trust.known_algorithms(), cost);
+        let session = russh::client::connect_stream(Arc::new(config), socket, handler);
+        let (session, threads) = match cost {
+            KexCost::Cheap => (session.await, None),
+            KexCost::Expensive => {
+                let session = self.expensive.spawning(session).await;
+                let session = session.map_err(|error| self.no_thread(error))?;
+                (session, Some(self.expensive.clone()))
+            }
+        };
+        let mut handle = session.map_err(|error| self.handshake_failed(error))?;
 
         let new_key = accepted
             .lock()
@@ -135,7 +148,13 @@ impl Dial<'_> {
         })?;
         guard.disarm();
         self.progress.enter(Phase::Channel);
-        Ok(SshLink::new(handle, channels, kill, &self.endpoint.user))
+        Ok(SshLink::new(
+            handle,
+            channels,
+            kill,
+            &self.endpoint.user,
+            threads,
+        ))
     }
 
     fn overdue(&self) -> DialError {
@@ -211,6 +230,22 @@ impl Dial<'_> {
                 reason,
             }),
             Untrusted::Descriptors(error) => self.no_descriptors(Cause::new(error)),
+        }
+    }
+
+    /// There is none to compute the key exchange.
+    fn no_thread(&self, error: std::io::Error) -> DialError {
+        let none = no_descriptors(&error);
+        let source = Cause::new(error);
+        if none {
+            return self.no_descriptors(source);
+        }
+        DialError {
+            error: Error::Connect {
+                target: (&self.endpoint.name).into(),
+                source,
+            },
+            passing: true,
         }
     }
 

@@ -12,6 +12,7 @@ use russh::keys::ssh_encoding::Decode;
 use russh::{ChannelId, ChannelWriteHalf, Disconnect, Sig, client};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::arithmetic::ExpensiveSessions;
 use super::client::{Channels, Client};
 use super::{
     Channel, EnvNames, Gone, Lifeline, Link, ListenError, Listener, OpenError, Request, Signals,
@@ -30,6 +31,8 @@ pub(super) struct SshLink {
     channels: Arc<Channels>,
     socket: CancellationToken,
     signals: Signals,
+    /// The threads that the session runs on, if they are not the program's.
+    _threads: Option<Arc<ExpensiveSessions>>,
     /// Pulls the socket away when the link is dropped, whoever still holds a write half.
     _on_drop: DropGuard,
 }
@@ -40,8 +43,10 @@ impl SshLink {
         channels: Arc<Channels>,
         socket: CancellationToken,
         user: &str,
+        threads: Option<Arc<ExpensiveSessions>>,
     ) -> Self {
         Self {
+            _threads: threads,
             signals: channels.server().signals(user),
             handle: Arc::new(handle),
             channels,

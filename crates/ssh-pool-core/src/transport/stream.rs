@@ -39,6 +39,8 @@ pub(super) struct Socket {
     /// Nothing is read while it is shut.
     valve: Option<Arc<Valve>>,
     held_back: bool,
+    /// Bytes that the session has still to write and that have been sent.
+    written: usize,
     pulse: Arc<Pulse>,
     /// Of the peer. russh asks it for a sign of life well before it may last no longer.
     silence: Silence,
@@ -70,10 +72,22 @@ impl Socket {
             listening: true,
             valve,
             held_back: false,
+            written: 0,
             pulse,
             silence,
             _kept: kept,
         }
+    }
+
+    /// The next `bytes` that are written have been sent already.
+    pub(super) fn skip_writing(&mut self, bytes: usize) {
+        self.written = bytes;
+    }
+
+    /// These bytes are read again, before all others.
+    pub(super) fn put_back(&mut self, mut bytes: Vec<u8>) {
+        bytes.extend_from_slice(self.ahead.unread());
+        self.ahead = Ahead { bytes, given: 0 };
     }
 
     fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -137,6 +151,8 @@ impl Ahead {
     /// Reads anew; everything has been given.
     fn poll_fill(&mut self, tcp: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.bytes.resize(AHEAD, 0);
+        // More than that has been put back before the session began.
+        self.bytes.shrink_to(AHEAD);
         self.given = AHEAD;
         let mut buf = ReadBuf::new(&mut self.bytes);
         ready!(Pin::new(tcp).poll_read(cx, &mut buf))?;
@@ -215,6 +231,11 @@ impl AsyncWrite for Socket {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.poll_cancelled(cx)?;
+        if self.written > 0 {
+            let skipped = self.written.min(buf.len());
+            self.written -= skipped;
+            return Poll::Ready(Ok(skipped));
+        }
         let Poll::Ready(result) = Pin::new(&mut self.tcp).poll_write(cx, buf) else {
             // The session reads nothing while it cannot write.
             self.poll_silence(cx)?;

@@ -1,6 +1,18 @@
-//! Dials that go wrong before there is anything to dial.
+//! Connecting: names, and key exchanges.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy.toml allows these in tests, which does not reach the helpers beside them"
+)]
 
 use ssh_pool::{Error, HostKeyPolicy, Identity, Phase, Pool};
+
+mod key_exchange;
+#[path = "../support/mod.rs"]
+mod support;
 
 #[tokio::test]
 async fn a_name_that_does_not_resolve_is_told_apart() {
