@@ -1,13 +1,22 @@
-//! How many bytes of output the library keeps for all commands and streams of a pool together.
+//! How much memory the output of all commands and streams of a pool takes together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The pool's count of them.
+mod bytes;
+
+pub(crate) use bytes::CountedBytes;
+
+/// Streams that hold their peer back may have one part in so many of the pool's limit together.
+const HELD_BACK: usize = 4;
+
+/// The pool's count of it.
 #[derive(Debug)]
 pub(crate) struct Buffered {
     limit: usize,
     bytes: AtomicUsize,
+    /// Of these, what belongs to streams that hold their peer back.
+    held_back: AtomicUsize,
 }
 
 impl Buffered {
@@ -15,6 +24,7 @@ impl Buffered {
         Self {
             limit,
             bytes: AtomicUsize::new(0),
+            held_back: AtomicUsize::new(0),
         }
     }
 
@@ -26,21 +36,45 @@ impl Buffered {
 /// What one stream has of it. Dropped, it is given back.
 #[derive(Debug, Default)]
 pub(crate) struct Tab {
-    /// `None`: nobody counts.
+    /// `None`: nothing is counted.
     pool: Option<Arc<Buffered>>,
     bytes: usize,
+    /// The stream holds its peer back, so nothing of it can be refused.
+    holds_back: bool,
 }
 
 impl Tab {
     pub(crate) fn new(pool: Option<Arc<Buffered>>) -> Self {
-        Self { pool, bytes: 0 }
+        Self {
+            pool,
+            bytes: 0,
+            holds_back: false,
+        }
     }
 
-    /// So many bytes more are kept. If the pool may not keep them, the error is its limit.
+    /// Of a stream that holds its peer back.
+    pub(crate) fn holding_back(pool: Option<Arc<Buffered>>) -> Self {
+        Self {
+            pool,
+            bytes: 0,
+            holds_back: true,
+        }
+    }
+
+    /// For more bytes of the same pool, which can be refused.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(self.pool.clone())
+    }
+
+    /// As many bytes more are kept. If the pool may not keep them, the error is its limit.
     pub(crate) fn add(&mut self, bytes: usize) -> Result<(), usize> {
+        if self.holds_back {
+            self.add_anyway(bytes);
+            return Ok(());
+        }
         if let Some(pool) = &self.pool {
-            // In one step: what does not fit is never there, not even for a moment in which the few
-            // bytes of somebody else would not fit for it.
+            // In one step: what does not fit is never there, not even for a moment in which a few
+            // bytes of another stream would not fit for it.
             let with_these = |kept: usize| {
                 let all = kept.checked_add(bytes);
                 all.filter(|all| *all <= pool.limit)
@@ -53,12 +87,33 @@ impl Tab {
         Ok(())
     }
 
-    /// So many bytes are kept no longer.
+    /// The same for bytes that are kept whatever the limit is.
+    pub(crate) fn add_anyway(&mut self, bytes: usize) {
+        if let Some(pool) = &self.pool {
+            pool.bytes.fetch_add(bytes, Ordering::Relaxed);
+            if self.holds_back {
+                pool.held_back.fetch_add(bytes, Ordering::Relaxed);
+            }
+            self.bytes += bytes;
+        }
+    }
+
+    /// Whether the streams that hold their peer back have as much as they may have together.
+    pub(crate) fn is_short(&self) -> bool {
+        let full =
+            |pool: &Arc<Buffered>| pool.held_back.load(Ordering::Relaxed) >= pool.limit / HELD_BACK;
+        self.holds_back && self.pool.as_ref().is_some_and(full)
+    }
+
+    /// As many bytes are kept no longer.
     pub(crate) fn give_back(&mut self, bytes: usize) {
         if let Some(pool) = &self.pool {
             let bytes = bytes.min(self.bytes);
             self.bytes -= bytes;
             pool.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            if self.holds_back {
+                pool.held_back.fetch_sub(bytes, Ordering::Relaxed);
+            }
         }
     }
 
@@ -91,6 +146,21 @@ mod tests {
         assert_eq!(pool.bytes(), 6, "only what was its own");
         drop((one, other));
         assert_eq!(pool.bytes(), 0);
+    }
+
+    #[test]
+    fn streams_that_hold_back_are_refused_nothing_and_are_short_of_a_quarter() {
+        let pool = Arc::new(Buffered::new(40));
+        let mut stream = Tab::holding_back(Some(pool.clone()));
+        assert_eq!(stream.add(9), Ok(()));
+        assert!(!stream.is_short());
+        assert_eq!(stream.add(91), Ok(()));
+        assert!(stream.is_short());
+        let mut command = stream.another();
+        assert_eq!((command.add(1), pool.bytes()), (Err(40), 100));
+        assert!(!command.is_short());
+        stream.give_back(91);
+        assert_eq!((command.add(1), stream.is_short()), (Ok(()), false));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
+use crate::buffered::CountedBytes;
 use crate::command::Input;
 use crate::error::{Error, Origin, Phase, Stream};
 use crate::event::EventKind;
@@ -307,18 +308,21 @@ impl Child {
     async fn whole_output(&mut self) -> Result<Output, Error> {
         let limit = self.state.output_limit;
         let inbox = self.state.process.channel().inbox.clone();
-        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let (mut stdout, mut stderr) = (inbox.counted_bytes(), inbox.counted_bytes());
         let mut streams = (self.stdout.take(), self.stderr.take());
         let status = {
             let read = async {
                 tokio::try_join!(
-                    collect(&mut streams.0, &mut stdout, limit),
-                    collect(&mut streams.1, &mut stderr, limit),
+                    collect(Stream::Stdout, &mut streams.0, &mut stdout, limit),
+                    collect(Stream::Stderr, &mut streams.1, &mut stderr, limit),
                 )
             };
             tokio::select! {
                 // Both have ended, or one is full.
-                _ = read => None,
+                read = read => match read {
+                    Ok(_) | Err(Full::Stream) => None,
+                    Err(Full::Pool(stream, limit)) => return Err(self.too_much(stream, limit)),
+                },
                 // With a grace a command may end before its streams do.
                 status = self.state.wait() => Some(status),
             }
@@ -328,15 +332,11 @@ impl Child {
             (Stream::Stderr, &mut stderr, streams.1.is_some()),
         ] {
             if wanted {
-                bytes.append(&mut inbox.collected(stream));
+                let rest = bytes.extend(&inbox.collected(stream));
+                rest.map_err(|limit| self.too_much(stream, limit))?;
             }
             if bytes.len() > limit {
-                inbox.report(EventKind::Overrun { stream, limit });
-                return Err(Error::OutputLimit {
-                    target: self.state.origin(),
-                    stream,
-                    limit,
-                });
+                return Err(self.too_much(stream, limit));
             }
         }
         let status = match status {
@@ -345,12 +345,22 @@ impl Child {
         };
         Ok(Output {
             status,
-            stdout,
-            stderr,
+            stdout: stdout.take(),
+            stderr: stderr.take(),
             attempts: 1,
             waited: self.state.begun.waited,
             peer_addr: self.peer_addr(),
         })
+    }
+
+    fn too_much(&self, stream: Stream, limit: usize) -> Error {
+        let inbox = &self.state.process.channel().inbox;
+        inbox.report(EventKind::Overrun { stream, limit });
+        Error::OutputLimit {
+            target: self.state.origin(),
+            stream,
+            limit,
+        }
     }
 
     /// What the command waited for before it was sent.
@@ -529,25 +539,42 @@ impl Running {
 }
 
 /// A stream had more bytes than may be kept.
-struct Full;
+enum Full {
+    /// Of this stream.
+    Stream,
+    /// Of all streams of the pool: its limit.
+    Pool(Stream, usize),
+}
+
+/// What is read at once.
+const PIECE: usize = 32 << 10;
 
 /// Reads to the end, up to a limit. A stream that is cut off has its reason in the child's end.
 /// Cancel safe: what has been read is there.
 async fn collect<R: tokio::io::AsyncRead + Unpin>(
-    stream: &mut Option<R>,
-    bytes: &mut Vec<u8>,
+    stream: Stream,
+    reader: &mut Option<R>,
+    bytes: &mut CountedBytes,
     limit: usize,
 ) -> Result<(), Full> {
-    let Some(stream) = stream else {
+    let Some(reader) = reader else {
         return Ok(());
     };
-    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    if let Err(error) = stream.take(most).read_to_end(bytes).await {
-        tracing::debug!(%error, "a stream was cut off");
-    }
-    if bytes.len() > limit {
-        Err(Full)
-    } else {
-        Ok(())
+    let mut piece = Vec::with_capacity(PIECE);
+    loop {
+        piece.clear();
+        match reader.read_buf(&mut piece).await {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(%error, "a stream was cut off");
+                return Ok(());
+            }
+        }
+        let kept = bytes.extend(&piece);
+        kept.map_err(|limit| Full::Pool(stream, limit))?;
+        if bytes.len() > limit {
+            return Err(Full::Stream);
+        }
     }
 }

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::ReadBuf;
 use tokio::sync::Notify;
 
-use crate::buffered::{Buffered, Tab};
+use crate::buffered::{Buffered, CountedBytes, Tab};
 use crate::error::{Cause, Stream};
 use crate::event::{EventKind, Witness};
 use crate::output::ExitStatus;
@@ -31,6 +31,10 @@ pub(crate) use intake::{Overrun, Sink};
 
 /// With so many unread bytes the valve is shut, and with half as many it is opened again.
 const BACKLOG: usize = 1 << 20;
+
+/// The same while such streams have their share of `Limits::buffered_bytes`: what a pipe holds on
+/// Linux (pipe(7)).
+const SHORT_BACKLOG: usize = 64 << 10;
 
 /// How a channel ended.
 #[derive(Debug, Clone)]
@@ -152,9 +156,13 @@ impl fmt::Debug for Inbox {
 
 impl Inbox {
     pub(crate) fn new(valve: Option<Arc<Valve>>, buffered: Option<Arc<Buffered>>) -> Self {
+        let tab = match valve {
+            Some(_) => Tab::holding_back,
+            None => Tab::new,
+        };
         let state = State {
-            stdout: Intake::new(Tab::new(buffered.clone())),
-            stderr: Intake::new(Tab::new(buffered)),
+            stdout: Intake::new(tab(buffered.clone())),
+            stderr: Intake::new(tab(buffered)),
             ..State::default()
         };
         Self {
@@ -180,10 +188,14 @@ impl Inbox {
     fn set_valve(&self, state: &mut State) {
         let Some(valve) = &self.valve else { return };
         let backlog = state.stdout.backlog() + state.stderr.backlog();
-        if !state.holding && backlog >= BACKLOG && state.end.is_none() {
+        let most = match state.stdout.is_short() {
+            true => SHORT_BACKLOG,
+            false => BACKLOG,
+        };
+        if !state.holding && backlog >= most && state.end.is_none() {
             state.holding = true;
             valve.hold();
-        } else if state.holding && (backlog <= BACKLOG / 2 || state.end.is_some()) {
+        } else if state.holding && (backlog <= most / 2 || state.end.is_some()) {
             state.holding = false;
             valve.release();
         }
@@ -540,6 +552,11 @@ impl Inbox {
             overrun: state.overrun(),
             end: state.end.clone(),
         }
+    }
+
+    /// An empty buffer that the pool counts, for what is read from here and kept.
+    pub(crate) fn counted_bytes(&self) -> CountedBytes {
+        self.state().stdout.another_buffer()
     }
 
     /// Takes what has been collected of a stream.

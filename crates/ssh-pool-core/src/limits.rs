@@ -130,10 +130,20 @@ impl Limits {
         self
     }
 
-    /// Bytes of output that the library keeps in the whole pool: for all that run as
-    /// `Command::output`, and of all shared streams what their readers have not read. Default: 1
-    /// GiB. Whoever would keep more fails with [`Error::OutputLimit`](crate::Error::OutputLimit),
-    /// however little its own share is.
+    /// Memory in bytes that output takes in the whole pool, until it is handed over: of all commands
+    /// that run as `Command::output`, of children in `Child::wait_with_output`, and of all streams
+    /// what their readers have not read. Default: 1 GiB.
+    ///
+    /// What is allocated counts, which is up to an eighth more than what has come. A command or a
+    /// shared stream that needs more than is left fails with
+    /// [`Error::OutputLimit`](crate::Error::OutputLimit), however little its own share is. An isolated
+    /// stream never does: while all of these together have a quarter of the limit, each holds its peer
+    /// back at 64 KiB instead of 1 MiB.
+    ///
+    /// Not counted: what each connection needs for itself and for the packets on their way (idle about
+    /// 100 KiB, busy up to 512 KiB), those 64 KiB of an isolated one, and what has been handed over.
+    /// Where the system's allocator cannot grow a block in place, as glibc's does, a growing output is
+    /// there twice for the moment of the copy.
     #[must_use]
     pub fn buffered_bytes(mut self, bytes: usize) -> Self {
         self.buffered_bytes = bytes;

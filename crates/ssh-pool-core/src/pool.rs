@@ -343,8 +343,6 @@ impl Inner {
                 Lane::Shared => {}
                 Lane::Isolated => {
                     endpoint.isolated = true;
-                    // It holds the peer back instead of keeping what comes.
-                    endpoint.buffered = None;
                     rules.connections = isolated;
                     rules.sessions = 1;
                     rules.ready_each = true;

@@ -21,9 +21,9 @@ pub struct PoolStatus {
     pub connections: usize,
     /// How many of them there may be: `Limits::connections`.
     pub connections_limit: u32,
-    /// Bytes of output that are kept for commands and for readers of shared streams.
+    /// Memory in bytes that output takes which is kept for commands and for readers of streams.
     pub buffered_bytes: usize,
-    /// How many of them there may be: `Limits::buffered_bytes`.
+    /// How much it may take: `Limits::buffered_bytes`.
     pub buffered_bytes_limit: usize,
 }
 

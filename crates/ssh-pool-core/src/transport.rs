@@ -69,7 +69,7 @@ pub(crate) struct Endpoint {
     pub(crate) rekey: (usize, Duration),
     /// A reader that does not read holds the whole connection up: it is shared with nobody.
     pub(crate) isolated: bool,
-    /// Who counts the bytes that wait to be read or collected.
+    /// Counts the memory of what waits to be read or collected.
     pub(crate) buffered: Option<Arc<Buffered>>,
 }
 

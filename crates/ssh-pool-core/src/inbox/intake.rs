@@ -2,11 +2,10 @@
 
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, BytesMut};
 use tokio::io::ReadBuf;
 
 use super::herald::Herald;
-use crate::buffered::Tab;
+use crate::buffered::{CountedBytes, Tab};
 
 /// Bytes kept for a stream that has not been taken over: a server may speak first, and no more
 /// than a window of 2 MiB before we answer.
@@ -51,13 +50,12 @@ impl Overrun {
 #[derive(Debug)]
 pub(super) struct Intake {
     sink: Sink,
-    bytes: BytesMut,
+    /// The pool counts what is kept here.
+    bytes: CountedBytes,
     reader: Option<Waker>,
     /// What has been taken in is all.
     left: bool,
     overrun: Option<Overrun>,
-    /// The pool counts what is kept here.
-    tab: Tab,
     /// What the command says first is not for the reader.
     herald: Option<Herald>,
 }
@@ -72,22 +70,22 @@ impl Intake {
     pub(super) fn new(tab: Tab) -> Self {
         Self {
             sink: Sink::EARLY,
-            bytes: BytesMut::new(),
+            bytes: CountedBytes::new(tab),
             reader: None,
             left: false,
             overrun: None,
-            tab,
             herald: None,
         }
     }
 
     /// As new, for somebody who begins.
     pub(super) fn restart(&mut self, sink: Sink) {
-        let mut tab = std::mem::take(&mut self.tab);
-        tab.give_back_all();
+        let mut bytes = std::mem::take(&mut self.bytes);
+        drop(bytes.take());
         *self = Self {
             sink,
-            ..Self::new(tab)
+            bytes,
+            ..Self::default()
         };
     }
 
@@ -109,8 +107,7 @@ impl Intake {
             let rest = herald.rest();
             // A few bytes: that they are one too many is of no interest at the end, and without
             // them the output would not be whole.
-            self.tab.add(rest.len()).ok();
-            self.bytes.extend_from_slice(&rest);
+            self.bytes.extend_anyway(&rest);
         }
     }
 
@@ -139,11 +136,10 @@ impl Intake {
         let fits = if own {
             Err(Overrun::Stream)
         } else {
-            self.tab.add(bytes.len()).map_err(Overrun::Pool)
+            self.bytes.extend(bytes).map_err(Overrun::Pool)
         };
-        match fits {
-            Ok(()) => self.bytes.extend_from_slice(bytes),
-            Err(overrun) => self.overrun = Some(overrun),
+        if let Err(overrun) = fits {
+            self.overrun = Some(overrun);
         }
         fits
     }
@@ -194,10 +190,19 @@ impl Intake {
         }
     }
 
+    /// Whether this stream may keep less than usual before it holds the peer back.
+    pub(super) fn is_short(&self) -> bool {
+        self.bytes.tab().is_short()
+    }
+
+    /// For those who keep what they read, and can be refused.
+    pub(super) fn another_buffer(&self) -> CountedBytes {
+        CountedBytes::new(self.bytes.tab().another())
+    }
+
     /// Everything that has been taken in and not been read.
     pub(super) fn take(&mut self) -> Vec<u8> {
-        self.tab.give_back_all();
-        std::mem::take(&mut self.bytes).into()
+        self.bytes.take()
     }
 
     /// Moves bytes to a reader, if there are any.
@@ -206,13 +211,8 @@ impl Intake {
             return false;
         }
         let count = buf.remaining().min(self.bytes.len());
-        buf.put_slice(self.bytes.get(..count).unwrap_or_default());
+        buf.put_slice(self.bytes.unread().get(..count).unwrap_or_default());
         self.bytes.advance(count);
-        self.tab.give_back(count);
-        if self.bytes.is_empty() {
-            // An idle stream keeps no buffer.
-            self.bytes = BytesMut::new();
-        }
         true
     }
 
