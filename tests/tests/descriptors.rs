@@ -13,15 +13,20 @@
 use std::error::Error as StdError;
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ssh_pool::{
     CommandState, Error, EventKind, Host, HostKeyPolicy, Identity, Phase, Pool, Retirement, Target,
+    Timeouts,
 };
 use ssh_pool_tests::{Agent, Release, Sshd, TestUser, eventually_async};
+use tokio::task::JoinSet;
 
 /// Far longer than anything here takes: for things that would otherwise hang.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// As long as a caller waits for a descriptor that does not come.
+const BRIEF: Duration = Duration::from_secs(1);
 
 /// Every descriptor that this process may still open, but so many.
 struct Hoard {
@@ -71,7 +76,8 @@ fn needs(pool: &Pool, sshd: &Sshd, agent: &Agent) -> Vec<Need> {
         ("known_hosts", "127.0.0.1", pem(), known, 0),
         ("where a new key is stored", "127.0.0.1", pem(), new, 1),
         ("an agent", "127.0.0.1", agent(), any(), 0),
-        ("an agent, in the login", "localhost", agent(), any(), 1),
+        // A second descriptor is held for it from before the connection.
+        ("an agent, for the login", "127.0.0.1", agent(), any(), 1),
         ("the socket", "127.0.0.1", pem(), any(), 0),
         ("the resolver", "localhost", pem(), any(), 0),
     ]
@@ -119,7 +125,10 @@ async fn story(release: Release) {
     let needs = needs(&pool, &sshd, &agent);
     for Need { what, host, free } in &needs {
         let hoard = Hoard::all_but(*free);
-        let error = host.command("true").output().await.expect_err(what);
+        let began = Instant::now();
+        let mut command = host.command("true");
+        let error = command.timeout(BRIEF).output().await.expect_err(what);
+        assert!(began.elapsed() >= BRIEF, "{what}: not waited for");
         let meanwhile = busy.command("true").output().await;
         drop(hoard);
         assert!(
@@ -159,13 +168,88 @@ async fn story(release: Release) {
     assert!(made_room && busy.status().connections == 0);
 
     pool.close().await;
-    // OpenSSH 10.0 counts the two that were broken off in the login, and lets us in.
+    // OpenSSH 10.0 counts logins that are broken off, and lets us in.
     assert!(!sshd.log().contains("drop connection"), "{}", sshd.log());
 }
 
+/// A test takes what others need: one at a time.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn want_of_descriptors_is_told_as_that_and_passes_with_it() {
+async fn want_of_descriptors_is_waited_for_told_as_that_and_passes_with_it() {
+    let _turn = TURN.lock().await;
     for release in [Release::Installed, Release::Trixie] {
         story(release).await;
     }
+}
+
+const HOSTS: usize = 80;
+/// Descriptors for their connections, which is not enough for all at once.
+const LEFT: usize = 48;
+
+/// Hosts that share no connection, on a few servers: each has a known_hosts file of its own.
+fn many_hosts(pool: &Pool, servers: &[Sshd]) -> Vec<Host> {
+    let host = |(number, sshd): (usize, &Sshd)| {
+        let file = sshd.dir().join(format!("known_hosts_{number}"));
+        std::fs::copy(sshd.known_hosts(), &file).expect("copy");
+        let target = Target::new(sshd.user(), "127.0.0.1", sshd.port()).expect("target");
+        let target = target
+            .identity(Identity::key_file(sshd.client_key()))
+            .host_key_policy(HostKeyPolicy::known_hosts_file(file));
+        pool.host(target).expect("host")
+    };
+    let servers = servers.iter().cycle().take(HOSTS);
+    servers.enumerate().map(host).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_hosts_than_descriptors_wait_for_one_another_and_none_fails() {
+    let _turn = TURN.lock().await;
+    let servers: Vec<Sshd> = (0..4)
+        .map(|_| Sshd::builder().user(TestUser::plain()).start())
+        .collect();
+    let pool = Pool::builder(HostKeyPolicy::known_hosts())
+        .timeouts(Timeouts::default().acquire(PATIENCE))
+        .build()
+        .expect("valid settings");
+    let mut events = pool.events();
+    let gate = servers[0].dir().join("gate");
+    let open = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(servers[0].dir(), open).expect("chmod");
+    let hosts = many_hosts(&pool, &servers);
+    let hoard = Hoard::all_but(LEFT);
+    let began = Instant::now();
+    let mut commands = JoinSet::new();
+    for host in &hosts {
+        let line = format!("until [ -e {} ]; do sleep 0.1; done", gate.display());
+        commands.spawn(host.shell(line).output());
+    }
+    // All that can be had run, and the others wait.
+    let mut short = 0;
+    while short < HOSTS - LEFT {
+        let event = tokio::time::timeout(PATIENCE, events.next()).await;
+        let event = event.expect("a host is short").expect("events");
+        if let EventKind::DialFailed { error, .. } = &event.kind {
+            assert!(matches!(error, Error::Descriptors { .. }), "{error:?}");
+            short += 1;
+        }
+    }
+    let neighbour = hosts.iter().find(|host| host.status().running == 1);
+    let neighbour = neighbour.expect("one runs").command("true").output().await;
+    assert!(neighbour.expect("on a live connection").status.success());
+
+    // This takes no descriptor.
+    std::fs::create_dir(&gate).expect("open the gate");
+    while let Some(output) = commands.join_next().await {
+        let output = output.expect("no panic").expect("waited for a descriptor");
+        assert!(output.status.success());
+    }
+    drop(hoard);
+    let seconds = began.elapsed().as_secs();
+    let failed: u64 = hosts.iter().map(|host| host.status().failed_dials).sum();
+    println!("{failed} dials without a descriptor in {seconds} s");
+    // The first five pauses are shorter than half a second, at least.
+    let most = HOSTS as u64 * (5 + 2 * seconds);
+    assert!(failed <= most, "{failed} in {seconds} s");
+    pool.close().await;
 }

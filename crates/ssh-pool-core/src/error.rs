@@ -317,7 +317,9 @@ pub enum Error {
         limit: usize,
     },
 
-    /// This process, or this machine, has no file descriptors left to make a connection with.
+    /// This process, or this machine, had no file descriptor left to make a connection with until the
+    /// caller's deadline. Idle connections of the pool were closed to make room, and the caller waited
+    /// for others to end.
     #[error(
         "{target}: no file descriptors are left for another connection; raise the limit (ulimit \
          -n), or run fewer commands at once"

@@ -142,6 +142,8 @@ struct Books {
     next_id: u64,
     /// Dials that wait for room in the pool.
     held_up: u32,
+    /// The last dial had no file descriptor.
+    short: Option<room::Short>,
 }
 
 /// So many permits of a semaphore. Where a `usize` has 32 bits, that is fewer than can be asked for.
@@ -190,6 +192,7 @@ impl Hub {
                 unclaimed: Vec::new(),
                 next_id: 0,
                 held_up: 0,
+                short: None,
             }),
             ended: Notify::new(),
             closing: CancellationToken::new(),
@@ -388,6 +391,7 @@ impl Hub {
             books.next_id += 1;
             let id = ConnectionId(books.next_id);
             books.links.insert(id, link.clone());
+            books.short = None;
             let change = self.dials.succeeded(leave);
             if let Some(sessions) = link.sessions_at_most() {
                 books.slots.restrict(sessions);

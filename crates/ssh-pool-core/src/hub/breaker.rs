@@ -22,6 +22,9 @@ use crate::transport::DialError;
 /// The first pause after a failed dial; it doubles up to the longest, with jitter.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The longest pause of a dial that had no descriptor. Where another part of the program closes one,
+/// nothing tells of it.
+const LONGEST_SHORT: Duration = Duration::from_secs(1);
 /// How long the breaker stays open at most, but for the cool-down of a refused login.
 const LONGEST_OPEN: Duration = Duration::from_secs(30);
 /// A passing failure is tried again this often before the waiters hear of it.
@@ -46,6 +49,8 @@ pub(super) struct Circuit {
     failures: u32,
     /// Failures since the waiters were last told.
     tries: u32,
+    /// Dials in a row that had no descriptor for their socket.
+    short: u32,
     /// Failures since the last success that waiters were told of.
     told: u32,
     /// How often in a row it was of no use after a login, and when that was.
@@ -280,8 +285,9 @@ impl Circuit {
         self.round.0 += u64::from(counts);
         self.let_in &= !failure.is_failed_login();
         if let Error::Descriptors { .. } = failure.error {
-            return (self.failed_here(failure, counts, now), None);
+            return (again(self.failed_here(failure, counts, now)), None);
         }
+        self.short = 0;
         self.failures += counts;
         self.tries += counts;
         let error = failure.error;
@@ -307,26 +313,18 @@ impl Circuit {
         (verdict, change)
     }
 
-    /// A dial has failed for want of descriptors. That says nothing about the host: whoever comes
-    /// next finds out for themselves, after the shortest pause; or after longer and longer ones, if
-    /// the server was there already, for it has seen somebody who did not log in.
-    fn failed_here(&mut self, failure: DialError, counts: u32, now: Instant) -> Verdict {
-        self.tries += counts;
-        let try_again = failure.passing && self.tries < TRIES;
-        if !try_again {
-            self.tries = 0;
-        }
+    /// A dial has failed for want of descriptors. That says nothing about the host: callers wait for
+    /// one until their deadlines, and the next dial comes after a pause, or when a connection closes. If
+    /// the server was there already, pauses grow as after a failure, for it has seen a login that was
+    /// not made.
+    fn failed_here(&mut self, failure: DialError, counts: u32, now: Instant) -> Instant {
         self.last_error = Some(failure.error);
-        let not_before = if failure.passing {
-            now + jitter(FIRST_PAUSE)
-        } else {
-            self.failures += counts;
-            self.back_off(now)
-        };
-        Verdict {
-            not_before,
-            try_again,
+        if failure.passing {
+            self.short += counts;
+            return now + jitter(doubled(self.short).min(LONGEST_SHORT));
         }
+        self.failures += counts;
+        self.back_off(now)
     }
 
     /// Nobody dials before then.

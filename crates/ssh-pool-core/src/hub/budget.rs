@@ -255,7 +255,7 @@ impl Budget {
         self.queue.as_ref()
     }
 
-    pub(super) fn room(&self) -> &Room {
+    pub(super) fn room(&self) -> &Arc<Room> {
         &self.room
     }
 }

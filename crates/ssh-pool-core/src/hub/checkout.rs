@@ -100,6 +100,9 @@ impl Hub {
     /// A deadline has passed while there was no channel, or no room for a stream.
     pub(super) fn overdue(&self, after: Duration) -> Error {
         let books = self.books();
+        if let Some(error) = self.without_descriptors(&books) {
+            return error;
+        }
         let held_up = self.held_up(&books);
         Error::Timeout {
             target: self.name().into(),

@@ -12,6 +12,7 @@ use tracing::Instrument;
 use super::breaker::{Begin, Change, Circuit, Leave};
 use super::budget::{Permit, Pledge};
 use super::peer::DialAddress;
+use super::room::Short;
 use super::{Hub, now, tell};
 use crate::error::Error;
 use crate::event::EventKind;
@@ -246,7 +247,7 @@ impl Hub {
             // A dial that waits for room keeps nobody else from a handshake but those of its own
             // address.
             let address = self.budget.address().await;
-            let Some(share) = self.share().await else {
+            let Some((share, connected)) = self.share().await else {
                 return Outcome::Unwanted;
             };
             // The others wait while strangers wait for their handshakes: so not before they are
@@ -274,7 +275,10 @@ impl Hub {
                 _address: address,
             };
             return match result {
-                Ok(link) => Outcome::Connected(link, held, turn, evictions),
+                Ok(link) => {
+                    connected.set();
+                    Outcome::Connected(link, held, turn, evictions)
+                }
                 Err(failure) => {
                     let took = now().saturating_duration_since(began);
                     Outcome::Failed(failure, held, turn, took)
@@ -290,12 +294,15 @@ impl Hub {
 
     fn dial_failed(self: &Arc<Self>, failure: DialError, leave: Leave, took: Duration) {
         let error = failure.error.clone();
-        if let Error::Descriptors { .. } = error {
-            self.budget.room().ask(FOR_A_DIAL);
-        }
+        let descriptors = matches!(error, Error::Descriptors { .. });
         let (told, pause, change, actions) = {
             let mut books = self.books();
             let now = now();
+            books.short = match books.short.take() {
+                _ if !descriptors => None,
+                None => Some(Short::new(self.budget.room(), now)),
+                short => short,
+            };
             let (verdict, change) = self.dials.circuit().failed(leave, failure, took, now);
             let pause = verdict.not_before.saturating_duration_since(now);
             let told = books
@@ -303,6 +310,9 @@ impl Hub {
                 .dial_failed(now, verdict.not_before, verdict.try_again);
             (told, pause, change, books.slots.take_actions())
         };
+        if descriptors {
+            self.budget.room().ask(FOR_A_DIAL);
+        }
         // Before what follows from it, such as the next dial.
         let kind = EventKind::DialFailed {
             error: error.clone(),

@@ -1,14 +1,16 @@
-//! How many connections a pool may have at once, and how room is made for another one.
+//! How many connections a pool may have at once, and how room is made for another one: also where
+//! this process or this machine has no file descriptors left.
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::slots::ConnectionId;
-use super::{Books, Hub, size};
-use crate::error::Cause;
+use super::{Books, Hub, now, size};
+use crate::error::{Cause, Error};
 use crate::transport::Kept;
 
 /// The connections of one pool: all hosts and lanes together.
@@ -19,12 +21,65 @@ pub(crate) struct Room {
     held_up: AtomicUsize,
     /// Connections that should end for want of file descriptors.
     asked: AtomicUsize,
+    /// Hosts whose last dial had no file descriptor.
+    short: AtomicUsize,
+    /// Connections that have closed since, each with its file descriptor.
+    closed: AtomicUsize,
     /// Room is wanted, or may now be had.
     news: Notify,
 }
 
 /// A dial that waits for room.
 struct HeldUp<'a>(&'a Hub);
+
+/// A host whose last dial had no file descriptor: it pauses before the next one.
+pub(super) struct Short {
+    since: Instant,
+    room: Arc<Room>,
+}
+
+impl Short {
+    pub(super) fn new(room: &Arc<Room>, since: Instant) -> Self {
+        room.short.fetch_add(1, Ordering::Relaxed);
+        Self {
+            since,
+            room: room.clone(),
+        }
+    }
+}
+
+impl Drop for Short {
+    fn drop(&mut self) {
+        self.room.short.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A dial's share of the pool's connections, until its socket has been closed.
+struct Share {
+    permit: Option<OwnedSemaphorePermit>,
+    room: Arc<Room>,
+    connected: Arc<AtomicBool>,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        drop(self.permit.take());
+        // Of a dial that has failed there may have been none: hosts that are short of them would
+        // wake each other without end.
+        if self.connected.load(Ordering::Relaxed) {
+            self.room.descriptor_closed();
+        }
+    }
+}
+
+/// Tells a share that there is a connection now.
+pub(super) struct Connected(Arc<AtomicBool>);
+
+impl Connected {
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 impl Room {
     pub(super) fn new(limit: u32) -> Self {
@@ -33,6 +88,8 @@ impl Room {
             free: Arc::new(Semaphore::new(size(limit))),
             held_up: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
+            short: AtomicUsize::new(0),
+            closed: AtomicUsize::new(0),
             news: Notify::new(),
         }
     }
@@ -44,7 +101,14 @@ impl Room {
 
     /// Somebody waits for a connection of somebody else to end.
     pub(super) fn is_wanted(&self) -> bool {
-        self.held_up.load(Ordering::Relaxed) > 0
+        self.held_up.load(Ordering::Relaxed) > 0 || self.asked.load(Ordering::Relaxed) > 0
+    }
+
+    fn descriptor_closed(&self) {
+        if self.short.load(Ordering::Relaxed) > 0 {
+            self.closed.fetch_add(1, Ordering::Relaxed);
+            self.news.notify_one();
+        }
     }
 
     /// File descriptors have run out: connections that nobody uses may go.
@@ -91,14 +155,25 @@ impl Hub {
     /// A share of the pool's limit for the connection that is to be dialled, for as long as it has a
     /// socket: fair among all dials of the pool. `None`: there was no room, and then nobody who
     /// needed it any more.
-    pub(super) async fn share(&self) -> Option<Kept> {
+    pub(super) async fn share(&self) -> Option<(Kept, Connected)> {
+        let permit = self.permit().await?;
+        let connected = Arc::<AtomicBool>::default();
+        let share = Share {
+            permit,
+            room: self.budget.room().clone(),
+            connected: connected.clone(),
+        };
+        Some((Box::new(share), Connected(connected)))
+    }
+
+    async fn permit(&self) -> Option<Option<OwnedSemaphorePermit>> {
         let room = self.budget.room();
         if let Ok(permit) = room.free.clone().try_acquire_owned() {
-            return Some(Box::new(permit));
+            return Some(Some(permit));
         }
         if self.budget.is_for_errands() {
             // One more: the room may be that of the command which it is to end.
-            return Some(Box::new(()));
+            return Some(None);
         }
         let _held_up = HeldUp::new(self);
         let mut free = pin!(room.free.clone().acquire_owned());
@@ -109,7 +184,7 @@ impl Hub {
             self.books().slots.begin_dial()?;
             tokio::select! {
                 // The semaphore is never closed.
-                permit = &mut free => return Some(Box::new(permit.ok())),
+                permit = &mut free => return Some(permit.ok()),
                 () = changed => {}
             }
             // Somebody may want it again for whom no room was made.
@@ -136,24 +211,39 @@ impl Hub {
         (self.dials.is_in_debt()).then(|| failed().unwrap_or_else(in_debt))
     }
 
+    /// What a deadline says that passed while there were no file descriptors for a dial.
+    pub(super) fn without_descriptors(&self, books: &Books) -> Option<Error> {
+        let error = self.dials.last_error()?;
+        let waits = books.short.is_some() || books.slots.live() == 0;
+        (waits && matches!(error, Error::Descriptors { .. })).then_some(error)
+    }
+
     fn retire_idle(self: &Arc<Self>, id: ConnectionId) {
         self.transition(|books, now| books.slots.make_room(id, now));
     }
 }
 
 /// Retires the connections that have been idle for longest, as many as are wanted: those that are
-/// on their way out are room already. A dial that nobody needs any more ends instead.
+/// on their way out are room already. A dial that nobody needs any more ends instead. For each
+/// descriptor that has been closed, the host that has been short of one for longest dials again.
 pub(crate) fn make_room<'a>(room: &Room, hubs: impl Iterator<Item = &'a Arc<Hub>>) {
-    let asked = room.take_asked();
-    if asked == 0 && !room.is_wanted() {
+    let (asked, closed) = (room.take_asked(), room.closed.swap(0, Ordering::Relaxed));
+    if asked == 0 && closed == 0 && !room.is_wanted() {
         return;
     }
     let (mut held_up, mut leaving) = (0, 0);
-    let mut idle = Vec::new();
+    let (mut idle, mut short) = (Vec::new(), Vec::new());
+    let now = now();
     for hub in hubs {
-        let books = hub.books();
+        let mut books = hub.books();
         leaving += books.slots.leaving();
         idle.extend(books.slots.idle().map(|(since, id)| (since, hub, id)));
+        if !books.slots.wants_dial() {
+            books.short = None;
+        }
+        if let Some(Short { since, .. }) = books.short {
+            short.push((since, books.slots.pauses(now), hub));
+        }
         if books.slots.wants_dial() {
             held_up += size(books.held_up);
         } else if books.held_up > 0 {
@@ -161,9 +251,18 @@ pub(crate) fn make_room<'a>(room: &Room, hubs: impl Iterator<Item = &'a Arc<Hub>
             hub.dials.wake();
         }
     }
+    let asked = if short.is_empty() { 0 } else { asked };
     let wanted = held_up.max(asked).saturating_sub(leaving);
+    // Those that become idle go then.
+    let missing = asked.min(wanted.saturating_sub(idle.len()));
+    room.asked.fetch_max(missing, Ordering::Relaxed);
     idle.sort_by_key(|(since, ..)| *since);
     for (_, hub, id) in idle.into_iter().take(wanted) {
         hub.retire_idle(id);
+    }
+    short.retain(|(_, pauses, _)| *pauses);
+    short.sort_by_key(|(since, ..)| *since);
+    for (.., hub) in short.into_iter().take(closed) {
+        hub.transition(|books, now| books.slots.end_pause(now));
     }
 }

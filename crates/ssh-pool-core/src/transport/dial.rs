@@ -3,7 +3,7 @@
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::arithmetic::ExpensiveSessions;
 use super::client::{Channels, Client};
 use super::connect::{self, Attempts};
+use super::keys::Credential;
 use super::known_hosts::{TrustStore, Untrusted};
 use super::link::SshLink;
 use super::offer::{KexCost, kex_cost};
@@ -77,6 +78,10 @@ impl Dial<'_> {
             .await
             .map_err(|problem| self.untrusted(problem))?;
         let trust = Arc::new(trust);
+        // A login that is broken off counts at the server: what it will open is held from before.
+        let agent = |credential: &Credential| matches!(credential, Credential::Agent { .. });
+        let opens = trust.may_store() || credentials.iter().any(agent);
+        let reserved = opens.then(|| self.reserve()).transpose()?;
 
         let (address, tcp) = self.connect().await?;
         let kill = CancellationToken::new();
@@ -125,6 +130,7 @@ impl Dial<'_> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
+        drop(reserved);
         if let Some(key) = new_key {
             trust.remember(&key).await.map_err(|problem| DialError {
                 passing: false,
@@ -233,12 +239,25 @@ impl Dial<'_> {
         }
     }
 
-    /// There is none to compute the key exchange.
+    /// A descriptor, to be closed when another one is needed.
+    fn reserve(&self) -> Result<Option<UdpSocket>, DialError> {
+        match a_descriptor() {
+            Ok(reserved) => Ok(Some(reserved)),
+            Err(error) if no_descriptors(&error) => Err(self.no_descriptors(Cause::new(error))),
+            // It was not the descriptor that it lacked.
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// There is none to compute the key exchange. The server has been reached.
     fn no_thread(&self, error: std::io::Error) -> DialError {
         let none = no_descriptors(&error);
         let source = Cause::new(error);
         if none {
-            return self.no_descriptors(source);
+            return DialError {
+                passing: false,
+                ..self.no_descriptors(source)
+            };
         }
         DialError {
             error: Error::Connect {
@@ -310,8 +329,13 @@ impl Dial<'_> {
 
 /// Whether a socket can be made just now.
 fn can_open() -> bool {
-    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0));
-    socket.err().is_none_or(|error| !no_descriptors(&error))
+    a_descriptor()
+        .err()
+        .is_none_or(|error| !no_descriptors(&error))
+}
+
+fn a_descriptor() -> std::io::Result<UdpSocket> {
+    UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))
 }
 
 /// What was wrong on this side: it passes if it was only descriptors.

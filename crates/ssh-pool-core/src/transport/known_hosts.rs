@@ -74,6 +74,11 @@ impl TrustStore {
         Ok(Self { known })
     }
 
+    /// Whether a key that is new may be stored.
+    pub(crate) fn may_store(&self) -> bool {
+        matches!(&self.known, Known::Listed(lines) if lines.accepts_new())
+    }
+
     /// The algorithms of the keys known for this host, to be proposed first, as ssh does: of a
     /// server's several keys, the one that is known is then the one it shows.
     pub(crate) fn known_algorithms(&self) -> Vec<Algorithm> {

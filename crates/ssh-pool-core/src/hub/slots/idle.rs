@@ -19,6 +19,19 @@ impl<W> Slots<W> {
         self.connections.values().filter(|c| c.leaving).count()
     }
 
+    /// Whether the next dial waits for its time.
+    pub(crate) fn pauses(&self, now: Instant) -> bool {
+        self.dial_not_before.is_some_and(|at| now < at)
+    }
+
+    /// What that pause was for may be there now.
+    pub(crate) fn end_pause(&mut self, now: Instant) {
+        if self.pauses(now) {
+            self.dial_not_before = Some(now);
+            self.pump(now);
+        }
+    }
+
     /// Another connection needs the room of this one, if it is still idle.
     pub(crate) fn make_room(&mut self, id: ConnectionId, now: Instant) {
         if self.idle().any(|(_, idle)| idle == id) {

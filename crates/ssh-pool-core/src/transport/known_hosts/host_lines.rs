@@ -64,6 +64,10 @@ impl HostLines {
         }
     }
 
+    pub(super) fn accepts_new(&self) -> bool {
+        self.append_to.is_some()
+    }
+
     /// The same question, not yet read.
     pub(super) fn blank(&self) -> Self {
         let append_to = self.append_to.clone();
