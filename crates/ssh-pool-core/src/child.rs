@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::buffered::CountedBytes;
 use crate::command::Input;
-use crate::error::{Error, Origin, Phase, Stream};
+use crate::error::{Cause, CommandState, Error, Origin, Phase, Stream};
 use crate::event::EventKind;
 use crate::hub::{Deadline, Entry, Hub};
 use crate::lanes::Lanes;
@@ -387,7 +387,8 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidInput`] for what is no name of a signal. A command that has ended is none.
+    /// [`Error::InvalidInput`] for what is no name of a signal, [`Error::Timeout`] when the
+    /// connection has not taken it after `Timeouts::acquire`. A command that has ended is none.
     ///
     /// # Cancel safety
     ///
@@ -404,7 +405,13 @@ impl Child {
                 reason: format!("\"{}\" is not a name like TERM", name.escape_debug()),
             });
         }
-        let sent = self.state.process.remote().signal(short).await;
+        let process = &self.state.process;
+        let deadline = process.hub().acquire_deadline(None);
+        let remote = process.remote();
+        let sent = tokio::time::timeout_at(deadline.at.into(), remote.signal(short)).await;
+        let Ok(sent) = sent else {
+            return Err(self.state.not_taken(deadline.after));
+        };
         if sent == Sent::Impossible {
             tracing::warn!(host = %self.state.process.hub().name(), "no way to signal a command");
         }
@@ -434,15 +441,20 @@ impl Child {
     }
 
     /// The terminal of the command has another size now (RFC 4254, section 6.7). Without a
-    /// terminal the server ignores it.
+    /// terminal the server ignores it. Given up after `Timeouts::acquire` on a connection that does
+    /// not take it.
     ///
     /// # Cancel safety
     ///
     /// Dropped while it waits, it may or may not have been sent.
     pub async fn resize(&self, columns: u32, rows: u32) {
-        let wire = &self.state.process.channel().wire;
-        if wire.resize(columns, rows).await.is_err() {
-            tracing::debug!("resized a terminal whose connection has gone");
+        let process = &self.state.process;
+        let deadline = process.hub().acquire_deadline(None);
+        let resized = process.channel().wire.resize(columns, rows);
+        match tokio::time::timeout_at(deadline.at.into(), resized).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => tracing::debug!("resized a terminal whose connection has gone"),
+            Err(_) => tracing::debug!("resized a terminal whose connection takes nothing"),
         }
     }
 }
@@ -462,6 +474,18 @@ impl Running {
     /// For errors.
     fn origin(&self) -> Origin {
         Origin::from(self.process.hub().name()).after(&self.begun.waited)
+    }
+
+    /// The connection has not taken what a caller wanted to send to the command.
+    fn not_taken(&self, after: Duration) -> Error {
+        Error::Timeout {
+            target: self.origin(),
+            phase: Phase::Channel,
+            after,
+            state: CommandState::Unknown,
+            killed: false,
+            source: Some(Cause::new("the connection did not take it")),
+        }
     }
 
     /// This is what the caller is told of its end.

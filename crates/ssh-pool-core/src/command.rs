@@ -323,12 +323,13 @@ impl Command {
     /// [`Error::is_killed`] says whether the server has confirmed that. Default: none for the command, `Timeouts::acquire` for the wait
     /// before it; a longer timeout here does not lengthen that wait.
     ///
-    /// The call returns when it is known what became of the command: a little after the deadline
-    /// as a rule. A server that does not answer holds it up by `Timeouts::kill_grace` and fourteen
-    /// seconds at most: each of the two signals has five to get there; three more are for the server
-    /// to close the channel after them, and one to close it from this end. Where a script has to do
-    /// it, that takes five more to look for what is left once the command has ended, counted from the
-    /// end of the grace if that is later.
+    /// A command that has not been sent fails at the deadline, also if its connection takes nothing.
+    /// One that has is ended first, and the call returns when that is done: usually within a
+    /// round trip. Where the connection does not answer at all, it is given up after
+    /// `Timeouts::check` and two seconds. In every other case it takes `Timeouts::kill_grace` and
+    /// 14 s at most: 5 s for each of the two signals to be taken, 3 s for the server to close the
+    /// channel after them, 1 s to close it from this end. Where a script delivers the signals, it
+    /// has 5 s more to look for processes that are left.
     pub fn timeout(&mut self, timeout: Duration) -> &mut Self {
         self.timeout = Some(timeout);
         self

@@ -162,7 +162,11 @@ pub(crate) async fn local(
         on: on.clone(),
         source: Cause::new(error),
     };
-    let listener = Listener::bind(&on).await.map_err(failed)?;
+    let deadline = lanes.shared().acquire_deadline(None);
+    // A name may have to be looked up.
+    let bound = tokio::time::timeout_at(deadline.at.into(), Listener::bind(&on));
+    let bound = (bound.await).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let listener = bound.map_err(failed)?;
     let address = listener.address().map_err(failed)?;
     let stop = CancellationToken::new();
     let token = stop.clone();
@@ -295,7 +299,9 @@ async fn answer(
         tracing::warn!(host = %hub.name(), "too many forwarded connections: one is refused");
         return incoming.reject.await;
     };
-    match dial(&to).await {
+    let deadline = hub.acquire_deadline(None);
+    let dialled = tokio::time::timeout_at(deadline.at.into(), dial(&to)).await;
+    match dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(local) => {
             let channel = incoming.accept.await;
             let remote = ChannelStream::incoming(channel, &hub, Sink::Read(None), 0);

@@ -1,10 +1,12 @@
 //! A remote command from its request to its end, whoever looks at it.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use crate::error::{Error, Origin, Phase, Stream};
-use crate::hub::{self, Deadline, Entry, Hub, Next};
+use crate::hub::{self, ConnectionId, Deadline, Entry, Hub, Next};
 use crate::inbox::{End, Sink, Transcript};
 use crate::lanes::Lanes;
 use crate::pty::Pty;
@@ -46,9 +48,13 @@ pub(crate) struct Process {
     hub: Arc<Hub>,
     lanes: Arc<Lanes>,
     channel: Channel,
+    /// Its connection.
+    on: ConnectionId,
     link: Option<Arc<dyn Link>>,
     mark: Option<Mark>,
     sent: Sent,
+    /// What the server has been asked before the request, and has not answered.
+    asked: bool,
     detached: bool,
     /// Nobody wants anything of it any more, though its channel may still be open.
     over: bool,
@@ -99,6 +105,7 @@ pub(crate) async fn start(
                 continue;
             }
         }
+        let on = lease.on();
         let Some(channel) = lease.begin(job.stdout, job.stderr) else {
             continue;
         };
@@ -106,9 +113,11 @@ pub(crate) async fn start(
             hub: hub.clone(),
             lanes: lanes.clone(),
             mark: Mark::needed(&*channel.wire, job),
+            on,
             link,
             channel,
             sent: Sent::Nothing,
+            asked: false,
             detached: job.detached,
             over: false,
         };
@@ -134,18 +143,50 @@ async fn before<T>(next: Option<Next>, send: impl Future<Output = T>, waited: &m
 }
 
 impl Process {
-    /// Sends everything up to the request. `false`: the channel does not take it, so it is not on the
-    /// wire.
+    /// Sends everything up to the request, before the deadline. `false`: the channel does not take
+    /// it, or its connection does not answer any more, so it is not on the wire.
     async fn send(&mut self, job: &Job, deadline: Deadline) -> Result<bool, Error> {
-        let prepared = tokio::time::timeout_at(deadline.at.into(), self.prepare(job)).await;
-        let request = match prepared {
-            Ok(Ok(Some(request))) => request,
-            Ok(Ok(None)) => return Ok(false), // the channel has ended
-            Ok(Err(error)) => return Err(error),
-            Err(_) => {
-                let asked = "the server was asked for variables or a terminal";
-                return Err(self.hub.unanswered(deadline.after, asked));
+        let (hub, on, link) = (self.hub.clone(), self.on, self.link.clone());
+        let in_time = {
+            let mut handed = pin!(self.request(job));
+            // A connection that takes it at once costs no timer.
+            let first = poll_fn(|cx| Poll::Ready(handed.as_mut().poll(cx))).await;
+            match (first, &link) {
+                (Poll::Ready(handed), _) => return handed,
+                // It has ended, and takes nothing.
+                (Poll::Pending, None) => return Ok(false),
+                (Poll::Pending, Some(link)) => {
+                    let handed = async { Some(handed.await) };
+                    let handed = hub.while_there(on, link, deadline, handed);
+                    // In a box: seldom, and every command would have room for it.
+                    Box::pin(tokio::time::timeout_at(deadline.at.into(), handed)).await
+                }
             }
+        };
+        match in_time {
+            Ok(Some(handed)) => handed,
+            Ok(None) => {
+                tracing::debug!("the connection does not answer, and has not taken the request");
+                Ok(false)
+            }
+            // Dropped before it was in the transport's queue, a request is never sent.
+            Err(_) => {
+                if let Some(link) = link {
+                    hub.check_if_quiet(on, link);
+                }
+                let asked = match self.asked {
+                    true => "the server was asked for variables or a terminal",
+                    false => "the connection did not take the request",
+                };
+                Err(self.hub.unanswered(deadline.after, asked))
+            }
+        }
+    }
+
+    /// Cancel safe: the request is handed over as a whole, as the last step, or not at all.
+    async fn request(&mut self, job: &Job) -> Result<bool, Error> {
+        let Some(request) = self.prepare(job).await? else {
+            return Ok(false); // the channel has ended
         };
         let taken = self.channel.wire.start(request).await.is_ok();
         if taken {
@@ -182,7 +223,9 @@ impl Process {
             {
                 return Ok(None);
             }
+            self.asked = true;
             let answers = inbox.answers().await;
+            self.asked = false;
             if answers.len() < replies {
                 return Ok(None);
             }
@@ -247,7 +290,9 @@ impl Process {
     pub(crate) fn remote(&self) -> terminate::Remote {
         terminate::Remote {
             lanes: self.lanes.clone(),
+            hub: self.hub.clone(),
             channel: self.channel.clone(),
+            on: self.on,
             link: self.link.clone(),
             mark: self.mark.clone(),
             grace: self.hub.kill_grace(),

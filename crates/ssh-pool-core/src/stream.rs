@@ -369,18 +369,22 @@ async fn start(
         // As long as nobody has it, nobody else would close it, whether it is accepted or not.
         process.set_over();
         let inbox = &process.channel().inbox;
-        if tokio::time::timeout_at(deadline.at.into(), inbox.answered())
-            .await
-            .is_err()
-        {
+        let answer = async {
+            inbox.answered().await;
+            match inbox.transcript().accepted {
+                Some(true) => None,
+                _ => Some(process.judge(usize::MAX).await),
+            }
+        };
+        let Ok(answer) = tokio::time::timeout_at(deadline.at.into(), answer).await else {
             let (phase, after) = (Phase::Exec, deadline.after);
             return Err(run::timed_out(hub, phase, after, Outcome::Unknown));
-        }
-        if inbox.transcript().accepted == Some(true) {
+        };
+        let Some(judgement) = answer else {
             process.hand_over();
             return Ok(process);
-        }
-        match process.judge(usize::MAX).await {
+        };
+        match judgement {
             Judgement::Failed(Error::ExecRefused { target }) => {
                 let name = match &job.request {
                     Request::Subsystem(name) => name.clone(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::hub::{ConnectionId, Hub};
 use crate::inbox::End;
 use crate::lanes::Lanes;
 use crate::transport::{Channel, Link};
@@ -32,8 +33,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// What is needed to end a command, apart from those who wait for it.
 pub(crate) struct Remote {
     pub(crate) lanes: Arc<Lanes>,
+    pub(crate) hub: Arc<Hub>,
     pub(crate) channel: Channel,
     /// Its connection.
+    pub(crate) on: ConnectionId,
     pub(crate) link: Option<Arc<dyn Link>>,
     pub(crate) mark: Option<Mark>,
     pub(crate) grace: Duration,
@@ -65,7 +68,8 @@ pub(crate) enum Sent {
 
 impl Remote {
     /// `SIGTERM`, a grace, `SIGKILL`, and if nothing helps the channel is closed. Output that is
-    /// still to come is thrown away.
+    /// still to come is thrown away. The inbox has ended when this returns, whether or not the
+    /// connection takes anything: what waits for it waits no longer.
     ///
     /// [`Outcome::Killed`] if the server has said that the command has ended.
     pub(crate) async fn terminate(&self) -> Outcome {
@@ -85,6 +89,7 @@ impl Remote {
         tokio::select! {
             () = inbox.ended() => {}
             () = ladder => {}
+            () = self.unresponsive() => tracing::debug!("its connection does not answer"),
         }
         if inbox.has_ended() {
             let grace_over = begun + self.grace;
@@ -111,9 +116,19 @@ impl Remote {
             });
             if tokio::time::timeout(CLOSE, closing).await.is_err() {
                 tracing::debug!("its connection takes nothing: the channel is closed when it does");
+                inbox.end_here();
             }
         }
         self.outcome()
+    }
+
+    /// Completes when signals cannot arrive, because the connection does not answer. A script goes
+    /// over another connection, which may still reach the server.
+    async fn unresponsive(&self) {
+        match &self.link {
+            Some(link) if self.mark.is_none() => self.hub.unresponsive(self.on, link).await,
+            _ => std::future::pending().await,
+        }
     }
 
     /// The channel of a marked command has ended. Whoever is left of it holds nothing of the

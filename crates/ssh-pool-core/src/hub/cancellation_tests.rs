@@ -20,6 +20,7 @@ mod errands;
 mod limits;
 mod renewals;
 mod retries;
+mod stalls;
 mod waits;
 
 fn pool(server: &Server, limits: Limits, timeouts: Timeouts) -> (Pool, Host) {

@@ -5,6 +5,7 @@
 //! anybody knows, and one that is not sent goes elsewhere.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -14,6 +15,9 @@ use crate::error::Error;
 use crate::event::Retirement;
 use crate::transport::Link;
 use crate::waited::Waited;
+
+/// A connection on which a command is being ended is checked when it was quiet for so long.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// The checks under way, and who waits for which. There are a few at most.
 #[derive(Default)]
@@ -96,6 +100,25 @@ impl Hub {
             let mut waited = Waited::default();
             if let Ok(false) = self.is_there(on, link, deadline, &mut waited).await {
                 return None;
+            }
+        }
+    }
+
+    /// Has a connection checked that took nothing, unless something was heard from it lately: those
+    /// who come next find another one.
+    pub(crate) fn check_if_quiet(self: &Arc<Self>, on: ConnectionId, link: Arc<dyn Link>) {
+        if !link.heard_within(self.patience.check) {
+            drop(self.check(on, link));
+        }
+    }
+
+    /// Completes when a connection does not answer a check. Cancel safe.
+    pub(crate) async fn unresponsive(self: &Arc<Self>, on: ConnectionId, link: &Arc<dyn Link>) {
+        loop {
+            tokio::time::sleep(QUIET).await;
+            let quiet = !link.heard_within(QUIET);
+            if quiet && self.check(on, link.clone()).await == Ok(false) {
+                return;
             }
         }
     }

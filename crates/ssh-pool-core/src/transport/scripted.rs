@@ -22,6 +22,7 @@ use crate::inbox::{End, Inbox};
 use crate::output::ExitStatus;
 use crate::pty::Pty;
 
+mod faults;
 mod line;
 mod names;
 
@@ -103,6 +104,8 @@ struct State {
     addresses: Vec<(SocketAddr, Duration)>,
     /// Commands that were started, by address.
     started_at: Vec<SocketAddr>,
+    /// Later connections take nothing.
+    stalls: bool,
 }
 
 #[derive(Clone)]
@@ -155,27 +158,6 @@ impl Server {
     /// When logins were refused.
     pub(crate) fn rejected(&self) -> Vec<Instant> {
         self.state().rejected.clone()
-    }
-
-    /// Nothing passes any more on the connections there are, and nobody is told. `false`: it does
-    /// again.
-    pub(crate) fn forget_connections(&self, forget: bool) {
-        for link in self
-            .state()
-            .links
-            .iter()
-            .filter_map(std::sync::Weak::upgrade)
-        {
-            link.line.forgotten.send_replace(forget);
-        }
-    }
-
-    /// Every connection dies at once.
-    pub(crate) fn kill_connections(&self) {
-        let links = std::mem::take(&mut self.state().links);
-        for link in links.iter().filter_map(std::sync::Weak::upgrade) {
-            link.die("killed");
-        }
     }
 }
 
@@ -230,6 +212,7 @@ impl Transport for Server {
                 inboxes: Mutex::default(),
                 line: Line::new(self.script.hop),
             });
+            link.line.stalled.send_replace(state.stalls);
             state.links.push(Arc::downgrade(&link));
             Ok(link as Arc<dyn Link>)
         }
@@ -282,7 +265,11 @@ impl Link for ScriptedLink {
     fn open(&self) -> BoxFuture<'_, Result<Channel, OpenError>> {
         async {
             self.server.state().asked.push(Asked::Open);
-            let there = self.dead.run_until_cancelled(self.line.pass());
+            let there = async {
+                self.line.taken().await;
+                self.line.pass().await;
+            };
+            let there = self.dead.run_until_cancelled(there);
             if there.await.is_none() {
                 return Err(OpenError::Lost);
             }
@@ -338,17 +325,25 @@ impl Link for ScriptedLink {
         _: &'a Address,
         _: Listener,
     ) -> BoxFuture<'a, Result<Address, ListenError>> {
-        async { Err(ListenError::Denied) }.boxed()
+        async {
+            self.line.taken().await;
+            Err(ListenError::Denied)
+        }
+        .boxed()
     }
 
     fn unlisten<'a>(&'a self, _: &'a Address) -> BoxFuture<'a, ()> {
-        async {}.boxed()
+        self.line.taken().boxed()
     }
 
     fn ping(&self) -> BoxFuture<'_, ()> {
         async {
             self.server.state().asked.push(Asked::Ping);
-            self.dead.run_until_cancelled(self.line.answer()).await;
+            let answer = async {
+                self.line.taken().await;
+                self.line.answer().await;
+            };
+            self.dead.run_until_cancelled(answer).await;
         }
         .boxed()
     }
@@ -395,6 +390,16 @@ impl Drop for Process {
 }
 
 impl ScriptedWire {
+    /// The connection takes it after a while, unless it has ended.
+    async fn taken_after(&self, time: Duration) -> Result<(), Gone> {
+        self.dead
+            .run_until_cancelled(self.line.taken())
+            .await
+            .ok_or(Gone)?;
+        sleep(time).await;
+        Ok(())
+    }
+
     /// What happens on the server between exec and CLOSE.
     async fn serve(
         server: Server,
@@ -457,7 +462,7 @@ impl Wire for ScriptedWire {
                 state.started_at.extend(self.peer_addr);
             }
             // The queue to the session loop is full for a moment.
-            sleep(Duration::from_millis(1)).await;
+            self.taken_after(Duration::from_millis(1)).await?;
             if self.dead.is_cancelled() {
                 return Err(Gone);
             }
@@ -490,23 +495,23 @@ impl Wire for ScriptedWire {
 
     fn send(&self, data: Bytes) -> BoxFuture<'_, Result<(), Gone>> {
         self.server.state().inputs.push(data);
-        sleep(Duration::from_millis(3)).map(|()| Ok(())).boxed()
+        self.taken_after(Duration::from_millis(3)).boxed()
     }
 
     fn eof(&self) -> BoxFuture<'_, Result<(), Gone>> {
-        sleep(Duration::from_millis(1)).map(|()| Ok(())).boxed()
+        self.taken_after(Duration::from_millis(1)).boxed()
     }
 
     fn env(&self, _: String, _: String, _: bool) -> BoxFuture<'_, Result<(), Gone>> {
-        async { Ok(()) }.boxed()
+        self.taken_after(Duration::ZERO).boxed()
     }
 
     fn pty<'a>(&'a self, _: &'a Pty) -> BoxFuture<'a, Result<(), Gone>> {
-        async { Ok(()) }.boxed()
+        self.taken_after(Duration::ZERO).boxed()
     }
 
     fn resize(&self, _: u32, _: u32) -> BoxFuture<'_, Result<(), Gone>> {
-        async { Ok(()) }.boxed()
+        self.taken_after(Duration::ZERO).boxed()
     }
 
     fn writer(&self) -> Writer {
@@ -517,6 +522,7 @@ impl Wire for ScriptedWire {
         async {
             // As on a connection whose queue is full, while nothing passes.
             self.line.pass().await;
+            self.line.taken().await;
             self.inbox.end_here();
         }
         .boxed()
@@ -540,6 +546,7 @@ impl Wire for ScriptedWire {
 
     fn signal(&self, _name: String) -> BoxFuture<'_, Result<(), Gone>> {
         async {
+            self.taken_after(Duration::ZERO).await?;
             self.line.pass().await;
             self.stop.cancel();
             Ok(())

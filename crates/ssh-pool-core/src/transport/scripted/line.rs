@@ -1,4 +1,4 @@
-//! The network under a connection.
+//! The network under a connection, and the queue into it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 pub(super) struct Line {
     hop: Duration,
     pub(super) forgotten: watch::Sender<bool>,
+    pub(super) stalled: watch::Sender<bool>,
     heard: Arc<Mutex<Instant>>,
 }
 
@@ -19,8 +20,15 @@ impl Line {
         Self {
             hop,
             forgotten: watch::Sender::new(false),
+            stalled: watch::Sender::new(false),
             heard: Arc::new(Mutex::new(Instant::now())),
         }
+    }
+
+    /// Waits until the connection takes what is sent.
+    pub(super) async fn taken(&self) {
+        let takes = |stalled: &bool| !stalled;
+        self.stalled.subscribe().wait_for(takes).await.ok();
     }
 
     /// One way through it.
