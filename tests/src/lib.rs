@@ -87,7 +87,7 @@ pub use proxy::{Greeting, Proxy};
 pub use relay::Cut;
 pub use release::Release;
 pub use repos::{OBJECTS_PER_COMMIT, Repos, git_env, stock_git};
-pub use script::{Fault, Rate, Step};
+pub use script::{Fault, Rate, Side, Step};
 pub use sshd::{Sshd, SshdBuilder};
 pub use storm::storm;
 pub use temp::TempDir;

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::background::Background;
 use crate::relay::{Cut, Link, Relay};
-use crate::script::{Rate, Step};
+use crate::script::{Frozen, Rate, Side, Step};
 
 /// How a new connection is received.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -167,18 +167,25 @@ impl Proxy {
     /// Passes nothing on, neither data nor the end of a connection, until [`thaw`](Self::thaw).
     /// What is sent meanwhile waits, as it does when a cable is pulled.
     pub fn freeze(&self) {
-        self.shared.link.send_modify(|link| link.frozen = true);
+        let frozen = Frozen::BOTH;
+        self.shared.link.send_modify(|link| link.frozen = frozen);
+    }
+
+    /// The same for what this side sends; what the other one sends gets through.
+    pub fn freeze_from(&self, side: Side) {
+        self.shared.link.send_modify(|link| link.frozen.add(side));
     }
 
     /// Passes on what has waited, and what comes.
     pub fn thaw(&self) {
-        self.shared.link.send_modify(|link| link.frozen = false);
+        let frozen = Frozen::default();
+        self.shared.link.send_modify(|link| link.frozen = frozen);
     }
 
-    /// Whether it is frozen, by a test or by a script.
+    /// Whether it is frozen in both directions, by a test or by a script.
     #[must_use]
     pub fn is_frozen(&self) -> bool {
-        self.shared.link.borrow().frozen
+        self.shared.link.borrow().frozen == Frozen::BOTH
     }
 
     /// Carries so many bytes a second; [`Rate::default`] sets no bound.

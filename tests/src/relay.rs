@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::proxy::Greeting;
-use crate::script::{Course, Rate, Side, Step};
+use crate::script::{Course, Frozen, Rate, Side, Step};
 
 const CHUNK: usize = 64 * 1024;
 /// How many chunks wait inside the proxy; beyond them the sender's own buffers fill up.
@@ -39,7 +39,7 @@ pub enum Cut {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Link {
     pub(crate) delay: Duration,
-    pub(crate) frozen: bool,
+    pub(crate) frozen: Frozen,
     pub(crate) rate: Rate,
     /// How long a connection is remembered on which nothing passes; for ever if `None`.
     pub(crate) memory: Option<Duration>,

@@ -45,6 +45,8 @@ pub enum Fault {
     Throttle(Rate),
     /// Passes nothing on, until it thaws.
     Freeze,
+    /// Passes nothing on that this side sends, until it thaws.
+    FreezeFrom(Side),
     /// Passes on what has waited, and what comes.
     Thaw,
     /// [`Proxy::freeze`](crate::Proxy::freeze), for this connection and all the others: to go on
@@ -75,9 +77,39 @@ enum When {
 
 /// Who sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
+pub enum Side {
+    /// The server.
     Server,
+    /// The client.
     Client,
+}
+
+/// Which directions pass nothing on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Frozen {
+    from_server: bool,
+    from_client: bool,
+}
+
+impl Frozen {
+    pub(crate) const BOTH: Self = Self {
+        from_server: true,
+        from_client: true,
+    };
+
+    pub(crate) fn from(self, side: Side) -> bool {
+        match side {
+            Side::Server => self.from_server,
+            Side::Client => self.from_client,
+        }
+    }
+
+    pub(crate) fn add(&mut self, side: Side) {
+        match side {
+            Side::Server => self.from_server = true,
+            Side::Client => self.from_client = true,
+        }
+    }
 }
 
 impl Step {
@@ -124,7 +156,7 @@ struct State {
     active: Instant,
     delay: Option<Duration>,
     rate: Option<Rate>,
-    frozen: bool,
+    frozen: Frozen,
     cut: Option<Cut>,
 }
 
@@ -156,9 +188,10 @@ impl State {
             match step.fault {
                 Fault::Delay(delay) => self.delay = Some(delay),
                 Fault::Throttle(rate) => self.rate = Some(rate),
-                Fault::Freeze => self.frozen = true,
-                Fault::Thaw => self.frozen = false,
-                Fault::FreezeAll => self.link.send_modify(|link| link.frozen = true),
+                Fault::Freeze => self.frozen = Frozen::BOTH,
+                Fault::FreezeFrom(side) => self.frozen.add(side),
+                Fault::Thaw => self.frozen = Frozen::default(),
+                Fault::FreezeAll => self.link.send_modify(|link| link.frozen = Frozen::BOTH),
                 Fault::Cut(cut) => self.cut = Some(cut),
             }
         }
@@ -178,7 +211,7 @@ impl Course {
             active: now,
             delay: None,
             rate: None,
-            frozen: false,
+            frozen: Frozen::default(),
             cut: None,
         };
         state.advance();
@@ -200,10 +233,10 @@ impl Course {
         let mut own = self.0.subscribe();
         loop {
             // Both senders outlive the connection.
-            let _ = link.wait_for(|link| !link.frozen).await;
-            let free = |state: &State| !state.frozen && state.cut.is_none();
+            let _ = link.wait_for(|link| !link.frozen.from(from)).await;
+            let free = |state: &State| !state.frozen.from(from) && state.cut.is_none();
             let _ = own.wait_for(free).await;
-            if link.borrow().frozen {
+            if link.borrow().frozen.from(from) {
                 continue;
             }
             let mut room = usize::MAX;
