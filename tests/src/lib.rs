@@ -10,6 +10,7 @@
 //! | [`Sshd`] in two [releases](Release), [`Dropbear`] | the real servers, with stock limits |
 //! | [`Dockerd`] | a Docker daemon with an image, which knows of no other |
 //! | [`Embedded`] | an SSH server inside this process, which needs nothing installed |
+//! | [`raw::RawServer`] | an SSH server that breaks the protocol in every way it is told to |
 //! | [`Proxy`] | a TCP proxy that delays, freezes, resets and worse, also [by script](Step) |
 //! | [`BlackHole`] | a host that swallows every packet |
 //! | [`Names`] | what host names resolve to |
@@ -55,6 +56,7 @@ mod paced;
 mod ports;
 pub mod procs;
 mod proxy;
+pub mod raw;
 mod relay;
 mod release;
 mod repos;
