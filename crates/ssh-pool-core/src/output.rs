@@ -3,7 +3,11 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use crate::printable;
 use crate::waited::Waited;
+
+/// What RFC 4250, section 4.6.1 allows a name.
+const SIGNAL_NAME: usize = 64;
 
 /// How a remote command ended: with an exit code, or by a signal.
 ///
@@ -24,7 +28,10 @@ impl ExitStatus {
     }
 
     pub(crate) fn from_signal(name: impl Into<String>) -> Self {
-        Self(Inner::Signal(name.into()))
+        let name: String = name.into();
+        let plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
+        let usual = name.len() <= SIGNAL_NAME && name.as_bytes().iter().all(plain);
+        Self(Inner::Signal(if usual { name } else { printable(name) }))
     }
 
     /// Whether the command exited with code 0.
@@ -44,7 +51,8 @@ impl ExitStatus {
     }
 
     /// The name of the signal that ended the command, without `SIG`: `"KILL"`, `"TERM"`. A signal
-    /// that RFC 4254 has no name for comes as the server spells it, such as `"XCPU@openssh.com"`.
+    /// that RFC 4254 has no name for comes as the server spells it, such as `"XCPU@openssh.com"`;
+    /// [printable](crate::printable()), if no signal has such a name.
     #[must_use]
     pub fn signal(&self) -> Option<&str> {
         match &self.0 {

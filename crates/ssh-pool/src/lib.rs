@@ -87,7 +87,7 @@ pub use ssh_pool_core::{
     CommandState, Connect, ConnectionStatus, Error, Event, EventKind, Events, ExitStatus, Forward,
     Host, HostKeyPolicy, HostKeyProblem, HostStatus, Identity, Limits, Origin, Output, Phase, Pool,
     PoolBuilder, PoolStatus, Pty, Purpose, Refusal, Retirement, Stdio, Stream, Target, Timeouts,
-    Waited,
+    Waited, printable,
 };
 
 #[cfg(feature = "docker")]

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::printable;
+
 /// The cause of an [`Error`](crate::Error): opaque, so that no dependency's type is part of this
 /// API, and shared, because one failed dial answers many waiters.
 ///
@@ -11,11 +13,27 @@ use std::sync::Arc;
 pub struct Cause(pub(super) Arc<dyn std::error::Error + Send + Sync + 'static>);
 
 impl Cause {
-    /// Wraps any error.
+    /// Wraps any error that holds no words of the other side.
     pub(crate) fn new(
         error: impl Into<Box<dyn std::error::Error + Send + Sync + 'static>>,
     ) -> Self {
         Self(Arc::from(error.into()))
+    }
+
+    /// Wraps an error of the protocol, in whose text and causes there may be words of a server or
+    /// an agent. Only an I/O error keeps its type: its words are the operating system's.
+    pub(crate) fn of_peer(
+        error: impl Into<Box<dyn std::error::Error + Send + Sync + 'static>>,
+    ) -> Self {
+        let error = error.into();
+        let first: &(dyn std::error::Error + 'static) = &*error;
+        let io = std::iter::successors(Some(first), |error| error.source())
+            .any(|error| error.is::<std::io::Error>());
+        if io {
+            Self::new(error)
+        } else {
+            Self::new(printable(error.to_string()))
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use super::silence::Silence;
 use super::stream::Socket;
 use super::{AddressChoice, DialError, Endpoint, Kept, Link, Transport, auth, config, keys};
 use crate::error::{Cause, CommandState, Error, Phase, no_descriptors};
+use crate::printable;
 
 /// sshd's words when it turns a connection away: `MaxStartups` reached, or a penalty
 /// (`PerSourcePenalties`, OpenSSH 9.8). They come in place of its identification line.
@@ -104,6 +105,7 @@ impl Dial<'_> {
             self.progress.clone(),
             channels.prompt.clone(),
             channels.pulse.clone(),
+            channels.traffic.clone(),
             Silence::new(
                 self.endpoint.keepalive_interval,
                 self.endpoint.keepalive_misses,
@@ -285,7 +287,7 @@ impl Dial<'_> {
             russh::Error::IO(_) | russh::Error::Disconnect | russh::Error::HUP
         );
         if self.progress.phase() > Phase::Banner {
-            let source = Cause::new(error);
+            let source = Cause::of_peer(error);
             return DialError {
                 error: Error::KeyExchange {
                     target,
@@ -297,8 +299,8 @@ impl Dial<'_> {
         }
         let greeting = self.progress.greeting();
         let words = String::from_utf8_lossy(&greeting);
-        let shown: String = words.trim_end().escape_debug().take(200).collect();
-        let source = Cause::new(error);
+        let shown = printable(words.trim_end());
+        let source = Cause::of_peer(error);
         let cut_off = lost && is_cut_off(&greeting);
         if THROTTLED.iter().any(|text| words.contains(text)) {
             let error = Error::Throttled {

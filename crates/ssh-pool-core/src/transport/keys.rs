@@ -13,6 +13,7 @@ use self::problem::Problem;
 use super::known_hosts::fingerprint;
 use crate::error::{Cause, Error};
 use crate::identity::{Identity, Part};
+use crate::printable;
 use crate::secret::Secret;
 
 mod problem;
@@ -179,7 +180,8 @@ fn load_key(part: &Part) -> Result<Credential, Problem> {
 
 /// How errors name a key that was offered: `ssh-ed25519 SHA256:… (where from)`.
 pub(super) fn name(key: &PublicKey, origin: &dyn fmt::Display) -> String {
-    format!("{} {} ({origin})", key.algorithm(), fingerprint(key))
+    let algorithm = printable(key.algorithm().to_string());
+    format!("{algorithm} {} ({origin})", fingerprint(key))
 }
 
 fn read(path: &Path) -> Result<Zeroizing<String>, Problem> {

@@ -261,7 +261,7 @@ impl Said {
         if words.is_empty() {
             return how.to_owned();
         }
-        format!("{how}, \"{}\"", words.escape_debug())
+        format!("{how}, \"{}\"", ssh_pool_core::printable(words))
     }
 }
 

@@ -8,6 +8,7 @@ use super::metadata::{DirEntry, Metadata};
 use super::options::Options;
 use super::session::{Fault, Mode, Session, Settings};
 use super::{Sftp, download, path, upload};
+use crate::printable;
 
 /// More names than any folder has that is listed at once.
 pub(super) const ENTRIES: usize = 1_000_000;
@@ -88,7 +89,7 @@ impl Sftp {
             return Err(Error::BadName {
                 target: self.target().clone(),
                 folder: path.to_owned(),
-                name: entry.name.escape_debug().to_string(),
+                name: printable(&entry.name),
                 what,
             });
         }

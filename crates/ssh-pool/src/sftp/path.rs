@@ -69,6 +69,9 @@ pub(super) fn beside(path: &str, name: &str) -> String {
     }
 }
 
+/// File systems take 255 characters, of up to four bytes each.
+const LONGEST: usize = 1020;
+
 /// What is to be thought of a name in a remote folder.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Name {
@@ -88,6 +91,8 @@ pub(super) fn judge(name: &str) -> Name {
         Name::Impossible("it holds a slash")
     } else if name.contains('\0') {
         Name::Impossible("it holds a NUL byte")
+    } else if name.len() > LONGEST {
+        Name::Impossible("it is longer than any file system takes")
     } else if name.chars().any(|c| c.is_control() || c == '\u{fffd}') {
         Name::Unfit
     } else {
@@ -147,6 +152,9 @@ mod tests {
         for name in ["", ".", "..", "/", "a/b", "../a", "a\0"] {
             assert!(matches!(judge(name), Name::Impossible(_)), "{name}");
         }
+        assert_eq!(judge(&"a".repeat(LONGEST)), Name::Good);
+        let longer = "a".repeat(LONGEST + 1);
+        assert!(matches!(judge(&longer), Name::Impossible(_)));
     }
 
     #[test]

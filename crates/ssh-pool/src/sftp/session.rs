@@ -14,7 +14,7 @@ use super::error::{Error, Reason};
 use super::handle::Handle;
 use super::line::{End, Fate, Line};
 use super::metadata::{DirEntry, Metadata};
-use crate::Host;
+use crate::{Host, printable};
 
 /// A server that has accepted the subsystem says its version at once, or never.
 const HELLO: Duration = Duration::from_secs(30);
@@ -428,8 +428,7 @@ fn refused(status: &Status) -> Fault {
         | StatusCode::NoConnection
         | StatusCode::ConnectionLost => Reason::Failure,
     };
-    let words = status.error_message.chars().take(200).collect::<String>();
-    Fault::Refused(reason, words.escape_debug().to_string())
+    Fault::Refused(reason, printable(&status.error_message))
 }
 
 fn one_name(files: Vec<russh_sftp::protocol::File>) -> Result<String, Fault> {

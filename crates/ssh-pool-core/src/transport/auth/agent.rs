@@ -9,6 +9,7 @@ use russh::keys::agent::{AgentIdentity, AgentSessionBinding};
 use russh::keys::{Error as KeyError, HashAlg, PublicKey};
 
 use crate::error::Cause;
+use crate::printable;
 
 #[cfg(unix)]
 type Client = russh::keys::agent::client::AgentClient<tokio::net::UnixStream>;
@@ -40,7 +41,7 @@ impl Key {
 
     /// The owner's remark, made safe to print.
     pub(super) fn comment(&self) -> String {
-        self.0.comment().escape_debug().to_string()
+        printable(self.0.comment())
     }
 
     /// What is sent of it: a key and its certificate are two offers.
@@ -67,10 +68,11 @@ impl Agent {
             match client.bind_session(binding, false).await {
                 // Agents that do not know the request refuse it.
                 Ok(()) | Err(KeyError::AgentFailure) => {}
-                Err(error) => return Err(Cause::new(error)),
+                Err(error) => return Err(Cause::of_peer(error)),
             }
         }
-        let keys = client.request_identities().await.map_err(Cause::new)?;
+        let keys = client.request_identities().await;
+        let keys = keys.map_err(Cause::of_peer)?;
         Ok((
             Self { client },
             keys.into_iter().map(|key| Key(Box::new(key))).collect(),

@@ -284,7 +284,8 @@ where
         if let Some(blob) = blob {
             self.offered.remove(&blob);
         }
-        tracing::warn!(key = name, error = %unsigned, "the agent did not sign");
+        let error = Cause::of_peer(unsigned);
+        tracing::warn!(key = name, %error, "the agent did not sign");
         if let Some(last) = self.tried.last_mut() {
             last.push_str(" which the agent did not sign with");
         }
@@ -485,7 +486,7 @@ where
                 if let Some(russh::Error::NoAuthMethod) = error.downcast_ref() {
                     return self.rejected(target, "no method at all".into(), cooldown);
                 }
-                Cause::new(error)
+                Cause::of_peer(error)
             }
             Err(_) => Cause::new("the session does not answer"),
         };

@@ -14,6 +14,7 @@ use super::Untrusted;
 use super::format::{DEFAULT_PORT, Entry, EntryKind, host_name, matching};
 use super::judgement::{Judgement, fingerprint};
 use crate::error::{HostKeyProblem, no_descriptors};
+use crate::printable;
 
 /// The largest known_hosts file that is read, in bytes: somebody's `/dev/zero` must not fill the
 /// memory.
@@ -130,7 +131,7 @@ impl HostLines {
             return Judgement::TrustedNew;
         }
         Judgement::Refused(HostKeyProblem::Unknown {
-            algorithm: key.algorithm().to_string(),
+            algorithm: printable(key.algorithm().to_string()),
             fingerprint: fingerprint(key),
             searched: self
                 .files

@@ -3,6 +3,7 @@
 use russh::keys::{HashAlg, PublicKey};
 
 use crate::error::HostKeyProblem;
+use crate::printable;
 
 /// What to do about the key that the server showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +19,7 @@ impl Judgement {
     /// Another key was expected: `expected` says which.
     pub(super) fn changed(key: &PublicKey, expected: Vec<String>) -> Self {
         Self::Refused(HostKeyProblem::Changed {
-            algorithm: key.algorithm().to_string(),
+            algorithm: printable(key.algorithm().to_string()),
             fingerprint: fingerprint(key),
             expected,
         })
