@@ -36,6 +36,7 @@ mod pulse;
 mod quirks;
 mod silence;
 mod stream;
+mod traffic;
 
 #[cfg(test)]
 pub(crate) mod scripted;

@@ -1,7 +1,7 @@
 //! The callbacks of one session. They run inside russh's session loop, so they only ever move
 //! bytes and flags: no waiting, no I/O.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,12 +16,14 @@ use super::link::SshWire;
 use super::progress::Progress;
 use super::pulse::Pulse;
 use super::quirks;
+use super::traffic::Traffic;
 use super::{EnvNames, Incoming, Lifeline, Listener};
 use crate::address::Address;
 use crate::buffered::Buffered;
 use crate::error::{Cause, Phase, Stream};
 use crate::inbox::{End, Flow, Inbox};
 use crate::output::ExitStatus;
+use crate::printable;
 use crate::sync::{Mutex, MutexGuard};
 use crate::valve::Valve;
 
@@ -42,13 +44,20 @@ pub(super) struct Channels {
     pub(super) env_names: EnvNames,
     pub(super) lifeline: Lifeline,
     pub(super) pulse: Arc<Pulse>,
+    pub(super) traffic: Arc<Traffic>,
     /// Of a connection that is shared with nobody.
     pub(super) valve: Option<Arc<Valve>>,
     buffered: Option<Arc<Buffered>>,
 }
 
+/// What a server may say on one channel besides data: answers to every environment variable, how
+/// it ended. What comes after is ignored.
+const REMARKS: u32 = 4096;
+
 struct Entry {
     inbox: Arc<Inbox>,
+    /// How often the server has said anything but data.
+    remarks: u32,
     /// The opener has fetched it.
     claimed: bool,
     /// The channel is over. The peer may close one before its opener has fetched it; then the
@@ -82,6 +91,7 @@ impl Channels {
     fn unclaimed(&self) -> Entry {
         Entry {
             inbox: Arc::new(Inbox::new(self.valve.clone(), self.buffered.clone())),
+            remarks: 0,
             claimed: false,
             over: false,
         }
@@ -136,11 +146,29 @@ impl Channels {
     }
 
     fn confirmed(&self, id: ChannelId) {
-        self.inboxes().entry(id).or_insert_with(|| self.unclaimed());
+        if let hash_map::Entry::Vacant(entry) = self.inboxes().entry(id) {
+            entry.insert(self.unclaimed());
+            self.traffic.expected();
+        }
     }
 
-    fn find(&self, id: ChannelId) -> Option<Arc<Inbox>> {
-        self.inboxes().get(&id).map(|entry| entry.inbox.clone())
+    /// Where data of this channel goes.
+    fn of_data(&self, id: ChannelId) -> Option<Arc<Inbox>> {
+        let inbox = self.inboxes().get(&id).map(|entry| entry.inbox.clone())?;
+        self.traffic.expected();
+        Some(inbox)
+    }
+
+    /// Where anything else about it goes.
+    fn of_remark(&self, id: ChannelId) -> Option<Arc<Inbox>> {
+        let mut inboxes = self.inboxes();
+        let entry = inboxes.get_mut(&id)?;
+        entry.remarks = entry.remarks.saturating_add(1);
+        if entry.remarks > REMARKS {
+            return None;
+        }
+        self.traffic.expected();
+        Some(entry.inbox.clone())
     }
 
     /// See [`Wire::may_sweep`](super::Wire::may_sweep).
@@ -166,6 +194,7 @@ impl Channels {
     fn take(&self, id: ChannelId) -> Option<Arc<Inbox>> {
         let mut inboxes = self.inboxes();
         let entry = inboxes.get_mut(&id)?;
+        self.traffic.expected();
         entry.over = true;
         let inbox = entry.inbox.clone();
         if entry.claimed {
@@ -219,7 +248,7 @@ impl Client {
         accepted: bool,
         session: &mut Session,
     ) -> Result<(), russh::Error> {
-        if let Some(inbox) = self.channels.find(id)
+        if let Some(inbox) = self.channels.of_remark(id)
             && inbox.reply(accepted) == Flow::Close
         {
             session.close(id)?;
@@ -237,9 +266,14 @@ impl Client {
         reply: client::ChannelOpenHandle,
     ) {
         let Some(listener) = self.channels.listener(on) else {
-            tracing::debug!(%on, "the server opened a channel for nobody: refused");
+            let on = printable(on.to_string());
+            tracing::debug!(
+                on,
+                "refused a channel from the server: nothing listens there"
+            );
             return;
         };
+        self.channels.traffic.expected();
         let channels = self.channels.clone();
         let reply = Arc::new(std::sync::Mutex::new(Some(reply)));
         let take = move |reply: &std::sync::Mutex<Option<client::ChannelOpenHandle>>| {
@@ -303,6 +337,7 @@ impl client::Handler for Client {
         _names: &russh::Names,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
+        self.channels.traffic.keys_exchanged();
         let server = quirks::Server::identify(session.remote_sshid());
         self.channels.server.get_or_init(|| server);
         Ok(())
@@ -325,7 +360,9 @@ impl client::Handler for Client {
         data: &[u8],
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        if let Some(inbox) = self.channels.find(id) {
+        if !data.is_empty()
+            && let Some(inbox) = self.channels.of_data(id)
+        {
             inbox.data(Stream::Stdout, data);
         }
         Ok(())
@@ -339,7 +376,8 @@ impl client::Handler for Client {
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
         if kind == STDERR
-            && let Some(inbox) = self.channels.find(id)
+            && !data.is_empty()
+            && let Some(inbox) = self.channels.of_data(id)
         {
             inbox.data(Stream::Stderr, data);
         }
@@ -368,7 +406,7 @@ impl client::Handler for Client {
         code: u32,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        if let Some(inbox) = self.channels.find(id) {
+        if let Some(inbox) = self.channels.of_remark(id) {
             inbox.exit(ExitStatus::from_code(code));
         }
         Ok(())
@@ -383,7 +421,7 @@ impl client::Handler for Client {
         _language: &str,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        if let Some(inbox) = self.channels.find(id) {
+        if let Some(inbox) = self.channels.of_remark(id) {
             if inbox.is_cancelled() {
                 self.channels.signals_arrive.store(true, Ordering::Relaxed);
             }
@@ -397,7 +435,7 @@ impl client::Handler for Client {
         id: ChannelId,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        if let Some(inbox) = self.channels.find(id) {
+        if let Some(inbox) = self.channels.of_remark(id) {
             inbox.eof();
         }
         Ok(())
@@ -409,6 +447,28 @@ impl client::Handler for Client {
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
         self.channels.end(id, End::Closed);
+        Ok(())
+    }
+
+    async fn channel_open_failure(
+        &mut self,
+        _id: ChannelId,
+        _reason: ChannelOpenFailure,
+        _description: &str,
+        _language: &str,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.channels.traffic.expected();
+        Ok(())
+    }
+
+    async fn window_adjusted(
+        &mut self,
+        _id: ChannelId,
+        _new_size: u32,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.channels.traffic.window_adjusted();
         Ok(())
     }
 
@@ -508,12 +568,12 @@ impl client::Handler for Client {
                 self.reason = Some(Cause::new(format!(
                     "the server disconnected: {:?} \"{}\"",
                     info.reason_code,
-                    info.message.escape_debug()
+                    printable(&info.message)
                 )));
                 Ok(())
             }
             DisconnectReason::Error(error) => {
-                self.reason = Some(Cause::new(error.to_string()));
+                self.reason = Some(Cause::of_peer(error.to_string()));
                 // A login that was under way finds it in the session's result.
                 Err(error)
             }

@@ -28,7 +28,7 @@ fn a_channel_that_closes_while_it_is_being_claimed_is_seen_closed() {
         let inbox = channels.claim(id);
         session.join().expect("no panic");
         assert!(inbox.has_ended());
-        assert!(channels.find(id).is_none(), "no entry stays behind");
+        assert!(channels.of_data(id).is_none(), "no entry stays behind");
     });
 }
 
@@ -47,7 +47,7 @@ fn a_connection_that_ends_ends_every_channel_claimed_before_or_after() {
         let inbox = channels.claim(id);
         session.join().expect("no panic");
         assert!(inbox.has_ended());
-        assert!(channels.find(id).is_none(), "no entry stays behind");
+        assert!(channels.of_data(id).is_none(), "no entry stays behind");
     });
 }
 

@@ -19,8 +19,9 @@ use super::{
     Wire, Writer,
 };
 use crate::address::Address;
-use crate::error::Error;
+use crate::error::{Cause, Error};
 use crate::inbox::Inbox;
+use crate::printable;
 use crate::pty::Pty;
 
 /// How long a goodbye may take before the socket is pulled away.
@@ -70,11 +71,12 @@ impl SshLink {
                 code: reason.code(),
                 reason: format!(
                     "{}, reason {}",
-                    reason.description().escape_debug(),
+                    printable(reason.description()),
                     reason.code()
                 ),
             }),
             Err(error) => {
+                let error = Cause::of_peer(error);
                 tracing::debug!(%error, "an open was lost with its connection");
                 Err(OpenError::Lost)
             }
@@ -129,6 +131,7 @@ impl Link for SshLink {
                     answer.map(|()| on.clone())
                 }
             };
+            self.channels.traffic.answered();
             match answer {
                 Ok(address) => {
                     if address != *on {
@@ -162,7 +165,9 @@ impl Link for SshLink {
                     self.handle.cancel_streamlocal_forward(path).await
                 }
             };
+            self.channels.traffic.answered();
             if let Err(error) = answer {
+                let error = Cause::of_peer(error);
                 tracing::debug!(%on, %error, "the server did not stop listening");
             }
             // What it accepted before it stopped still had somebody to go to.
@@ -173,7 +178,10 @@ impl Link for SshLink {
 
     fn ping(&self) -> BoxFuture<'_, ()> {
         async {
-            if let Err(error) = self.handle.send_ping().await {
+            let answer = self.handle.send_ping().await;
+            self.channels.traffic.answered();
+            if let Err(error) = answer {
+                let error = Cause::of_peer(error);
                 tracing::trace!(%error, "no round trip: the connection is gone");
             }
         }

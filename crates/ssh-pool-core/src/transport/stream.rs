@@ -20,6 +20,7 @@ use super::Kept;
 use super::progress::Progress;
 use super::pulse::Pulse;
 use super::silence::Silence;
+use super::traffic::{PacketMeter, Traffic};
 use crate::error::Phase;
 use crate::valve::Valve;
 
@@ -42,6 +43,8 @@ pub(super) struct Socket {
     /// Bytes that the session has still to write and that have been sent.
     written: usize,
     pulse: Arc<Pulse>,
+    traffic: Arc<Traffic>,
+    meter: PacketMeter,
     /// Of the peer. russh asks it for a sign of life well before it may last no longer.
     silence: Silence,
     /// Behind the socket: fields are dropped in their order.
@@ -59,6 +62,7 @@ impl Socket {
         progress: Arc<Progress>,
         prompt: Arc<AtomicBool>,
         pulse: Arc<Pulse>,
+        traffic: Arc<Traffic>,
         silence: Silence,
         valve: Option<Arc<Valve>>,
         kept: Kept,
@@ -74,6 +78,8 @@ impl Socket {
             held_back: false,
             written: 0,
             pulse,
+            meter: PacketMeter::new(traffic.clone()),
+            traffic,
             silence,
             _kept: kept,
         }
@@ -183,12 +189,21 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         self.poll_cancelled(cx)?;
         ready!(self.poll_valve(cx));
-        if self.ahead.give(buf) {
+        let before = buf.filled().len();
+        let counts = self.progress.phase() >= Phase::Channel;
+        self.meter.before(buf.remaining(), counts)?;
+        if !self.ahead.unread().is_empty() {
+            // A flood of small packets would else be handled without a pause, hundreds of them for
+            // each time that the socket is read, and other tasks of this thread would wait.
+            let budget = ready!(tokio::task::coop::poll_proceed(cx));
+            budget.made_progress();
+            self.ahead.give(buf);
+            let given = buf.filled().len().saturating_sub(before);
+            self.meter.after(given);
             return Poll::Ready(Ok(()));
         }
         let Self { tcp, ahead, .. } = &mut *self;
         let little = buf.remaining() < AHEAD;
-        let before = buf.filled().len();
         let read = match little {
             true => ahead.poll_fill(tcp, cx),
             false => Pin::new(tcp).poll_read(cx, buf),
@@ -220,6 +235,8 @@ impl AsyncRead for Socket {
             *listening = progress.phase() <= Phase::Banner;
         }
         ahead.give(buf);
+        let given = buf.filled().len().saturating_sub(before);
+        self.meter.after(given);
         Poll::Ready(Ok(()))
     }
 }
@@ -245,7 +262,10 @@ impl AsyncWrite for Socket {
             // A server that turns us away says why and resets. Its words are still to be read,
             // and are worth more than "broken pipe".
             Err(_) if self.listening => Poll::Ready(Ok(buf.len())),
-            result => Poll::Ready(result),
+            result => {
+                self.traffic.sent(*result.as_ref().unwrap_or(&0));
+                Poll::Ready(result)
+            }
         }
     }
 
@@ -276,6 +296,7 @@ mod tests {
             CancellationToken::new(),
             Arc::default(),
             Arc::new(AtomicBool::new(prompt)),
+            Arc::default(),
             Arc::default(),
             Silence::new(Duration::from_secs(15), 3),
             None,
