@@ -12,8 +12,10 @@ use crate::keys::{self, KeyFormat, KeyPair};
 use crate::log::Log;
 use crate::ports;
 use crate::procs;
+use crate::release::Release;
 use crate::run::run;
 use crate::temp::{self, TempDir};
+use crate::trixie;
 use crate::user::{self, TestUser};
 use crate::wait::eventually;
 
@@ -42,6 +44,7 @@ pub struct Dropbear {
 pub struct DropbearBuilder {
     args: Vec<String>,
     host_key: String,
+    release: Release,
 }
 
 impl DropbearBuilder {
@@ -56,6 +59,13 @@ impl DropbearBuilder {
     #[must_use]
     pub fn host_key(mut self, kind: &str) -> Self {
         kind.clone_into(&mut self.host_key);
+        self
+    }
+
+    /// Which dropbear it is; the installed one by default.
+    #[must_use]
+    pub fn release(mut self, release: Release) -> Self {
+        self.release = release;
         self
     }
 
@@ -87,7 +97,7 @@ impl DropbearBuilder {
         };
         dropbear.authorize(&dropbear.client_key.public_line());
         for _ in 0..ATTEMPTS {
-            match dropbear.launch(&self.args) {
+            match dropbear.launch(&self) {
                 Ok(()) => {
                     let line = client::known_hosts_line(dropbear.addr, &dropbear.host_public_key);
                     temp::write(&dropbear.known_hosts(), &line, 0o644);
@@ -110,6 +120,7 @@ impl Dropbear {
         DropbearBuilder {
             args: Vec::new(),
             host_key: "ed25519".to_owned(),
+            release: Release::default(),
         }
     }
 
@@ -265,18 +276,24 @@ impl Dropbear {
     }
 
     /// Starts the process; the error is what it said before it ended.
-    fn launch(&self, args: &[String]) -> Result<(), String> {
+    fn launch(&self, settings: &DropbearBuilder) -> Result<(), String> {
         let log = File::create(self.dir().join("log")).expect("make a log file");
-        let mut command = Command::new("/usr/sbin/dropbear");
+        let (mut command, package) = match settings.release {
+            Release::Installed => (Command::new("/usr/sbin/dropbear"), PACKAGE),
+            Release::Trixie => (
+                trixie::server(trixie::DROPBEAR, self.user.home()),
+                trixie::PACKAGE,
+            ),
+        };
         command
             // -e hands the environment on, and with it the mark that its end is found by.
             .args(["-F", "-E", "-e", "-m", "-p", &self.addr.to_string(), "-r"])
             .arg(self.dir().join("host"))
             .arg("-P")
             .arg(self.dir().join("pid"))
-            .args(args)
+            .args(&settings.args)
             .stderr(log);
-        self.daemon.start(&mut command, PACKAGE);
+        self.daemon.start(&mut command, package);
         let mut exited = None;
         let settled = eventually(PATIENCE, || {
             exited = self.daemon.exited();

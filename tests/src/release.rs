@@ -1,17 +1,17 @@
-//! The releases of OpenSSH that tests run.
+//! The releases of servers that tests run.
 
 use nix::unistd::Uid;
 
 use crate::trixie;
 
-/// Which OpenSSH an [`Sshd`](crate::Sshd) is.
+/// Which OpenSSH an [`Sshd`](crate::Sshd) is, and which dropbear a [`Dropbear`](crate::Dropbear).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Release {
-    /// `/usr/sbin/sshd`, or what `SSH_POOL_TEST_SSHD` names.
+    /// `/usr/sbin/sshd`, or what `SSH_POOL_TEST_SSHD` names; `/usr/sbin/dropbear`.
     #[default]
     Installed,
-    /// OpenSSH 10.0, from a Debian trixie that scripts/test has made (`SSH_POOL_TEST_TRIXIE` names
+    /// OpenSSH 10.0, or dropbear 2025.89, from a Debian trixie that scripts/test has made (`SSH_POOL_TEST_TRIXIE` names
     /// its folder). It runs in a chroot, so the tests must run as root.
     ///
     /// Its commands see this machine's processes, accounts, `/tmp`, `/var/tmp` and the home of its
@@ -31,7 +31,7 @@ impl Release {
     pub fn is_there(self) -> bool {
         match self {
             Self::Installed => true,
-            Self::Trixie => Uid::effective().is_root() && trixie::is_there(),
+            Self::Trixie => Uid::effective().is_root() && trixie::has(trixie::SSHD),
         }
     }
 }

@@ -452,7 +452,10 @@ impl Sshd {
                 let binary = binary.as_deref().unwrap_or("/usr/sbin/sshd");
                 (Command::new(binary), PACKAGE)
             }
-            Release::Trixie => (trixie::sshd(self.user.home()), trixie::PACKAGE),
+            Release::Trixie => (
+                trixie::server(trixie::SSHD, self.user.home()),
+                trixie::PACKAGE,
+            ),
         };
         let stderr = fs::File::create(self.dir().join("stderr")).expect("make a file for stderr");
         command

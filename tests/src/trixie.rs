@@ -1,4 +1,4 @@
-//! The sshd of Debian trixie, in a root of its own.
+//! The servers of Debian trixie, in a root of its own.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,23 +39,28 @@ mount -o remount,bind,ro "$root"
 exec chroot "$root" "$@"
 "#;
 
-/// sshd of the root: add its arguments. Accounts are those of this machine as they are now, and so
+/// Its OpenSSH.
+pub(crate) const SSHD: &str = "usr/sbin/sshd";
+/// Its dropbear.
+pub(crate) const DROPBEAR: &str = "usr/sbin/dropbear";
+
+/// A server of the root: add its arguments. Accounts are those of this machine as they are now, and so
 /// are `/tmp`, `/var/tmp`, `home` and the folder for temporary files. The rest cannot be written.
 ///
 /// # Panics
 ///
 /// When the tests do not run as root, or nobody has made the root.
-pub(crate) fn sshd(home: &Path) -> Command {
+pub(crate) fn server(program: &str, home: &Path) -> Command {
     assert!(
         Uid::effective().is_root(),
-        "the sshd of Debian trixie runs in a chroot, which needs root: run scripts/test as root"
+        "the servers of Debian trixie run in a chroot, which needs root: run scripts/test as root"
     );
     let root = root();
     assert!(
-        is_there(),
-        "there is no Debian trixie in {0}; this test needs it: run scripts/test as root, or \
-         debootstrap --variant=minbase --include=openssh-server trixie {0} ({VARIABLE} names \
-         another folder)",
+        has(program),
+        "there is no Debian trixie with {program} in {0}; this test needs it: run scripts/test as \
+         root, or debootstrap --variant=minbase --include=openssh-server,dropbear-bin trixie {0} \
+         ({VARIABLE} names another folder)",
         root.display()
     );
     let mut shared: Vec<PathBuf> = ["/dev", "/proc", "/tmp", "/var/tmp"]
@@ -72,13 +77,14 @@ pub(crate) fn sshd(home: &Path) -> Command {
         .args(["sh", "-c", ENTER, "sh"])
         .arg(root)
         .args(shared)
-        .args(["--", "/usr/sbin/sshd"]);
+        .arg("--")
+        .arg(Path::new("/").join(program));
     command
 }
 
-/// Whether somebody has made the root.
-pub(crate) fn is_there() -> bool {
-    root().join("usr/sbin/sshd").is_file()
+/// Whether there is a root with this program.
+pub(crate) fn has(program: &str) -> bool {
+    root().join(program).is_file()
 }
 
 /// Where scripts/test puts it, also for a test that was not started by scripts/test.
