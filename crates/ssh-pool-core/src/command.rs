@@ -372,8 +372,8 @@ impl Command {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidInput`] for input that no command line can carry; everything of a dial
-    /// while there is no connection; [`Error::Timeout`] when no channel is free in time, and
+    /// [`Error::InvalidInput`] for input that no command line can carry, or that is longer than the
+    /// server takes; everything of a dial while there is no connection; [`Error::Timeout`] when no channel is free in time, and
     /// [`Error::QueueFull`] when too many wait for one already;
     /// [`Error::OutputLimit`] past the cap of `Limits::output_bytes` a stream, which ends the
     /// command;
@@ -428,7 +428,7 @@ impl Command {
     }
 
     fn call(&self, sink: Sink) -> Result<Call, Error> {
-        let (request, stdin) = self.request()?;
+        let (line, stdin) = self.request()?;
         let stdin = match stdin.into() {
             Input::Bytes(bytes) => bytes,
             Input::Piped | Input::Inherit => {
@@ -439,7 +439,7 @@ impl Command {
             }
         };
         Ok(Call {
-            job: self.job(request, sink, sink),
+            job: self.job(line, sink, sink),
             stdin,
             timeout: self.timeout,
             idempotent: self.idempotent,
@@ -457,7 +457,7 @@ impl Command {
                     .into(),
             });
         }
-        let (request, stdin) = self.request()?;
+        let (line, stdin) = self.request()?;
         let cap = self.shared.then_some(self.place.stream_limit);
         let (mut piped, mut inherited) = (Vec::new(), Vec::new());
         let mut sink = |stream, stdio: &Stdio| {
@@ -477,7 +477,7 @@ impl Command {
         let stdout = sink(Stream::Stdout, &self.stdout)?;
         let stderr = sink(Stream::Stderr, &self.stderr)?;
         Ok(Spawn {
-            job: self.job(request, stdout, stderr),
+            job: self.job(line, stdout, stderr),
             stdin: stdin.into(),
             inherited,
             piped,
@@ -489,9 +489,12 @@ impl Command {
         })
     }
 
-    fn job(&self, request: Request, stdout: Sink, stderr: Sink) -> Job {
+    fn job(&self, line: Line, stdout: Sink, stderr: Sink) -> Job {
+        let variables = self.env.iter();
+        let variable = variables.map(|(name, value)| name.len() + 1 + value.len());
         Job {
-            request,
+            length: variable.fold(line.exports + line.text.len(), usize::max),
+            request: Request::Exec(line.text),
             env: self.env.clone(),
             pty: self.pty.clone(),
             stdout,
@@ -524,7 +527,7 @@ impl Command {
     }
 
     /// The command line, without its environment, and what is fed to it.
-    fn request(&self) -> Result<(Request, Stdio), Error> {
+    fn request(&self) -> Result<(Line, Stdio), Error> {
         if let Some(problem) = &self.problem {
             return Err(problem.clone());
         }
@@ -569,8 +572,19 @@ impl Command {
             }
         }
         quote::check_line(&line, exports)?;
-        Ok((Request::Exec(line), stdin.unwrap_or_else(Stdio::null)))
+        let line = Line {
+            text: line,
+            exports,
+        };
+        Ok((line, stdin.unwrap_or_else(Stdio::null)))
     }
+}
+
+/// A command line without its environment.
+struct Line {
+    text: Vec<u8>,
+    /// The length of the environment, if all of it goes on the line too.
+    exports: usize,
 }
 
 /// A shell reads its script line by line, and runs what it has when its input ends: also when that

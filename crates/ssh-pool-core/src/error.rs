@@ -28,7 +28,7 @@ pub use refusal::{Refusal, Stream};
 #[non_exhaustive]
 pub enum Error {
     /// The caller's input cannot be used: a NUL byte in an argument, a malformed target, an
-    /// option out of range.
+    /// option out of range, a string that is longer than the server takes. Nothing was sent.
     #[error("invalid {what}: {reason}")]
     InvalidInput {
         /// Which input.

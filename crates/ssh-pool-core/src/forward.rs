@@ -276,6 +276,7 @@ async fn listen(
     deadline: Deadline,
 ) -> Result<Option<Address>, Error> {
     let asked = berth.link().listen(on, listener);
+    berth.link().server().sizes.address(on)?;
     match tokio::time::timeout_at(deadline.at.into(), asked).await {
         Ok(Ok(address)) => Ok(Some(address)),
         Ok(Err(ListenError::Lost)) => Ok(None),

@@ -210,6 +210,11 @@ impl Hub {
         &self.runtime
     }
 
+    /// Whether each of its connections has one session.
+    pub(crate) fn is_isolated(&self) -> bool {
+        self.endpoint.isolated
+    }
+
     pub(crate) fn report(&self, kind: EventKind) {
         self.reporter.report(&self.endpoint.name, None, kind);
     }
@@ -394,7 +399,7 @@ impl Hub {
             books.links.insert(id, link.clone());
             books.short = None;
             let change = self.dials.succeeded(leave);
-            if let Some(sessions) = link.sessions_at_most() {
+            if let Some(sessions) = link.server().sessions_at_most {
                 books.slots.restrict(sessions);
             }
             if books.slots.evictions() == evictions {

@@ -12,7 +12,7 @@ use crate::lanes::Lanes;
 use crate::pty::Pty;
 use crate::quote;
 use crate::terminate::{self, Mark, Outcome};
-use crate::transport::{Channel, Link, Request};
+use crate::transport::{Channel, Link, Request, Unsent};
 use crate::waited::{self, Waited};
 
 /// Variables that go by a request in one session. sshd takes that many, and throws away those that
@@ -23,6 +23,8 @@ const MOST_VARIABLES: usize = 128;
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
     pub(crate) request: Request,
+    /// The most that the string in its request can be, in bytes.
+    pub(crate) length: usize,
     pub(crate) env: Vec<(String, Vec<u8>)>,
     pub(crate) pty: Option<Pty>,
     pub(crate) stdout: Sink,
@@ -78,6 +80,7 @@ pub(crate) async fn start(
     deadline: Deadline,
     waited: &mut Waited,
 ) -> Result<Process, Error> {
+    let mut hub = hub;
     loop {
         let queue = tracing::debug_span!(
             "ssh_pool.queue",
@@ -96,6 +99,14 @@ pub(crate) async fn start(
         entry.let_in();
         tracing::Span::current().record("connection", lease.connection());
         let link = hub.link_of(&lease);
+        if let Some(link) = &link
+            && !hub.is_isolated()
+            && link.server().sizes.is_unsure(job.length)
+        {
+            // Should the server end the connection over it, nothing else is lost.
+            hub = lanes.isolated();
+            continue;
+        }
         if let Some(link) = &link
             && hub.doubts(link)
         {
@@ -188,7 +199,7 @@ impl Process {
         let Some(request) = self.prepare(job).await? else {
             return Ok(false); // the channel has ended
         };
-        let taken = self.channel.wire.start(request).await.is_ok();
+        let taken = took(self.channel.wire.start(request).await)?;
         if taken {
             self.sent = Sent::Request;
         }
@@ -199,12 +210,21 @@ impl Process {
     async fn prepare(&mut self, job: &Job) -> Result<Option<Request>, Error> {
         let Channel { wire, inbox } = self.channel.clone();
         let names = wire.env_names();
-        let as_text = |value: &[u8]| String::from_utf8(value.to_vec()).ok();
+        let sizes = wire.server().sizes;
+        if let Request::Exec(line) = &job.request {
+            sizes.line(line.len())?; // before anything is sent
+        }
+        // What is too long for a request goes on the line, which is then too long or is not.
+        let as_text = |name: &str, value: &[u8]| {
+            let text = std::str::from_utf8(value).ok()?;
+            let fits = job.verbatim || sizes.variable(name, text).is_ok();
+            fits.then(|| text.to_owned())
+        };
         // What the server takes is asked once a connection; that costs a round trip.
         let asked: Vec<_> = (job.env.iter())
             .filter(|_| !job.verbatim)
             .filter(|(name, _)| names.taken(name).is_none())
-            .filter_map(|(name, value)| Some((name, as_text(value)?)))
+            .filter_map(|(name, value)| Some((name, as_text(name, value)?)))
             .take(MOST_VARIABLES)
             .collect();
         let mut room = MOST_VARIABLES.saturating_sub(asked.len());
@@ -214,12 +234,12 @@ impl Process {
             inbox.expect(replies);
             for (name, value) in &asked {
                 let sent = wire.env((*name).clone(), value.clone(), true).await;
-                if sent.is_err() {
+                if !took(sent)? {
                     return Ok(None);
                 }
             }
             if let Some(pty) = &job.pty
-                && wire.pty(pty).await.is_err()
+                && !took(wire.pty(pty).await)?
             {
                 return Ok(None);
             }
@@ -241,13 +261,13 @@ impl Process {
         let mut exports = Vec::new();
         for (name, value) in &job.env {
             let taken = job.verbatim || names.taken(name) == Some(true);
-            match as_text(value).filter(|_| taken) {
+            match as_text(name, value).filter(|_| taken) {
                 // Sent when it was asked for.
                 Some(_) if asked.iter().any(|(other, _)| *other == name) => {}
                 Some(text) if room > 0 => {
                     room -= 1;
                     self.sent = Sent::Preparation;
-                    if wire.env(name.clone(), text, false).await.is_err() {
+                    if !took(wire.env(name.clone(), text, false).await)? {
                         return Ok(None);
                     }
                 }
@@ -258,7 +278,7 @@ impl Process {
         Ok(Some(match &job.request {
             Request::Exec(line) => {
                 let mut whole = Vec::new();
-                if Mark::LENGTH + exports.len() + line.len() > quote::LONGEST_LINE {
+                if Mark::LENGTH + exports.len() + line.len() > sizes.longest_line() {
                     self.mark = None; // the command itself goes first
                 }
                 if let Some(mark) = &self.mark {
@@ -372,6 +392,15 @@ impl Drop for Process {
                 self.hub.runtime().spawn(async move { wire.close().await });
             }
         }
+    }
+}
+
+/// Whether the connection took a request. `false`: it has ended.
+fn took(sent: Result<(), Unsent>) -> Result<bool, Error> {
+    match sent {
+        Ok(()) => Ok(true),
+        Err(Unsent::Gone) => Ok(false),
+        Err(Unsent::TooLong(long)) => Err(long.into()),
     }
 }
 

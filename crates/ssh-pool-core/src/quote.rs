@@ -6,7 +6,7 @@
 use crate::error::Error;
 
 /// The longest command line that Linux's `execve` takes as one argument (`MAX_ARG_STRLEN`).
-pub(crate) const LONGEST_LINE: usize = 128 * 1024 - 1;
+const LONGEST_LINE: usize = 128 * 1024 - 1;
 
 /// Appends `word`, quoted.
 pub(crate) fn push_word(line: &mut Vec<u8>, word: &[u8], what: &'static str) -> Result<(), Error> {

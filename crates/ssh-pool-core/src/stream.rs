@@ -224,6 +224,7 @@ impl Connect {
                     });
                 }
                 let job = Job {
+                    length: name.len(),
                     request: Request::Subsystem(name),
                     env: Vec::new(),
                     pty: None,
@@ -277,6 +278,7 @@ async fn connect(
         let (on, link) = (berth.on(), berth.link().clone());
         let asked = hub::now();
         let opened = open(hub, berth, to.clone(), sink);
+        link.server().sizes.address(&to)?;
         let opened = hub.while_there(on, &link, deadline, opened);
         let opened = tokio::time::timeout_at(deadline.at.into(), opened).await;
         waited.channel += hub::now().saturating_duration_since(asked);

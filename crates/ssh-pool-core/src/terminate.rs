@@ -12,7 +12,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::hub::{ConnectionId, Hub};
 use crate::inbox::End;
 use crate::lanes::Lanes;
-use crate::transport::{Channel, Link};
+use crate::transport::{Channel, Link, Unsent};
 
 mod errand;
 
@@ -190,7 +190,8 @@ impl Remote {
         // A connection that does not take it has ended, and the channel with it.
         match wire.signal(name.to_owned()).await {
             Ok(()) => Sent::Asked,
-            Err(_) => Sent::NotFound,
+            Err(Unsent::Gone) => Sent::NotFound,
+            Err(Unsent::TooLong(_)) => Sent::Impossible,
         }
     }
 }

@@ -35,6 +35,7 @@ mod progress;
 mod pulse;
 mod quirks;
 mod silence;
+mod sizes;
 mod stream;
 mod traffic;
 
@@ -45,6 +46,7 @@ pub(crate) use dial::Russh;
 pub(crate) use keys::check as check_identity;
 pub(crate) use known_hosts::check_pin;
 pub(crate) use link::check_pty;
+pub(crate) use sizes::{Sizes, TooLong};
 #[cfg(feature = "internals")]
 pub(crate) use {
     known_hosts::{Judgement, remember, verdict},
@@ -191,10 +193,8 @@ pub(crate) trait Link: Send + Sync + 'static {
         None
     }
 
-    /// How many sessions this server can be trusted with, if it is known for less than it allows.
-    fn sessions_at_most(&self) -> Option<u32> {
-        None
-    }
+    /// The server at the other end.
+    fn server(&self) -> ServerProfile;
 
     /// The end of this connection.
     fn lifeline(&self) -> &Lifeline;
@@ -249,6 +249,38 @@ pub(crate) struct Incoming {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gone;
 
+/// Why a request was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unsent {
+    /// The connection no longer takes what is sent.
+    Gone,
+    /// The server would end the connection. Nothing has happened to it, nor to the channel.
+    TooLong(TooLong),
+}
+
+impl From<Gone> for Unsent {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<TooLong> for Unsent {
+    fn from(long: TooLong) -> Self {
+        Self::TooLong(long)
+    }
+}
+
+/// What is known of the server at the other end of a connection, from its identification line, and
+/// of what it does for the user who has logged in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ServerProfile {
+    /// The sessions at once that it handles correctly, where that is fewer than it grants.
+    pub(crate) sessions_at_most: Option<u32>,
+    pub(crate) signals: Signals,
+    /// The longest strings that it takes.
+    pub(crate) sizes: Sizes,
+}
+
 /// What a server does with a signal request (RFC 4254, section 6.9), to which there is no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signals {
@@ -272,16 +304,17 @@ pub(crate) enum Request {
 /// Writes as the peer's window allows. Shutting it down is EOF.
 pub(crate) type Writer = Pin<Box<dyn AsyncWrite + Send>>;
 
-/// The sending end of a channel. Everything is sent in order.
+/// The sending end of a channel. Everything is sent in order. A request that is longer than the
+/// server takes is not sent.
 pub(crate) trait Wire: Send + Sync + 'static {
     /// Asks for something to begin, with a reply.
-    fn start(&self, request: Request) -> BoxFuture<'_, Result<(), Gone>>;
+    fn start(&self, request: Request) -> BoxFuture<'_, Result<(), Unsent>>;
 
     /// Asks for an environment variable, with a reply if wanted.
-    fn env(&self, name: String, value: String, reply: bool) -> BoxFuture<'_, Result<(), Gone>>;
+    fn env(&self, name: String, value: String, reply: bool) -> BoxFuture<'_, Result<(), Unsent>>;
 
     /// Asks for a terminal, with a reply.
-    fn pty<'a>(&'a self, pty: &'a Pty) -> BoxFuture<'a, Result<(), Gone>>;
+    fn pty<'a>(&'a self, pty: &'a Pty) -> BoxFuture<'a, Result<(), Unsent>>;
 
     /// The terminal has another size.
     fn resize(&self, columns: u32, rows: u32) -> BoxFuture<'_, Result<(), Gone>>;
@@ -297,7 +330,7 @@ pub(crate) trait Wire: Send + Sync + 'static {
     fn eof(&self) -> BoxFuture<'_, Result<(), Gone>>;
 
     /// Asks the server to signal the remote process.
-    fn signal(&self, name: String) -> BoxFuture<'_, Result<(), Gone>>;
+    fn signal(&self, name: String) -> BoxFuture<'_, Result<(), Unsent>>;
 
     /// Closes the channel from this end, which ends its inbox.
     fn close(&self) -> BoxFuture<'_, ()>;
@@ -307,8 +340,8 @@ pub(crate) trait Wire: Send + Sync + 'static {
         None
     }
 
-    /// What this server does with signals.
-    fn signals(&self) -> Signals;
+    /// The server at the other end.
+    fn server(&self) -> ServerProfile;
 
     /// Whether processes of this connection whose login shell has ended can only be those of
     /// commands that are being ended: this server has been seen to pass a signal on, so it runs no

@@ -23,6 +23,7 @@ mod losses;
 mod output;
 mod quoting;
 mod retries;
+mod sizes;
 #[path = "../support/mod.rs"]
 mod support;
 mod surroundings;

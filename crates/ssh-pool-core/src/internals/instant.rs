@@ -15,7 +15,7 @@ use crate::output::ExitStatus;
 use crate::pty::Pty;
 use crate::transport::{
     AddressChoice, Channel, DialError, Endpoint, EnvNames, Gone, Kept, Lifeline, Link, ListenError,
-    Listener, OpenError, Request, Signals, Transport, Wire, Writer,
+    Listener, OpenError, Request, ServerProfile, Signals, Sizes, Transport, Unsent, Wire, Writer,
 };
 
 /// What every command says.
@@ -68,6 +68,12 @@ impl Transport for Server {
     }
 }
 
+const SERVER: ServerProfile = ServerProfile {
+    sessions_at_most: None,
+    signals: Signals::Group,
+    sizes: Sizes::OPENSSH,
+};
+
 struct Connection {
     lifeline: Lifeline,
     ear: Option<Ear>,
@@ -113,6 +119,10 @@ impl Link for Connection {
         &self.lifeline
     }
 
+    fn server(&self) -> ServerProfile {
+        SERVER
+    }
+
     fn quiet_for(&self) -> Duration {
         Duration::ZERO
     }
@@ -124,12 +134,12 @@ struct Session {
     ear: Option<Ear>,
 }
 
-fn sent() -> BoxFuture<'static, Result<(), Gone>> {
+fn sent<E: Send + 'static>() -> BoxFuture<'static, Result<(), E>> {
     ready(Ok(())).boxed()
 }
 
 impl Wire for Session {
-    fn start(&self, request: Request) -> BoxFuture<'_, Result<(), Gone>> {
+    fn start(&self, request: Request) -> BoxFuture<'_, Result<(), Unsent>> {
         if let (Some(ear), Request::Exec(line)) = (&self.ear, request) {
             ear.hear(line);
         }
@@ -137,14 +147,14 @@ impl Wire for Session {
         sent()
     }
 
-    fn env(&self, _: String, _: String, reply: bool) -> BoxFuture<'_, Result<(), Gone>> {
+    fn env(&self, _: String, _: String, reply: bool) -> BoxFuture<'_, Result<(), Unsent>> {
         if reply {
             answer(&self.inbox, self.ear.is_none());
         }
         sent()
     }
 
-    fn pty<'a>(&'a self, _: &'a Pty) -> BoxFuture<'a, Result<(), Gone>> {
+    fn pty<'a>(&'a self, _: &'a Pty) -> BoxFuture<'a, Result<(), Unsent>> {
         accept(&self.inbox);
         sent()
     }
@@ -165,7 +175,7 @@ impl Wire for Session {
         sent()
     }
 
-    fn signal(&self, _: String) -> BoxFuture<'_, Result<(), Gone>> {
+    fn signal(&self, _: String) -> BoxFuture<'_, Result<(), Unsent>> {
         sent()
     }
 
@@ -174,8 +184,8 @@ impl Wire for Session {
         ready(()).boxed()
     }
 
-    fn signals(&self) -> Signals {
-        Signals::Group
+    fn server(&self) -> ServerProfile {
+        SERVER
     }
 
     fn may_sweep(&self) -> bool {

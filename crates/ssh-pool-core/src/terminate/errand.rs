@@ -41,7 +41,7 @@ pub(crate) struct Mark {
 impl Mark {
     /// A new one, if the server needs it to end this command.
     pub(crate) fn needed(wire: &dyn Wire, job: &Job) -> Option<Self> {
-        let group = match wire.signals() {
+        let group = match wire.server().signals {
             Signals::Group => return None,
             Signals::Ignored => true,
             Signals::Shell => false,
@@ -173,6 +173,7 @@ fn apart(
 ) -> BoxFuture<'static, Option<(Sent, Option<SocketAddr>)>> {
     let call = Call {
         job: Job {
+            length: script.len(),
             request: Request::Exec(script.into_bytes()),
             env: Vec::new(),
             pty: None,

@@ -15,8 +15,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::arithmetic::ExpensiveSessions;
 use super::client::{Channels, Client};
 use super::{
-    Channel, EnvNames, Gone, Lifeline, Link, ListenError, Listener, OpenError, Request, Signals,
-    Wire, Writer,
+    Channel, EnvNames, Gone, Lifeline, Link, ListenError, Listener, OpenError, Request,
+    ServerProfile, Unsent, Wire, Writer,
 };
 use crate::address::Address;
 use crate::error::{Cause, Error};
@@ -31,7 +31,7 @@ pub(super) struct SshLink {
     handle: Arc<client::Handle<Client>>,
     channels: Arc<Channels>,
     socket: CancellationToken,
-    signals: Signals,
+    server: ServerProfile,
     /// The threads that the session runs on, if they are not the program's.
     _threads: Option<Arc<ExpensiveSessions>>,
     /// Pulls the socket away when the link is dropped, whoever still holds a write half.
@@ -47,8 +47,8 @@ impl SshLink {
         threads: Option<Arc<ExpensiveSessions>>,
     ) -> Self {
         Self {
+            server: channels.server().profile(user),
             _threads: threads,
-            signals: channels.server().signals(user),
             handle: Arc::new(handle),
             channels,
             _on_drop: socket.clone().drop_guard(),
@@ -65,7 +65,7 @@ impl SshLink {
         match result {
             Ok(channel) => {
                 let handle = Some(self.handle.clone());
-                Ok(SshWire::open(channel, handle, &self.channels, self.signals))
+                Ok(SshWire::open(channel, handle, &self.channels, self.server))
             }
             Err(russh::Error::ChannelOpenFailure(reason)) => Err(OpenError::Refused {
                 code: reason.code(),
@@ -212,8 +212,8 @@ impl Link for SshLink {
         self.channels.peer_addr
     }
 
-    fn sessions_at_most(&self) -> Option<u32> {
-        self.channels.server().sessions_at_most()
+    fn server(&self) -> ServerProfile {
+        self.server
     }
 
     fn lifeline(&self) -> &Lifeline {
@@ -237,7 +237,7 @@ pub(super) struct SshWire {
     handle: Option<Arc<client::Handle<Client>>>,
     channels: Arc<Channels>,
     inbox: Arc<Inbox>,
-    signals: Signals,
+    server: ServerProfile,
 }
 
 impl SshWire {
@@ -245,7 +245,7 @@ impl SshWire {
         channel: russh::Channel<client::Msg>,
         handle: Option<Arc<client::Handle<Client>>>,
         channels: &Arc<Channels>,
-        signals: Signals,
+        server: ServerProfile,
     ) -> Channel {
         let inbox = channels.claim(channel.id());
         // The callbacks deliver what the peer sends. Without a reader russh's own queue fails at
@@ -256,7 +256,7 @@ impl SshWire {
             handle,
             channels: channels.clone(),
             inbox: inbox.clone(),
-            signals,
+            server,
         });
         Channel { wire, inbox }
     }
@@ -266,7 +266,8 @@ impl SshWire {
         channel: russh::Channel<client::Msg>,
         channels: &Arc<Channels>,
     ) -> Channel {
-        Self::open(channel, None, channels, Signals::Group)
+        // Who has logged in matters to signals alone, and no command runs here.
+        Self::open(channel, None, channels, channels.server().profile(""))
     }
 }
 
@@ -298,8 +299,12 @@ fn no_channel() -> Option<ChannelId> {
 }
 
 impl Wire for SshWire {
-    fn start(&self, request: Request) -> BoxFuture<'_, Result<(), Gone>> {
+    fn start(&self, request: Request) -> BoxFuture<'_, Result<(), Unsent>> {
         async {
+            match &request {
+                Request::Exec(line) => self.server.sizes.line(line.len())?,
+                Request::Subsystem(name) => self.server.sizes.string("subsystem", name.len())?,
+            }
             if let (Some(handle), Some(nowhere)) = (&self.handle, no_channel()) {
                 let scout = Bytes::from_owner(Scout {
                     inbox: self.inbox.clone(),
@@ -312,24 +317,31 @@ impl Wire for SshWire {
                 Request::Exec(line) => self.writer.exec(true, line).await,
                 Request::Subsystem(name) => self.writer.request_subsystem(true, name).await,
             }
-            .map_err(gone)
+            .map_err(gone)?;
+            Ok(())
         }
         .boxed()
     }
 
-    fn env(&self, name: String, value: String, reply: bool) -> BoxFuture<'_, Result<(), Gone>> {
-        async move { self.writer.set_env(reply, name, value).await.map_err(gone) }.boxed()
+    fn env(&self, name: String, value: String, reply: bool) -> BoxFuture<'_, Result<(), Unsent>> {
+        async move {
+            self.server.sizes.variable(&name, &value)?;
+            let sent = self.writer.set_env(reply, name, value).await;
+            Ok(sent.map_err(gone)?)
+        }
+        .boxed()
     }
 
-    fn pty<'a>(&'a self, pty: &'a Pty) -> BoxFuture<'a, Result<(), Gone>> {
+    fn pty<'a>(&'a self, pty: &'a Pty) -> BoxFuture<'a, Result<(), Unsent>> {
         async move {
+            self.server.sizes.pty(pty)?;
             let modes: Vec<_> = (pty.modes.iter())
                 .filter_map(|(number, value)| Some((russh::Pty::from_u8(*number)?, *value)))
                 .collect();
-            self.writer
+            let sent = (self.writer)
                 .request_pty(true, &pty.term, pty.columns, pty.rows, 0, 0, &modes)
-                .await
-                .map_err(gone)
+                .await;
+            Ok(sent.map_err(gone)?)
         }
         .boxed()
     }
@@ -356,8 +368,13 @@ impl Wire for SshWire {
         async { self.writer.eof().await.map_err(gone) }.boxed()
     }
 
-    fn signal(&self, name: String) -> BoxFuture<'_, Result<(), Gone>> {
-        async move { self.writer.signal(Sig::Custom(name)).await.map_err(gone) }.boxed()
+    fn signal(&self, name: String) -> BoxFuture<'_, Result<(), Unsent>> {
+        async move {
+            self.server.sizes.string("signal", name.len())?;
+            let sent = self.writer.signal(Sig::Custom(name)).await;
+            Ok(sent.map_err(gone)?)
+        }
+        .boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -374,8 +391,8 @@ impl Wire for SshWire {
         self.channels.peer_addr
     }
 
-    fn signals(&self) -> Signals {
-        self.signals
+    fn server(&self) -> ServerProfile {
+        self.server
     }
 
     fn may_sweep(&self) -> bool {

@@ -1,8 +1,9 @@
 //! Servers that are known, by their identification line, to need special care.
 
-use super::Signals;
+use super::sizes::Sizes;
+use super::{ServerProfile, Signals};
 
-/// What is known of a server.
+/// A server by its software.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Server {
     OpenSsh {
@@ -35,8 +36,32 @@ impl Server {
             let (major, _) = numbers(version)?;
             return Some(Self::OpenSsh { major });
         }
-        let (year, release) = numbers(software.strip_prefix("dropbear_")?)?;
+        let version = software.strip_prefix("dropbear")?;
+        let (year, release) = (version.strip_prefix('_').and_then(numbers))
+            // Some builds do not say it. Few are that old.
+            .unwrap_or((u32::MAX, 0));
         Some(Self::Dropbear { year, release })
+    }
+
+    /// What is known of it, and of what it does for this user.
+    pub(super) fn profile(self, user: &str) -> ServerProfile {
+        ServerProfile {
+            sessions_at_most: self.sessions_at_most(),
+            signals: self.signals(user),
+            sizes: self.sizes(),
+        }
+    }
+
+    /// The longest strings that it takes.
+    pub(super) fn sizes(self) -> Sizes {
+        match self {
+            Server::OpenSsh { .. } => Sizes::OPENSSH,
+            Server::Dropbear { year, release } if (year, release) < (2015, 68) => {
+                Sizes::OLD_DROPBEAR
+            }
+            Server::Dropbear { .. } => Sizes::DROPBEAR,
+            Server::Other => Sizes::ANY,
+        }
     }
 
     /// How many sessions at once the server handles correctly on one connection, where that is
@@ -47,7 +72,7 @@ impl Server {
     /// executed all the same, and the first byte of its output is an assertion failure that takes
     /// the whole connection down (mkj/dropbear#321). One session at a time is safe: then no other
     /// process can end between the open and the exec.
-    pub(super) fn sessions_at_most(self) -> Option<u32> {
+    fn sessions_at_most(self) -> Option<u32> {
         match self {
             Server::Dropbear { year, release } if (year, release) < (2024, 86) => Some(1),
             _ => None,
@@ -58,7 +83,7 @@ impl Server {
     ///
     /// OpenSSH before 10.0 passes none on when its session runs as root; dropbear signals the
     /// login shell alone. Of others nothing is known.
-    pub(super) fn signals(self, user: &str) -> Signals {
+    fn signals(self, user: &str) -> Signals {
         match self {
             Server::OpenSsh { major } if major < 10 && user == "root" => Signals::Ignored,
             Server::Dropbear { .. } => Signals::Shell,
@@ -70,6 +95,7 @@ impl Server {
 #[cfg(test)]
 mod tests {
     use super::{Server, Signals};
+    use crate::transport::sizes::Sizes;
 
     #[test]
     fn an_old_dropbear_gets_one_session_at_a_time() {
@@ -89,6 +115,25 @@ mod tests {
     }
 
     #[test]
+    fn the_identification_line_says_how_long_a_string_may_be() {
+        for (line, expected) in [
+            ("SSH-2.0-dropbear_2022.83", Sizes::DROPBEAR),
+            ("SSH-2.0-dropbear_2025.89", Sizes::DROPBEAR),
+            ("SSH-2.0-dropbear", Sizes::DROPBEAR),
+            ("SSH-2.0-dropbear_2015.68", Sizes::DROPBEAR),
+            ("SSH-2.0-dropbear_2015.67", Sizes::OLD_DROPBEAR),
+            ("SSH-2.0-dropbear_0.52", Sizes::OLD_DROPBEAR),
+            ("SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3", Sizes::OPENSSH),
+            ("SSH-2.0-OpenSSH_for_Windows_9.5", Sizes::ANY),
+            ("SSH-2.0-Go", Sizes::ANY),
+            ("", Sizes::ANY),
+        ] {
+            let server = Server::identify(line.as_bytes());
+            assert_eq!(server.sizes(), expected, "{line}");
+        }
+    }
+
+    #[test]
     fn who_passes_signals_on_depends_on_server_and_user() {
         use Signals::{Group, Ignored, Shell};
         for (line, root, others) in [
@@ -96,6 +141,7 @@ mod tests {
             ("SSH-2.0-OpenSSH_10.0p2 Debian-7", Group, Group),
             ("SSH-2.0-OpenSSH_for_Windows_9.5", Group, Group),
             ("SSH-2.0-dropbear_2022.83", Shell, Shell),
+            ("SSH-2.0-dropbear", Shell, Shell),
             ("SSH-2.0-Go", Group, Group),
         ] {
             let server = Server::identify(line.as_bytes());

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     AddressChoice, Channel, DialError, Endpoint, EnvNames, Gone, Kept, Lifeline, Link, ListenError,
-    Listener, OpenError, Request, Signals, Transport, Wire, Writer,
+    Listener, OpenError, Request, ServerProfile, Signals, Transport, Unsent, Wire, Writer,
 };
 use crate::address::Address;
 use crate::error::{Cause, Error, Stream};
@@ -25,41 +25,10 @@ use crate::pty::Pty;
 mod faults;
 mod line;
 mod names;
+mod script;
 
 use line::Line;
-
-/// How the server behaves.
-#[derive(Debug, Clone)]
-pub(crate) struct Script {
-    /// One way through the network.
-    pub(crate) hop: Duration,
-    /// A whole handshake.
-    pub(crate) handshake: Duration,
-    /// sshd's MaxSessions.
-    pub(crate) max_sessions: u32,
-    /// How long a command runs.
-    pub(crate) runtime: Duration,
-    /// How long one does that has no mark where the others have one.
-    pub(crate) errand: Duration,
-    /// Whether a signal ends a command.
-    pub(crate) heeds_signals: bool,
-    /// What it does with them otherwise.
-    pub(crate) signals: Signals,
-}
-
-impl Default for Script {
-    fn default() -> Self {
-        Self {
-            hop: Duration::from_millis(2),
-            handshake: Duration::from_millis(10),
-            max_sessions: 10,
-            runtime: Duration::from_millis(10),
-            errand: Duration::from_millis(10),
-            heeds_signals: true,
-            signals: Signals::Group,
-        }
-    }
-}
+pub(crate) use script::{Fatal, Script};
 
 /// Something that leaves this side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +127,17 @@ impl Server {
     /// When logins were refused.
     pub(crate) fn rejected(&self) -> Vec<Instant> {
         self.state().rejected.clone()
+    }
+
+    /// A way through the network from now, that connection dies.
+    fn kill_soon(&self, id: u32) {
+        let (server, hop) = (self.clone(), self.script.hop);
+        tokio::spawn(async move {
+            sleep(hop).await;
+            let links = server.state().links.clone();
+            let links = links.iter().filter_map(std::sync::Weak::upgrade);
+            (links.filter(|link| link.id == id)).for_each(|link| link.die("reset"));
+        });
     }
 }
 
@@ -311,12 +291,18 @@ impl Link for ScriptedLink {
                 env_names: EnvNames::default(),
                 line: self.line.clone(),
             });
+            if self.server.script.fatal == Some(Fatal::Session) {
+                self.server.kill_soon(self.id);
+            }
             Ok(Channel { wire, inbox })
         }
         .boxed()
     }
 
     fn connect<'a>(&'a self, _: &'a Address) -> BoxFuture<'a, Result<Channel, OpenError>> {
+        if self.server.script.fatal == Some(Fatal::Stream) {
+            self.die("reset");
+        }
         self.open()
     }
 
@@ -339,6 +325,9 @@ impl Link for ScriptedLink {
     fn ping(&self) -> BoxFuture<'_, ()> {
         async {
             self.server.state().asked.push(Asked::Ping);
+            if self.line.is_reset() {
+                self.server.kill_soon(self.id);
+            }
             let answer = async {
                 self.line.taken().await;
                 self.line.answer().await;
@@ -366,6 +355,10 @@ impl Link for ScriptedLink {
 
     fn lifeline(&self) -> &Lifeline {
         &self.lifeline
+    }
+
+    fn server(&self) -> ServerProfile {
+        self.server.script.profile()
     }
 }
 
@@ -454,7 +447,7 @@ impl ScriptedWire {
 }
 
 impl Wire for ScriptedWire {
-    fn start(&self, request: Request) -> BoxFuture<'_, Result<(), Gone>> {
+    fn start(&self, request: Request) -> BoxFuture<'_, Result<(), Unsent>> {
         async move {
             {
                 let mut state = self.server.state();
@@ -464,7 +457,7 @@ impl Wire for ScriptedWire {
             // The queue to the session loop is full for a moment.
             self.taken_after(Duration::from_millis(1)).await?;
             if self.dead.is_cancelled() {
-                return Err(Gone);
+                return Err(Unsent::Gone);
             }
             let dead = self.dead.clone();
             let server = self.server.clone();
@@ -502,12 +495,25 @@ impl Wire for ScriptedWire {
         self.taken_after(Duration::from_millis(1)).boxed()
     }
 
-    fn env(&self, _: String, _: String, _: bool) -> BoxFuture<'_, Result<(), Gone>> {
-        self.taken_after(Duration::ZERO).boxed()
+    fn env(&self, _: String, _: String, reply: bool) -> BoxFuture<'_, Result<(), Unsent>> {
+        async move {
+            let fatal = self.server.script.fatal == Some(Fatal::Variable);
+            if fatal || self.line.is_reset() {
+                self.server.kill_soon(self.link);
+            } else if reply && self.server.script.answers_variables {
+                let (line, inbox) = (self.line.clone(), self.inbox.clone());
+                tokio::spawn(async move {
+                    line.answer().await;
+                    assert_eq!(inbox.reply(true), crate::inbox::Flow::Continue);
+                });
+            }
+            Ok(self.taken_after(Duration::ZERO).await?)
+        }
+        .boxed()
     }
 
-    fn pty<'a>(&'a self, _: &'a Pty) -> BoxFuture<'a, Result<(), Gone>> {
-        self.taken_after(Duration::ZERO).boxed()
+    fn pty<'a>(&'a self, _: &'a Pty) -> BoxFuture<'a, Result<(), Unsent>> {
+        async { Ok(self.taken_after(Duration::ZERO).await?) }.boxed()
     }
 
     fn resize(&self, _: u32, _: u32) -> BoxFuture<'_, Result<(), Gone>> {
@@ -532,8 +538,8 @@ impl Wire for ScriptedWire {
         self.peer_addr
     }
 
-    fn signals(&self) -> Signals {
-        self.server.script.signals
+    fn server(&self) -> ServerProfile {
+        self.server.script.profile()
     }
 
     fn may_sweep(&self) -> bool {
@@ -544,7 +550,7 @@ impl Wire for ScriptedWire {
         &self.env_names
     }
 
-    fn signal(&self, _name: String) -> BoxFuture<'_, Result<(), Gone>> {
+    fn signal(&self, _name: String) -> BoxFuture<'_, Result<(), Unsent>> {
         async {
             self.taken_after(Duration::ZERO).await?;
             self.line.pass().await;

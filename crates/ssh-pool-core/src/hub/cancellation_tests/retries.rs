@@ -15,6 +15,8 @@ const LONG: Script = Script {
     errand: Duration::from_millis(10),
     heeds_signals: true,
     signals: Signals::Group,
+    answers_variables: false,
+    fatal: None,
 };
 
 fn on(script: Script) -> (Server, Pool, Host) {

@@ -1,5 +1,6 @@
 //! The network under a connection, and the queue into it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ pub(super) struct Line {
     hop: Duration,
     pub(super) forgotten: watch::Sender<bool>,
     pub(super) stalled: watch::Sender<bool>,
+    /// The peer does not know the connection any more, and says so to whatever comes.
+    pub(super) reset: Arc<AtomicBool>,
     heard: Arc<Mutex<Instant>>,
 }
 
@@ -21,6 +24,7 @@ impl Line {
             hop,
             forgotten: watch::Sender::new(false),
             stalled: watch::Sender::new(false),
+            reset: Arc::default(),
             heard: Arc::new(Mutex::new(Instant::now())),
         }
     }
@@ -41,6 +45,11 @@ impl Line {
 
     pub(super) fn hear(&self) {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Whether whatever is sent ends the connection.
+    pub(super) fn is_reset(&self) -> bool {
+        self.reset.load(Ordering::Relaxed)
     }
 
     /// There and back.

@@ -1,0 +1,65 @@
+//! How a scripted server behaves.
+
+use std::time::Duration;
+
+use crate::transport::{ServerProfile, Signals, Sizes};
+
+/// How the server behaves.
+#[derive(Debug, Clone)]
+pub(crate) struct Script {
+    /// One way through the network.
+    pub(crate) hop: Duration,
+    /// A whole handshake.
+    pub(crate) handshake: Duration,
+    /// sshd's MaxSessions.
+    pub(crate) max_sessions: u32,
+    /// How long a command runs.
+    pub(crate) runtime: Duration,
+    /// How long one does that has no mark where the others have one.
+    pub(crate) errand: Duration,
+    /// Whether a signal ends a command.
+    pub(crate) heeds_signals: bool,
+    /// What it does with them otherwise.
+    pub(crate) signals: Signals,
+    /// Whether it answers requests for environment variables, all of which it takes.
+    pub(crate) answers_variables: bool,
+    /// What ends its connection.
+    pub(crate) fatal: Option<Fatal>,
+}
+
+/// What a server does not survive: it ends the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fatal {
+    /// To be asked for an environment variable.
+    Variable,
+    /// To be asked for a stream.
+    Stream,
+    /// To have granted a session.
+    Session,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            hop: Duration::from_millis(2),
+            handshake: Duration::from_millis(10),
+            max_sessions: 10,
+            runtime: Duration::from_millis(10),
+            errand: Duration::from_millis(10),
+            heeds_signals: true,
+            signals: Signals::Group,
+            answers_variables: false,
+            fatal: None,
+        }
+    }
+}
+
+impl Script {
+    pub(super) fn profile(&self) -> ServerProfile {
+        ServerProfile {
+            sessions_at_most: None,
+            signals: self.signals,
+            sizes: Sizes::OPENSSH,
+        }
+    }
+}
