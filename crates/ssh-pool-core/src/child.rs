@@ -151,7 +151,7 @@ async fn start(
             return Ok(process);
         };
         match judgement {
-            Judgement::NeverStarted => tracing::debug!("the channel closed before exec: again"),
+            Judgement::NeverStarted => process.never_started(&mut entry)?,
             Judgement::Failed(error) => return Err(error),
             // It has ended before it was accepted, with a status: no server does that.
             Judgement::Done(_) => {

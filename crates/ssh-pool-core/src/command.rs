@@ -380,7 +380,7 @@ impl Command {
     /// [`Error::ConnectionLost`] and [`Error::ClosedWithoutStatus`] when the outcome is unknown.
     /// [`Error::ExecRefused`] when the server does not run it; [`Error::Closed`] after `Pool::close`.
     /// What fails before the command is sent is tried again on another connection within the
-    /// deadline; what fails after it is never run again, unless it is
+    /// deadline, until two live connections have ended under it; what fails after it is never run again, unless it is
     /// [`idempotent`](Command::idempotent).
     ///
     /// # Cancel safety

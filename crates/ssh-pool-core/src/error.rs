@@ -248,12 +248,14 @@ pub enum Error {
         after: Duration,
     },
 
-    /// The connection was lost while the command was on its way or running.
+    /// The connection was lost while the command was on its way or running. Or it is the second one
+    /// that ended under a request before that was sent, which may have been why.
     #[error("{target}: the connection was lost (phase: {phase}){}", lost_hint(*phase))]
     ConnectionLost {
         /// The target as `user@host:port`.
         target: Origin,
-        /// [`Phase::Channel`], [`Phase::Exec`] or [`Phase::Running`].
+        /// [`Phase::Exec`] or [`Phase::Running`]; [`Phase::Channel`] if the request was not sent:
+        /// two connections have ended while it was prepared, and it is tried on no other.
         phase: Phase,
         /// Why it was lost.
         source: Cause,
@@ -372,7 +374,8 @@ fn lost_hint(phase: Phase) -> &'static str {
     if phase >= Phase::Exec {
         "; the command may have run"
     } else {
-        "; the command was not sent"
+        "; it is the second that ended under this request, which was not sent and is tried on no \
+         other: see the server's log"
     }
 }
 

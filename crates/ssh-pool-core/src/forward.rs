@@ -11,7 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::address::Address;
 use crate::error::{Cause, Error, Origin, Phase};
-use crate::hub::{Berth, Deadline, Entry, Hub, Lane};
+use crate::hub::{Berth, Deadline, Entry, Hub, Lane, Reached};
 use crate::inbox::Sink;
 use crate::lanes::Lanes;
 use crate::limits::Limits;
@@ -233,6 +233,7 @@ async fn remote_timed(
     loop {
         let berth = hub.berth(Lane::Isolated, &mut entry, deadline, waited);
         let berth = Arc::new(berth.await?);
+        let (connection, link) = (berth.on(), berth.link().clone());
         let listener = {
             let (hub, to, stop, room) = (hub.clone(), to.clone(), stop.clone(), room.clone());
             // Each stream keeps the connection; the listener itself must not, it is kept by it.
@@ -246,7 +247,6 @@ async fn remote_timed(
         };
         match listen(&hub, berth.clone(), &on, listener, deadline).await? {
             Some(address) => {
-                let link = berth.link().clone();
                 let (there, token, closing) = (address.clone(), stop.clone(), hub.clone());
                 hub.runtime().spawn(async move {
                     tokio::select! {
@@ -263,7 +263,8 @@ async fn remote_timed(
                     _stop: stop.drop_guard(),
                 });
             }
-            None => continue, // that connection has ended
+            // That connection has ended.
+            None => hub.lost_under(&mut entry, connection, Some(&link), Reached::Server)?,
         }
     }
 }
@@ -275,8 +276,8 @@ async fn listen(
     listener: crate::transport::Listener,
     deadline: Deadline,
 ) -> Result<Option<Address>, Error> {
-    let asked = berth.link().listen(on, listener);
     berth.link().server().sizes.address(on)?;
+    let asked = berth.link().listen(on, listener);
     match tokio::time::timeout_at(deadline.at.into(), asked).await {
         Ok(Ok(address)) => Ok(Some(address)),
         Ok(Err(ListenError::Lost)) => Ok(None),

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,7 @@ mod checkout;
 mod dial;
 mod eager;
 mod lease;
+mod losses;
 mod peer;
 mod queue;
 mod room;
@@ -45,6 +46,7 @@ use channels::Channels;
 use check::Checks;
 pub(crate) use dial::Dials;
 pub(crate) use lease::Lease;
+pub(crate) use losses::Reached;
 pub(crate) use queue::Entry;
 pub(crate) use room::{Room, make_room};
 pub(crate) use sessions::View;
@@ -127,6 +129,8 @@ pub(crate) struct Hub {
     reporter: Arc<Reporter>,
     runtime: Handle,
     channels: Channels,
+    /// The number of the newest connection.
+    newest: AtomicU64,
     books: Mutex<Books>,
     /// Something has ended: somebody may be waiting for the last one.
     ended: Notify,
@@ -140,7 +144,6 @@ struct Books {
     checks: Checks,
     /// Opened for nobody, on the way into the pool of idle channels.
     unclaimed: Vec<Ready>,
-    next_id: u64,
     /// Dials that wait for room in the pool.
     held_up: u32,
     /// The last dial had no file descriptor.
@@ -186,12 +189,12 @@ impl Hub {
             reporter,
             runtime,
             channels: Channels::new(hub.clone(), most),
+            newest: AtomicU64::new(0),
             books: Mutex::new(Books {
                 slots: Slots::new(rules),
                 links: HashMap::new(),
                 checks: Checks::default(),
                 unclaimed: Vec::new(),
-                next_id: 0,
                 held_up: 0,
                 short: None,
             }),
@@ -206,13 +209,13 @@ impl Hub {
         &self.endpoint.name
     }
 
-    pub(crate) fn runtime(&self) -> &Handle {
-        &self.runtime
-    }
-
     /// Whether each of its connections has one session.
     pub(crate) fn is_isolated(&self) -> bool {
         self.endpoint.isolated
+    }
+
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
     }
 
     pub(crate) fn report(&self, kind: EventKind) {
@@ -394,8 +397,7 @@ impl Hub {
         let (id, change, actions) = {
             let mut books = self.books();
             let now = now();
-            books.next_id += 1;
-            let id = ConnectionId(books.next_id);
+            let id = ConnectionId(self.newest.fetch_add(1, Ordering::Relaxed) + 1);
             books.links.insert(id, link.clone());
             books.short = None;
             let change = self.dials.succeeded(leave);

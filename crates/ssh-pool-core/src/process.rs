@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use crate::error::{Error, Origin, Phase, Stream};
-use crate::hub::{self, ConnectionId, Deadline, Entry, Hub, Next};
+use crate::hub::{self, ConnectionId, Deadline, Entry, Hub, Next, Reached};
 use crate::inbox::{End, Sink, Transcript};
 use crate::lanes::Lanes;
 use crate::pty::Pty;
@@ -57,6 +57,8 @@ pub(crate) struct Process {
     sent: Sent,
     /// What the server has been asked before the request, and has not answered.
     asked: bool,
+    /// Something has been sent before the request.
+    prepared: bool,
     detached: bool,
     /// Nobody wants anything of it any more, though its channel may still be open.
     over: bool,
@@ -82,6 +84,7 @@ pub(crate) async fn start(
 ) -> Result<Process, Error> {
     let mut hub = hub;
     loop {
+        hub.begin(entry);
         let queue = tracing::debug_span!(
             "ssh_pool.queue",
             host = %hub.name(),
@@ -98,26 +101,33 @@ pub(crate) async fn start(
         let (lease, mut next) = got?;
         entry.let_in();
         tracing::Span::current().record("connection", lease.connection());
-        let link = hub.link_of(&lease);
+        let (on, link) = (lease.on(), hub.link_of(&lease));
         if let Some(link) = &link
             && !hub.is_isolated()
             && link.server().sizes.is_unsure(job.length)
         {
             // Should the server end the connection over it, nothing else is lost.
+            entry.change_hub();
             hub = lanes.isolated();
             continue;
         }
         if let Some(link) = &link
-            && hub.doubts(link)
+            && (entry.is_wary() || hub.doubts(link))
         {
             // Its answer is not waited for.
             drop(next.take());
-            if !hub.is_there(lease.on(), link, deadline, waited).await? {
+            if !hub.answers(on, link, deadline, waited).await? {
+                hub.lost_under(entry, on, Some(link), Reached::Not)?;
                 continue;
             }
         }
-        let on = lease.on();
         let Some(channel) = lease.begin(job.stdout, job.stderr) else {
+            if link
+                .as_ref()
+                .is_none_or(|link| link.lifeline().cause().is_some())
+            {
+                hub.lost_under(entry, on, link.as_ref(), Reached::Not)?;
+            }
             continue;
         };
         let mut process = Process {
@@ -129,13 +139,14 @@ pub(crate) async fn start(
             channel,
             sent: Sent::Nothing,
             asked: false,
+            prepared: false,
             detached: job.detached,
             over: false,
         };
         if before(next, process.send(job, deadline), waited).await? {
             return Ok(process);
         }
-        // The channel has ended, or its connection is dying, and nothing went out.
+        process.never_started(entry)?;
     }
 }
 
@@ -230,7 +241,7 @@ impl Process {
         let mut room = MOST_VARIABLES.saturating_sub(asked.len());
         let replies = asked.len() + usize::from(job.pty.is_some());
         if replies > 0 {
-            self.sent = Sent::Preparation;
+            self.set_prepared();
             inbox.expect(replies);
             for (name, value) in &asked {
                 let sent = wire.env((*name).clone(), value.clone(), true).await;
@@ -266,7 +277,7 @@ impl Process {
                 Some(_) if asked.iter().any(|(other, _)| *other == name) => {}
                 Some(text) if room > 0 => {
                     room -= 1;
-                    self.sent = Sent::Preparation;
+                    self.set_prepared();
                     if !took(wire.env(name.clone(), text, false).await)? {
                         return Ok(None);
                     }
@@ -296,6 +307,31 @@ impl Process {
             }
             subsystem @ Request::Subsystem(_) => subsystem.clone(),
         }))
+    }
+
+    fn set_prepared(&mut self) {
+        self.sent = Sent::Preparation;
+        self.prepared = true;
+    }
+
+    /// The channel has ended before the request was sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ConnectionLost`] if it was the connection that ended, and the request is not tried
+    /// on another.
+    pub(crate) fn never_started(&self, entry: &mut Entry) -> Result<(), Error> {
+        // Without an end of the channel, its connection has refused what was to be sent.
+        let lost = |end: Option<End>| matches!(end, None | Some(End::Lost(_)));
+        if !lost(self.channel.inbox.transcript().end) {
+            tracing::debug!("the channel closed before exec: again");
+            return Ok(());
+        }
+        let reached = match self.prepared {
+            true => Reached::Server,
+            false => Reached::Not,
+        };
+        (self.hub).lost_under(entry, self.on, self.link.as_ref(), reached)
     }
 
     pub(crate) fn channel(&self) -> &Channel {

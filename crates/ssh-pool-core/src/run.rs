@@ -158,7 +158,7 @@ async fn attempt(
                 });
             }
             Judgement::Failed(error) => return Err(error),
-            Judgement::NeverStarted => tracing::debug!("the channel closed before exec: again"),
+            Judgement::NeverStarted => process.never_started(entry)?,
         }
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use crate::address::Address;
 use crate::child::{ChildStdin, Source};
 use crate::error::{Error, Phase, Refusal, Stream};
-use crate::hub::{self, Berth, Deadline, Entry, Hub, Lane};
+use crate::hub::{self, Berth, Deadline, Entry, Hub, Lane, Reached};
 use crate::inbox::Sink;
 use crate::lanes::Lanes;
 use crate::process::{self, Job, Judgement, Process};
@@ -252,8 +252,10 @@ impl IntoFuture for Connect {
     ///
     /// [`Error::StreamRefused`] and [`Error::SubsystemRefused`] when the server does not open it,
     /// everything of a dial, [`Error::Timeout`] when there is no room in time,
-    /// [`Error::QueueFull`] when too many wait for some already, [`Error::Closed`].
-    /// A connection that is lost on the way is replaced.
+    /// [`Error::QueueFull`] when too many wait for some already, [`Error::Closed`];
+    /// [`Error::InvalidInput`] for a name or a path that is longer than the server takes.
+    /// A connection that is lost on the way is replaced; after a second one that was alive when it
+    /// was asked it is [`Error::ConnectionLost`].
     ///
     /// # Cancel safety
     ///
@@ -276,9 +278,9 @@ async fn connect(
     loop {
         let berth = hub.berth(lane, &mut entry, deadline, waited).await?;
         let (on, link) = (berth.on(), berth.link().clone());
+        link.server().sizes.address(&to)?;
         let asked = hub::now();
         let opened = open(hub, berth, to.clone(), sink);
-        link.server().sizes.address(&to)?;
         let opened = hub.while_there(on, &link, deadline, opened);
         let opened = tokio::time::timeout_at(deadline.at.into(), opened).await;
         waited.channel += hub::now().saturating_duration_since(asked);
@@ -292,7 +294,9 @@ async fn connect(
                     message: reason,
                 });
             }
-            Ok(Some(Err(OpenError::Lost)) | None) => {}
+            Ok(Some(Err(OpenError::Lost)) | None) => {
+                hub.lost_under(&mut entry, on, Some(&link), Reached::Server)?;
+            }
             Err(_) => {
                 let asked = "the server was asked for the stream";
                 return Err(hub.unanswered(deadline.after, asked));
@@ -395,7 +399,13 @@ async fn start(
                 return Err(Error::SubsystemRefused { target, name });
             }
             Judgement::Failed(error) => return Err(error),
-            Judgement::Done(_) | Judgement::NeverStarted => {}
+            Judgement::NeverStarted => process.never_started(&mut entry)?,
+            // It has ended before it was accepted, with a status: no server does that.
+            Judgement::Done(_) => {
+                return Err(Error::ClosedWithoutStatus {
+                    target: hub.name().into(),
+                });
+            }
         }
     }
 }

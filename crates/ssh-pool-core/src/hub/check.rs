@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::slots::ConnectionId;
-use super::{Deadline, Entry, Hub, now};
+use super::{Deadline, Entry, Hub, Reached, now};
 use crate::error::Error;
 use crate::event::Retirement;
 use crate::transport::Link;
@@ -67,6 +67,17 @@ impl Hub {
         if !self.doubts(link) {
             return Ok(true);
         }
+        self.answers(on, link, deadline, waited).await
+    }
+
+    /// The same, asked however short the silence was.
+    pub(crate) async fn answers(
+        self: &Arc<Self>,
+        on: ConnectionId,
+        link: &Arc<dyn Link>,
+        deadline: Deadline,
+        waited: &mut Waited,
+    ) -> Result<bool, Error> {
         let asked = now();
         let answer = self.check(on, link.clone());
         // Seldom: no part of what every command has to carry along.
@@ -130,6 +141,7 @@ impl Hub {
         waited: &mut Waited,
     ) -> Result<(), Error> {
         let mut entry = Entry::default();
+        self.begin(&mut entry);
         loop {
             // Dropped unused, the channel is a spare.
             let lease = self.checkout(&mut entry, deadline, waited).await?;
@@ -137,9 +149,11 @@ impl Hub {
             let Some(link) = self.link_of(&lease) else {
                 continue;
             };
-            if self.is_there(lease.on(), &link, deadline, waited).await? {
+            let on = lease.on();
+            if self.is_there(on, &link, deadline, waited).await? {
                 return Ok(());
             }
+            self.lost_under(&mut entry, on, Some(&link), Reached::Not)?;
         }
     }
 

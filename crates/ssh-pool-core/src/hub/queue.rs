@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::Hub;
+use super::losses::Losses;
 use crate::error::Error;
 use crate::event::EventKind;
 
@@ -27,15 +28,15 @@ pub(crate) struct Entry {
     /// They have had what they came for. If it was of no use, they have to come back, and then
     /// nobody turns them away.
     let_in: bool,
+    /// The connections that have ended under the call before its request was sent.
+    pub(super) losses: Losses,
 }
 
 impl Entry {
     /// They have what they came for, and wait no longer.
     pub(crate) fn let_in(&mut self) {
-        *self = Self {
-            place: None,
-            let_in: true,
-        };
+        self.place = None;
+        self.let_in = true;
     }
 }
 

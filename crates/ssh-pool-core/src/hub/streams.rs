@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::slots::ConnectionId;
-use super::{Deadline, Entry, Hub, Lane, Lease};
+use super::{Deadline, Entry, Hub, Lane, Lease, Reached};
 use crate::error::Error;
 use crate::event::Witness;
 use crate::inbox::End;
@@ -36,15 +36,19 @@ impl Hub {
         deadline: Deadline,
         waited: &mut Waited,
     ) -> Result<Berth, Error> {
+        self.begin(entry);
         loop {
             let berth = self.any_berth(lane, entry, deadline, waited).await?;
             entry.let_in();
-            if self
-                .is_there(berth.id, &berth.link, deadline, waited)
-                .await?
-            {
+            let (id, link) = (berth.id, &berth.link);
+            let there = match entry.is_wary() {
+                true => self.answers(id, link, deadline, waited).await?,
+                false => self.is_there(id, link, deadline, waited).await?,
+            };
+            if there {
                 return Ok(berth);
             }
+            self.lost_under(entry, id, Some(link), Reached::Not)?;
         }
     }
 

@@ -1,5 +1,7 @@
 //! What befalls the connections to the server.
 
+use std::sync::atomic::Ordering;
+
 use super::Server;
 
 impl Server {
@@ -28,6 +30,14 @@ impl Server {
     /// The same for later ones.
     pub(crate) fn stall_later_connections(&self, stall: bool) {
         self.state().stalls = stall;
+    }
+
+    /// The connections there are die when something is sent on them, and not before.
+    pub(crate) fn reset_when_used(&self) {
+        let links: Vec<_> = self.state().links.clone();
+        for link in links.iter().filter_map(std::sync::Weak::upgrade) {
+            link.line.reset.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Every connection dies at once.
