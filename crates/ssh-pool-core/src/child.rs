@@ -6,9 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::AsyncReadExt;
 
-use crate::buffered::CountedBytes;
 use crate::command::Input;
 use crate::error::{Cause, CommandState, Error, Origin, Phase, Stream};
 use crate::event::EventKind;
@@ -26,6 +24,7 @@ mod task;
 
 pub(crate) use streams::Source;
 pub use streams::{ChildStderr, ChildStdin, ChildStdout};
+use streams::{Full, collect};
 use task::Task;
 
 /// What a child is started with.
@@ -559,46 +558,5 @@ impl Running {
         self.process.set_over();
         self.ended = Some(ended.clone());
         ended
-    }
-}
-
-/// A stream had more bytes than may be kept.
-enum Full {
-    /// Of this stream.
-    Stream,
-    /// Of all streams of the pool: its limit.
-    Pool(Stream, usize),
-}
-
-/// What is read at once.
-const PIECE: usize = 32 << 10;
-
-/// Reads to the end, up to a limit. A stream that is cut off has its reason in the child's end.
-/// Cancel safe: what has been read is there.
-async fn collect<R: tokio::io::AsyncRead + Unpin>(
-    stream: Stream,
-    reader: &mut Option<R>,
-    bytes: &mut CountedBytes,
-    limit: usize,
-) -> Result<(), Full> {
-    let Some(reader) = reader else {
-        return Ok(());
-    };
-    let mut piece = Vec::with_capacity(PIECE);
-    loop {
-        piece.clear();
-        match reader.read_buf(&mut piece).await {
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
-            Err(error) => {
-                tracing::debug!(%error, "a stream was cut off");
-                return Ok(());
-            }
-        }
-        let kept = bytes.extend(&piece);
-        kept.map_err(|limit| Full::Pool(stream, limit))?;
-        if bytes.len() > limit {
-            return Err(Full::Stream);
-        }
     }
 }

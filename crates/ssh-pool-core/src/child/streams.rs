@@ -6,9 +6,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::runtime::Handle;
 
+use crate::buffered::CountedBytes;
 use crate::error::{Error, Origin, Phase, Stream};
 use crate::inbox::{Cut, Inbox};
 use crate::transport::{Channel, Writer};
@@ -187,5 +188,46 @@ impl Drop for ChildStdin {
             // A connection that does not take it has ended, and the channel with it.
             wire.eof().await.ok();
         });
+    }
+}
+
+/// A stream had more bytes than may be kept.
+pub(super) enum Full {
+    /// Of this stream.
+    Stream,
+    /// Of all streams of the pool: its limit.
+    Pool(Stream, usize),
+}
+
+/// What is read at once.
+const PIECE: usize = 32 << 10;
+
+/// Reads to the end, up to a limit. A stream that is cut off has its reason in the child's end.
+/// Cancel safe: what has been read is there.
+pub(super) async fn collect<R: AsyncRead + Unpin>(
+    stream: Stream,
+    reader: &mut Option<R>,
+    bytes: &mut CountedBytes,
+    limit: usize,
+) -> Result<(), Full> {
+    let Some(reader) = reader else {
+        return Ok(());
+    };
+    let mut piece = Vec::with_capacity(PIECE);
+    loop {
+        piece.clear();
+        match reader.read_buf(&mut piece).await {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(%error, "a stream was cut off");
+                return Ok(());
+            }
+        }
+        let kept = bytes.extend(&piece);
+        kept.map_err(|limit| Full::Pool(stream, limit))?;
+        if bytes.len() > limit {
+            return Err(Full::Stream);
+        }
     }
 }
