@@ -57,6 +57,7 @@ impl Blame {
             | Error::Throttled { .. }
             | Error::KeyExchange { .. }
             | Error::AuthLost { .. }
+            | Error::ClosedAfterLogin { .. }
             | Error::Timeout { .. }
             | Error::ConnectionLost { .. }
             | Error::NotKilled { .. } => Self::Way,

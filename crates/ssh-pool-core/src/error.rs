@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::address::Address;
 
+mod attempts;
 mod cause;
 mod host_key;
 mod origin;
@@ -142,6 +143,27 @@ pub enum Error {
         target: Origin,
         /// How it was lost.
         source: Cause,
+    },
+
+    /// The server logged us in, and closed the connection before it granted a session, a stream or a
+    /// listener. It counts as a failed dial, so pauses between attempts grow: from 100 ms up to 30 s.
+    ///
+    /// sshd does that where `ChrootDirectory` names a folder that is not root's alone, and where PAM
+    /// refuses to open a session; its log says which. Nothing has been sent.
+    #[error(
+        "{target}: connected, but the server closed the connection before it started a session \
+         ({reason}); {attempts} attempts, the next in {retry_in:?}; the server's log says why: a \
+         ChrootDirectory with wrong owner or modes, PAM, a limit of the account, or its own end"
+    )]
+    ClosedAfterLogin {
+        /// The target as `user@host:port`.
+        target: Origin,
+        /// Attempts in a row that have failed, since the server last granted something.
+        attempts: u32,
+        /// No other attempt is made before this has passed.
+        retry_in: Duration,
+        /// How the connection ended: the server's words, escaped, if it said any.
+        reason: String,
     },
 
     /// A deadline passed.
@@ -399,6 +421,7 @@ impl Error {
             | Error::PtyRefused { .. }
             | Error::StreamRefused { .. }
             | Error::ForwardRefused { .. }
+            | Error::ClosedAfterLogin { .. }
             | Error::Listen { .. } => Phase::Channel,
             Error::ExecRefused { .. } | Error::SubsystemRefused { .. } => Phase::Exec,
             Error::ClosedWithoutStatus { .. }
@@ -434,6 +457,7 @@ impl Error {
             | Error::Throttled { .. }
             | Error::KeyExchange { lost: true, .. }
             | Error::AuthLost { .. }
+            | Error::ClosedAfterLogin { .. }
             | Error::Timeout { .. }
             | Error::QueueFull { .. }
             | Error::Descriptors { .. }

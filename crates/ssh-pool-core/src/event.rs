@@ -40,12 +40,19 @@ pub enum EventKind {
         /// From the start of the dial, with the wait for its share of `Limits::handshakes`.
         took: Duration,
     },
-    /// A connection could not be made.
+    /// A connection could not be made, or ended before the server had granted anything on it: then this
+    /// comes after `Dialled` and `Died`.
     DialFailed {
         /// Why not.
         error: Error,
         /// No other dial before this has passed.
         pause: Duration,
+    },
+    /// A login waits for the login budget of its address: see
+    /// [`Limits::login_burst`](crate::Limits::login_burst).
+    LoginDelayed {
+        /// It waits for so long at least: others may be before it.
+        wait: Duration,
     },
     /// Dials have failed, and from now on the error answers callers at once.
     BreakerOpened {
@@ -182,6 +189,12 @@ impl fmt::Display for EventKind {
             Self::Dialled { took } => write!(f, "connected after {took:?}"),
             Self::DialFailed { error, pause } => {
                 write!(f, "dial failed: {error}; no other for {pause:?}")
+            }
+            Self::LoginDelayed { wait } => {
+                write!(
+                    f,
+                    "the login budget of the address admits none for {wait:?}"
+                )
             }
             Self::BreakerOpened { error, retry_in } => {
                 write!(f, "breaker open for {retry_in:?}: {error}")

@@ -279,7 +279,10 @@ async fn listen(
     berth.link().server().sizes.address(on)?;
     let asked = berth.link().listen(on, listener);
     match tokio::time::timeout_at(deadline.at.into(), asked).await {
-        Ok(Ok(address)) => Ok(Some(address)),
+        Ok(Ok(address)) => {
+            berth.granted();
+            Ok(Some(address))
+        }
         Ok(Err(ListenError::Lost)) => Ok(None),
         Ok(Err(ListenError::Denied)) => Err(Error::ForwardRefused {
             target: hub.name().into(),

@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Cause, Error};
+use crate::error::Error;
 use crate::event::{ConnectionRef, EventKind, Reporter, Retirement, Witness};
 use crate::inbox::End;
 use crate::transport::{Channel, Endpoint, Link, Transport};
@@ -28,6 +28,7 @@ mod checkout;
 mod dial;
 mod eager;
 mod lease;
+mod login_budget;
 mod losses;
 mod peer;
 mod queue;
@@ -37,6 +38,7 @@ pub(crate) mod slots;
 mod snapshot;
 mod streams;
 mod throttle;
+mod verify;
 mod waiting;
 
 pub(crate) use actions::Next;
@@ -56,6 +58,7 @@ pub(crate) use slots::Tally;
 use slots::{Hand, Slots};
 pub(crate) use snapshot::{Sight, Snapshot};
 pub(crate) use streams::Berth;
+use verify::Connected;
 use waiting::Opening;
 
 /// What a waiter is told.
@@ -140,7 +143,7 @@ pub(crate) struct Hub {
 
 struct Books {
     slots: Slots<Waiter>,
-    links: HashMap<ConnectionId, Arc<dyn Link>>,
+    links: HashMap<ConnectionId, Connected>,
     checks: Checks,
     /// Opened for nobody, on the way into the pool of idle channels.
     unclaimed: Vec<Ready>,
@@ -366,7 +369,7 @@ impl Hub {
     }
 
     fn link(&self, id: ConnectionId) -> Option<Arc<dyn Link>> {
-        self.books().links.get(&id).cloned()
+        self.books().link(id)
     }
 
     fn channel_ended(self: &Arc<Self>, on: ConnectionId, leased: &AtomicBool, end: &End) {
@@ -380,75 +383,6 @@ impl Hub {
             // `died` has taken care of everything on that connection.
             End::Lost(_) => {}
         });
-    }
-
-    /// A dial has succeeded that began when the host had been evicted so often.
-    fn connected(
-        self: &Arc<Self>,
-        link: Arc<dyn Link>,
-        took: Duration,
-        leave: breaker::Leave,
-        evictions: u64,
-    ) -> ConnectionId {
-        let lifetime = self.patience.lifetime.mul_f64(0.9 + 0.2 * fastrand::f64());
-        if let Some(address) = link.peer_addr() {
-            self.arrived_at(address);
-        }
-        let (id, change, actions) = {
-            let mut books = self.books();
-            let now = now();
-            let id = ConnectionId(self.newest.fetch_add(1, Ordering::Relaxed) + 1);
-            books.links.insert(id, link.clone());
-            books.short = None;
-            let change = self.dials.succeeded(leave);
-            if let Some(sessions) = link.server().sessions_at_most {
-                books.slots.restrict(sessions);
-            }
-            if books.slots.evictions() == evictions {
-                books.slots.dialled(id, now, now + lifetime);
-            } else {
-                books.slots.dialled_before_evict(id, now);
-            }
-            (id, change, books.slots.take_actions())
-        };
-        // Before what follows from it, such as that another one goes.
-        self.report_on(id, Some(&link), EventKind::Dialled { took });
-        self.report_breaker(change);
-        self.carry_out(actions);
-        self.dials.wake();
-        if self.budget.room().is_wanted() {
-            // Whoever it was dialled for may have gone.
-            self.budget.room().look();
-        }
-        let hub = Arc::downgrade(self);
-        link.lifeline().on_end(move |cause| {
-            if let Some(hub) = hub.upgrade() {
-                hub.died(id, cause);
-            }
-        });
-        id
-    }
-
-    fn died(self: &Arc<Self>, id: ConnectionId, cause: &Cause) {
-        let (link, lost) = self.transition(|books, now| {
-            books.unclaimed.retain(|ready| ready.connection != id);
-            let lost = books.slots.died(id, now);
-            (books.links.remove(&id), lost)
-        });
-        let kind = match lost {
-            None => EventKind::Closed,
-            Some(lost) => EventKind::Died {
-                cause: cause.clone(),
-                lost,
-            },
-        };
-        self.report_on(id, link.as_ref(), kind);
-        drop(link);
-        self.ended.notify_waiters();
-        if self.budget.room().is_wanted() {
-            // It may have been an errand's, which had no share of the room.
-            self.budget.room().look();
-        }
     }
 
     // ── for the pool ─────────────────────────────────────────────────────────────────────────
@@ -475,7 +409,7 @@ impl Hub {
 
     /// Nothing is connected, under way, waited for or worth remembering.
     pub(crate) fn is_unused(&self) -> bool {
-        self.books().slots.is_empty() && self.dials.is_forgettable()
+        self.books().slots.is_empty() && self.dials.is_forgettable() && self.budget.is_forgettable()
     }
 
     fn closed_error(&self) -> Error {
@@ -518,7 +452,9 @@ impl Hub {
 
     /// Disconnects whatever is left.
     pub(crate) async fn cut(&self) {
-        let links: Vec<_> = self.books().links.values().cloned().collect();
+        let links: Vec<_> = (self.books().links.values())
+            .map(|c| c.link.clone())
+            .collect();
         futures_util::future::join_all(links.iter().map(|link| link.disconnect())).await;
     }
 }

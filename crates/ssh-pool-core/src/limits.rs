@@ -21,6 +21,7 @@ pub struct Limits {
     pub(crate) stream_bytes: usize,
     pub(crate) handshakes_per_host: u32,
     pub(crate) handshakes: u32,
+    pub(crate) login_burst: u32,
     pub(crate) output_bytes: usize,
     pub(crate) buffered_bytes: usize,
     pub(crate) queued_commands: usize,
@@ -39,6 +40,7 @@ impl Default for Limits {
             stream_bytes: 4 << 20,
             handshakes_per_host: 4,
             handshakes: 64,
+            login_burst: 128,
             output_bytes: 64 << 20,
             buffered_bytes: 1 << 30,
             queued_commands: 16_384,
@@ -119,6 +121,26 @@ impl Limits {
     #[must_use]
     pub fn handshakes(mut self, handshakes: u32) -> Self {
         self.handshakes = handshakes;
+        self
+    }
+
+    /// Connections to one address (host and port) that may end early before further logins there wait.
+    /// Default: 128. It is a budget over all users, identities and purposes of the pool, so that no
+    /// server and no caller can make the pool log in without bound: a server that ends each connection,
+    /// callers who retry at once or call `Host::evict` in a loop.
+    ///
+    /// A connection that ends within 30 s of its login takes one from the budget when it ends, and so
+    /// does an attempt that reached the server and failed. Two are given back each second. A connection
+    /// that is up, or that lasted longer, takes nothing. So one address sees in any `T` seconds at most
+    /// `up × (1 + T / 30) + login_burst + 2 × T` logins, where `up` is the most connections and
+    /// handshakes that the pool had there at once.
+    ///
+    /// A login that the budget does not admit waits within its callers' deadlines, in order;
+    /// [`EventKind::LoginDelayed`](crate::EventKind::LoginDelayed) says so, and so does the error when
+    /// a deadline passes. The time is part of `Waited::dial`.
+    #[must_use]
+    pub fn login_burst(mut self, connections: u32) -> Self {
+        self.login_burst = connections;
         self
     }
 
@@ -205,6 +227,7 @@ impl Limits {
         let too_many = 1024;
         for (some, name) in [
             (self.connections > 0, "connections"),
+            (self.login_burst > 0, "login_burst"),
             (self.queued_commands > 0, "queued_commands"),
             (self.buffered_bytes > 0, "buffered_bytes"),
         ] {

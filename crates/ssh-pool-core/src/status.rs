@@ -69,7 +69,7 @@ pub struct HostStatus {
     pub learned_sessions: u32,
     /// Successful dials so far.
     pub dials: u64,
-    /// Failed dials so far.
+    /// Failed dials so far, with those whose connection ended before the server granted anything on it.
     pub failed_dials: u64,
     /// Sessions that the server refused so far. The queue absorbed them.
     pub refused_opens: u64,

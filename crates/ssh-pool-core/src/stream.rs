@@ -316,6 +316,7 @@ async fn open(
     hub.runtime().spawn(async move {
         let opened = match berth.link().connect(&to).await {
             Ok(channel) => {
+                berth.granted();
                 channel.inbox.watch(berth.witness());
                 channel.inbox.adopt(sink);
                 // From now on its end frees the berth.

@@ -152,6 +152,19 @@ impl DialError {
         }
     }
 
+    /// The server may have seen this attempt.
+    pub(crate) fn reached_server(&self) -> bool {
+        match &self.error {
+            // Lost after TCP had connected.
+            Error::Connect { .. } => self.passing,
+            // In the middle of a login.
+            Error::Descriptors { .. } => !self.passing,
+            Error::HostKey { .. } => self.is_distrust(),
+            // An identity may fail before the login, as a file does, or during it, as an agent does.
+            error => error.phase() >= Phase::Banner,
+        }
+    }
+
     /// The server has shown its key, and we have hung up on it.
     pub(crate) fn is_distrust(&self) -> bool {
         match &self.error {

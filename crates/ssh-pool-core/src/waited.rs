@@ -15,7 +15,8 @@ pub struct Waited {
     /// Every session was busy.
     pub queue: Duration,
     /// There was no connection, and one was being made; with everything that it had to wait for
-    /// itself: its share of `Limits::handshakes` and of `Limits::connections`, another dial that
+    /// itself: its share of `Limits::handshakes` and of `Limits::connections`, the login budget of its
+    /// address (`Limits::login_burst`), another dial that
     /// shows whether the host is there, a pause after the server has turned dials away, or after
     /// logins at its address have failed.
     pub dial: Duration,

@@ -84,6 +84,7 @@ macro_rules! origin {
             | Error::Identity { target, .. }
             | Error::AuthRejected { target, .. }
             | Error::AuthLost { target, .. }
+            | Error::ClosedAfterLogin { target, .. }
             | Error::Timeout { target, .. }
             | Error::SessionRefused { target, .. }
             | Error::ExecRefused { target, .. }

@@ -114,11 +114,12 @@ impl Hub {
     fn opened(self: &Arc<Self>, on: ConnectionId, mark: Mark, since: Instant, channel: Channel) {
         let inbox = channel.inbox.clone();
         let leased = Arc::new(AtomicBool::new(false));
-        let (hand, until) = self.transition(|books, now| {
+        let (hand, until, verified) = self.transition(|books, now| {
             let hand = books.slots.opened(on, mark, now);
             leased.store(matches!(hand, Hand::To(_)), Ordering::Relaxed);
-            (hand, now)
+            (hand, now, self.verify(books, on))
         });
+        self.tell_verdict(verified);
         let ready = Ready {
             connection: on,
             channel,
@@ -150,12 +151,14 @@ impl Hub {
                     target: self.name().into(),
                     reason,
                 };
-                let change = self.dials.give_up(error.clone(), now);
-                Some((waiters, error, change))
+                let leave = books.unverified(on);
+                let (verdict, change) = self.dials.unusable(leave, error, false, now);
+                Some((waiters, verdict.error, change))
             }
         });
         if let Some((waiters, error, change)) = told {
             self.report_breaker(change);
+            self.dials.wake();
             tell(waiters, &error);
         }
     }
@@ -172,6 +175,7 @@ impl Hub {
     }
 
     fn disconnect(self: &Arc<Self>, on: ConnectionId) {
+        self.give_up(on);
         if let Some(link) = self.link(on) {
             self.runtime.spawn(async move { link.disconnect().await });
         }

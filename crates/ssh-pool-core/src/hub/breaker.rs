@@ -6,9 +6,14 @@
 //!   Closed ─────────────────────────────────────▶ Open ◀───────────┐
 //!     ▲                                             │ its time is   │ the dial
 //!     │                                             │ over, and     │ fails
-//!     │ a dial succeeds; evict                      ▼ somebody dials│
+//!     │ a connection grants something; evict        ▼ somebody dials│
 //!     └───────────────────────────────────────── HalfOpen ──────────┘
 //! ```
+//!
+//! A login is not yet a success: sshd logs us in and then ends the connection where `ChrootDirectory`
+//! has the wrong modes. A connection is *unverified* until the server grants the first session, stream
+//! or listener on it. If it ends before that, or every session is refused, that is a failed dial: the
+//! failures before it still count, and pauses grow.
 //!
 //! Plain state: time comes in as an argument, and what others should hear comes out as a
 //! [`Change`].
@@ -33,8 +38,9 @@ const TRIES: u32 = 8;
 /// and counts as a failed login where the server keeps count. An account that has been let in
 /// before is not taken for one.
 const LOGIN_TRIES: u32 = 2;
-/// A host that let us in and was of no use is remembered for so long: each login there succeeds.
-const USELESS_FOR: Duration = Duration::from_secs(300);
+/// The same for a connection that ends after its login, where none has ever granted anything: the
+/// account is set up wrongly rather than the server restarting.
+const UNVERIFIED_TRIES: u32 = 3;
 /// After so many failures in a row that callers were told of, one caller waits for the dial that
 /// shows whether the host is back, and the others get the last error meanwhile.
 const REPEATED: u32 = 3;
@@ -43,9 +49,9 @@ const REPEATED: u32 = 3;
 #[derive(Debug, Default)]
 pub(super) struct Circuit {
     state: State,
-    /// A dial is under way that the others wait for.
+    /// A dial is under way that the others wait for, or its connection is not verified yet.
     trial: bool,
-    /// Failures since the last success.
+    /// Failures since the last success, which is the first grant on a connection.
     failures: u32,
     /// Failures since the waiters were last told.
     tries: u32,
@@ -53,13 +59,13 @@ pub(super) struct Circuit {
     short: u32,
     /// Failures since the last success that waiters were told of.
     told: u32,
-    /// How often in a row it was of no use after a login, and when that was.
-    useless: Option<(u32, Instant)>,
     /// Grows with every failure that counts.
     round: Round,
     /// What began before this round teaches nothing.
     forgotten: Round,
     ever_connected: bool,
+    /// A connection has granted something.
+    ever_verified: bool,
     /// The last login that was answered was let in.
     let_in: bool,
     /// No other try before then.
@@ -93,6 +99,13 @@ pub(super) struct Leave {
     pub(super) doubtful: bool,
 }
 
+impl Leave {
+    /// The others wait for it.
+    pub(super) fn is_trial(&self) -> bool {
+        self.trial
+    }
+}
+
 /// What becomes of a dial that somebody wants.
 #[derive(Debug)]
 pub(super) enum Begin {
@@ -111,6 +124,8 @@ pub(super) enum Begin {
 pub(super) struct Verdict {
     pub(super) not_before: Instant,
     pub(super) try_again: bool,
+    /// The failure, with what is known of it now.
+    pub(super) error: Error,
 }
 
 /// Something that whoever watches a pool may want to know.
@@ -126,7 +141,9 @@ impl Circuit {
     pub(super) fn answer(&self, now: Instant) -> Option<Error> {
         match &self.state {
             State::Closed => None,
-            State::Open { until, error } => (now < *until).then(|| error.clone()),
+            State::Open { until, error } => {
+                (now < *until).then(|| error.clone().retried_in(*until - now))
+            }
             State::HalfOpen { error } => self.fails_fast().then(|| error.clone()),
         }
     }
@@ -136,12 +153,12 @@ impl Circuit {
         self.trial && self.told >= REPEATED
     }
 
-    /// Somebody wants a dial. The leave ends with [`succeeded`](Self::succeeded),
+    /// Somebody wants a dial. The leave ends with [`verified`](Self::verified),
     /// [`failed`](Self::failed) or [`abandoned`](Self::abandoned).
     pub(super) fn begin(&mut self, now: Instant) -> (Begin, Option<Change>) {
         match &self.state {
             State::Open { until, error } if now < *until => {
-                let (error, until) = (error.clone(), *until);
+                let (error, until) = (error.clone().retried_in(*until - now), *until);
                 return (Begin::Refused { error, until }, None);
             }
             State::HalfOpen { error } if self.fails_fast() => {
@@ -184,7 +201,7 @@ impl Circuit {
         }
     }
 
-    fn leave(&self, trial: bool) -> Leave {
+    pub(super) fn leave(&self, trial: bool) -> Leave {
         Leave {
             begun: self.round,
             trial,
@@ -193,10 +210,11 @@ impl Circuit {
         }
     }
 
-    /// It has let this identity in, and nothing has failed since: several may dial at once. Else
-    /// one at a time: who is refused once need not be refused by as many dials as there are lanes.
+    /// It has let this identity in and granted something, and nothing has failed since: several may
+    /// dial at once. Else one at a time, until its connection has been verified: a failure need not
+    /// happen to as many dials as there are lanes.
     fn is_proven(&self) -> bool {
-        self.let_in && self.failures == 0
+        self.let_in && self.ever_verified && self.failures == 0
     }
 
     /// The dial goes out only now. `false`: things have changed, and it has to ask again.
@@ -210,14 +228,30 @@ impl Circuit {
         good
     }
 
-    pub(super) fn succeeded(&mut self, leave: Leave) -> Option<Change> {
+    /// The dial has logged in. Its leave ends with [`verified`](Self::verified),
+    /// [`failed`](Self::failed) or [`abandoned`](Self::abandoned).
+    pub(super) fn logged_in(&mut self) {
+        self.ever_connected = true;
+        self.let_in = true;
+    }
+
+    /// The connection has granted nothing for a while, and is still up: the others wait no longer for it.
+    pub(super) fn released(&mut self, leave: Leave) -> Leave {
+        self.trial &= !leave.trial;
+        Leave {
+            trial: false,
+            ..leave
+        }
+    }
+
+    /// The connection has granted something for the first time: the host is there and of use.
+    pub(super) fn verified(&mut self, leave: Leave) -> Option<Change> {
         let changed = !matches!(self.state, State::Closed);
         *self = Self {
             trial: self.trial && !leave.trial,
             ever_connected: true,
+            ever_verified: true,
             let_in: true,
-            // Where every login succeeds and every session is refused, this is no news.
-            useless: self.useless,
             round: self.round,
             forgotten: self.forgotten,
             ..Self::default()
@@ -232,6 +266,7 @@ impl Circuit {
         *self = Self {
             trial: self.trial,
             ever_connected: self.ever_connected,
+            ever_verified: self.ever_verified,
             // The address has not forgotten it.
             let_in: self.let_in,
             round: next,
@@ -241,7 +276,7 @@ impl Circuit {
         changed.then_some(Change::Closed)
     }
 
-    /// The dial was not made, or not to its end.
+    /// The dial was not made, or not to its end, or we ended its connection before it was verified.
     pub(super) fn abandoned(&mut self, leave: Leave, now: Instant) -> Option<Change> {
         self.trial &= !leave.trial;
         match &self.state {
@@ -253,19 +288,7 @@ impl Circuit {
         }
     }
 
-    /// The host is reachable and useless: as after a failed dial.
-    pub(super) fn give_up(&mut self, error: Error, now: Instant) -> Option<Change> {
-        let lately = self.useless.filter(|(_, at)| now < *at + USELESS_FOR);
-        let useless = lately.map_or(1, |(times, _)| times.saturating_add(1));
-        self.useless = Some((useless, now));
-        self.failures = (self.failures + 1).max(useless);
-        self.told = (self.told + 1).max(useless);
-        self.last_error = Some(error.clone());
-        let pause = self.pause(Duration::ZERO);
-        self.open(error, pause, now)
-    }
-
-    /// A dial that took so long has failed.
+    /// A dial that took so long has failed, or the connection that it made has granted nothing.
     pub(super) fn failed(
         &mut self,
         leave: Leave,
@@ -274,26 +297,30 @@ impl Circuit {
         now: Instant,
     ) -> (Verdict, Option<Change>) {
         self.trial &= !leave.trial;
-        let again = |not_before| Verdict {
+        let again = |not_before, error| Verdict {
             not_before,
             try_again: true,
+            error,
         };
         if leave.begun < self.forgotten {
-            return (again(now), None);
+            return (again(now, failure.error), None);
         }
         let counts = u32::from(leave.begun == self.round);
         self.round.0 += u64::from(counts);
         self.let_in &= !failure.is_failed_login();
         if let Error::Descriptors { .. } = failure.error {
-            return (again(self.failed_here(failure, counts, now)), None);
+            let error = failure.error.clone();
+            return (again(self.failed_here(failure, counts, now), error), None);
         }
         self.short = 0;
         self.failures += counts;
         self.tries += counts;
-        let error = failure.error;
-        self.last_error = Some(error.clone());
+        let error = failure.error.attempted(self.failures);
         if self.may_pass(&error, failure.passing) {
-            return (again(self.back_off(now)), None);
+            let not_before = self.back_off(now);
+            let error = error.retried_in(not_before - now);
+            self.last_error = Some(error.clone());
+            return (again(not_before, error), None);
         }
         self.told += counts;
         let pause = match &error {
@@ -301,7 +328,9 @@ impl Circuit {
             Error::AuthRejected { cooldown, .. } => *cooldown,
             _ => self.pause(took),
         };
-        let change = self.open(error, pause, now);
+        let error = error.retried_in(pause);
+        self.last_error = Some(error.clone());
+        let change = self.open(error.clone(), pause, now);
         let not_before = match &self.state {
             State::Open { until, .. } => *until,
             _ => now,
@@ -309,6 +338,7 @@ impl Circuit {
         let verdict = Verdict {
             not_before,
             try_again: false,
+            error,
         };
         (verdict, change)
     }
@@ -344,7 +374,12 @@ impl Circuit {
         // A server that was there a moment ago is probably restarting.
         let restarting = self.ever_connected && matches!(error, Error::Connect { .. });
         let locked = matches!(error, Error::AuthLost { .. }) && !self.ever_connected;
-        let tries = if locked { LOGIN_TRIES } else { TRIES };
+        let unverified = matches!(error, Error::ClosedAfterLogin { .. }) && !self.ever_verified;
+        let tries = match (locked, unverified) {
+            (true, _) => LOGIN_TRIES,
+            (_, true) => UNVERIFIED_TRIES,
+            _ => TRIES,
+        };
         (passing || restarting) && self.told < REPEATED && self.tries < tries
     }
 

@@ -1,6 +1,6 @@
 //! What the hosts of a pool share: how many handshakes may be under way at once, with one address
 //! and in all, and none for a while with an address that has turned one away; how many logins may
-//! fail at an address; places in the queue; connections.
+//! fail at an address, and how many it may see; places in the queue; connections.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,6 +14,7 @@ use super::room::Room;
 use super::size;
 use crate::limits::Limits;
 
+use super::login_budget::LoginBudget;
 use super::now;
 use super::throttle::Throttle;
 use crate::transport::DialError;
@@ -23,6 +24,7 @@ use crate::transport::DialError;
 pub(crate) struct Budgets {
     all: Arc<Semaphore>,
     per_address: usize,
+    login_burst: u32,
     addresses: Mutex<Addresses>,
     queue: Arc<Queue>,
     room: Arc<Room>,
@@ -62,10 +64,13 @@ struct Address {
     redeemed: Notify,
     /// Where the name resolves to, as far as it is in use.
     peer: Arc<Peer>,
+    logins: Mutex<LoginBudget>,
+    /// For the login that the budget admits next.
+    next_login: Semaphore,
 }
 
 impl Address {
-    fn new(shares: usize) -> Self {
+    fn new(shares: usize, login_burst: u32) -> Self {
         Self {
             shares: Arc::new(Semaphore::new(shares)),
             turn: Arc::new(Semaphore::new(1)),
@@ -74,7 +79,13 @@ impl Address {
             throttle: Mutex::default(),
             redeemed: Notify::new(),
             peer: Arc::default(),
+            logins: Mutex::new(LoginBudget::new(login_burst)),
+            next_login: Semaphore::new(1),
         }
+    }
+
+    fn logins(&self) -> MutexGuard<'_, LoginBudget> {
+        self.logins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn throttle(&self) -> MutexGuard<'_, Throttle> {
@@ -129,6 +140,31 @@ impl Drop for Pledge {
     }
 }
 
+/// An attempt to log in, and then the connection that came of it. Dropped, it has ended, and is
+/// charged to the login budget of its address unless it served for long.
+pub(crate) struct Login {
+    address: Arc<Address>,
+    since: Instant,
+    reached: bool,
+}
+
+impl Login {
+    /// The server was not reached, so it has seen no login.
+    pub(super) fn not_reached(mut self) {
+        self.reached = false;
+    }
+}
+
+impl Drop for Login {
+    fn drop(&mut self) {
+        if self.reached {
+            let now = now();
+            let lasted = now.saturating_duration_since(self.since);
+            self.address.logins().ended(lasted, now);
+        }
+    }
+}
+
 impl Permit {
     /// The handshake has ended, with that failure if it has failed. The share ends when this is
     /// dropped.
@@ -142,6 +178,7 @@ impl Budgets {
         Self {
             all: Arc::new(Semaphore::new(size(limits.handshakes))),
             per_address: size(limits.handshakes_per_host),
+            login_burst: limits.login_burst,
             addresses: Mutex::default(),
             queue: Arc::new(Queue::new(limits.queued_commands)),
             room: Arc::new(Room::new(limits.connections)),
@@ -167,7 +204,7 @@ impl Budgets {
             .get(&key)
             .and_then(Weak::upgrade)
             .unwrap_or_else(|| {
-                let address = Arc::new(Address::new(self.per_address));
+                let address = Arc::new(Address::new(self.per_address, self.login_burst));
                 addresses.known.insert(key, Arc::downgrade(&address));
                 address
             });
@@ -218,6 +255,36 @@ impl Budget {
                 Err(until) => drop(tokio::time::timeout_at(until.into(), redeemed).await),
             }
         }
+    }
+
+    /// When the login budget of this address admits a login; `None`: now.
+    pub(super) fn login_delayed(&self) -> Option<Instant> {
+        self.address.logins().admit(now()).err()
+    }
+
+    /// Waits until the login budget of this address admits a login, in order. Cancel safe.
+    pub(super) async fn login_admitted(&self) {
+        // The semaphore is never closed.
+        let _next = self.address.next_login.acquire().await;
+        while let Some(until) = self.login_delayed() {
+            tokio::time::sleep_until(until.into()).await;
+        }
+    }
+
+    /// A login begins, if the budget still admits it.
+    pub(super) fn begin_login(&self) -> Option<Login> {
+        let since = now();
+        self.address.logins().admit(since).ok()?;
+        Some(Login {
+            address: self.address.clone(),
+            since,
+            reached: true,
+        })
+    }
+
+    /// The budget of the address has nothing to remember.
+    pub(super) fn is_forgettable(&self) -> bool {
+        self.address.logins().is_settled(now())
     }
 
     /// Waits for one of the handshakes with this address. This comes first, so that a slow host

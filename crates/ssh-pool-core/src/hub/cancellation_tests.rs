@@ -18,6 +18,7 @@ mod deadlines;
 mod dials;
 mod errands;
 mod limits;
+mod login_budget;
 mod losses;
 mod renewals;
 mod retries;

@@ -187,7 +187,7 @@ impl Hub {
             if !there {
                 books.slots.retire(on, Retirement::Unresponsive, now);
                 let alive = books.slots.alive();
-                others.extend(alive.filter_map(|id| Some((id, books.links.get(&id)?.clone()))));
+                others.extend(alive.filter_map(|id| Some((id, books.link(id)?))));
             }
             (books.checks.end(on), others)
         });

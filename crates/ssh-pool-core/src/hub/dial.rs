@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tracing::Instrument;
 
-use super::breaker::{Begin, Change, Circuit, Leave};
-use super::budget::{Permit, Pledge};
+use super::breaker::{Begin, Change, Circuit, Leave, Verdict};
+use super::budget::{Login, Permit, Pledge};
 use super::peer::DialAddress;
 use super::room::Short;
 use super::{Hub, now, tell};
@@ -33,21 +33,23 @@ struct Memory {
     changed: Notify,
     /// Dials that wait until the address would bear a failed login.
     in_debt: AtomicUsize,
+    /// Dials that wait for the login budget of the address.
+    delayed: AtomicUsize,
 }
 
-/// A dial that waits for that.
-struct InDebt<'a>(&'a Memory);
+/// Counts a dial for as long as it waits.
+struct Counted<'a>(&'a AtomicUsize);
 
-impl<'a> InDebt<'a> {
-    fn new(memory: &'a Memory) -> Self {
-        memory.in_debt.fetch_add(1, Ordering::Relaxed);
-        Self(memory)
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
     }
 }
 
-impl Drop for InDebt<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.in_debt.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -71,17 +73,41 @@ impl Dials {
         self.circuit().is_forgettable(now())
     }
 
-    pub(super) fn succeeded(&self, leave: Leave) -> Option<Change> {
-        self.circuit().succeeded(leave)
+    pub(super) fn logged_in(&self) {
+        self.circuit().logged_in();
+    }
+
+    /// The others wait no longer for what becomes of this dial.
+    pub(super) fn released(&self, leave: Leave) -> Leave {
+        self.circuit().released(leave)
+    }
+
+    /// A connection has granted something for the first time.
+    pub(super) fn verified(&self, leave: Leave) -> Option<Change> {
+        self.circuit().verified(leave)
+    }
+
+    /// There is nothing to learn from this dial.
+    pub(super) fn abandoned(&self, leave: Leave) -> Option<Change> {
+        self.circuit().abandoned(leave, now())
+    }
+
+    /// A connection that has granted nothing has come to nothing. `None`: its leave is not known.
+    pub(super) fn unusable(
+        &self,
+        leave: Option<Leave>,
+        error: Error,
+        passing: bool,
+        now: Instant,
+    ) -> (Verdict, Option<Change>) {
+        let mut circuit = self.circuit();
+        let leave = leave.unwrap_or_else(|| circuit.leave(false));
+        let failure = DialError { error, passing };
+        circuit.failed(leave, failure, Duration::ZERO, now)
     }
 
     pub(super) fn forget(&self) -> Option<Change> {
         self.circuit().forget()
-    }
-
-    /// The host is reachable and useless: as after a failed dial.
-    pub(super) fn give_up(&self, error: Error, now: Instant) -> Option<Change> {
-        self.circuit().give_up(error, now)
     }
 
     /// What answers a caller who would have to wait for a dial that would only annoy the server.
@@ -101,6 +127,10 @@ impl Dials {
 
     pub(super) fn is_in_debt(&self) -> bool {
         self.0.in_debt.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn is_delayed(&self) -> bool {
+        self.0.delayed.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -126,7 +156,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if !self.used {
-            let change = self.hub.dials.circuit().abandoned(self.leave, now());
+            let change = self.hub.dials.abandoned(self.leave);
             self.hub.dials.wake();
             self.hub.report_breaker(change);
         }
@@ -144,7 +174,7 @@ struct Turn {
 /// What became of a dial that the books asked for.
 enum Outcome {
     /// The host had been evicted so often when the dial began.
-    Connected(Arc<dyn Link>, Held, Turn, u64),
+    Connected(Arc<dyn Link>, Login, Held, Turn, u64),
     Failed(DialError, Held, Turn, Duration),
     /// It was not made: this answers, and no other one is before then; if the host has not been
     /// evicted since.
@@ -172,9 +202,9 @@ impl Hub {
                 let outcome = hub.closing.run_until_cancelled(dial).await;
                 let span = tracing::Span::current();
                 match outcome {
-                    Some(Outcome::Connected(link, held, _turn, evictions)) => {
+                    Some(Outcome::Connected(link, login, held, _turn, evictions)) => {
                         let took = now().saturating_duration_since(started);
-                        let id = hub.connected(link, took, held.used(), evictions);
+                        let id = hub.connected(link, login, took, held.used(), evictions);
                         span.record("connection", id.0);
                     }
                     Some(Outcome::Failed(failure, held, _turn, took)) => {
@@ -244,6 +274,7 @@ impl Hub {
                 true => Some(self.credit().await),
                 false => None,
             };
+            self.login_admitted().await;
             // A dial that waits for room keeps nobody else from a handshake but those of its own
             // address.
             let address = self.budget.address().await;
@@ -264,6 +295,11 @@ impl Hub {
             let Some(evictions) = self.books().slots.begin_dial() else {
                 return Outcome::Unwanted;
             };
+            // Other connections may have ended since it was admitted.
+            let Some(login) = self.budget.begin_login() else {
+                asked = Some(held);
+                continue;
+            };
             let began = now();
             let address = DialAddress::new(self.budget.peer().clone());
             let dial = self.transport.dial(&self.endpoint, &address, share);
@@ -277,9 +313,12 @@ impl Hub {
             return match result {
                 Ok(link) => {
                     connected.set();
-                    Outcome::Connected(link, held, turn, evictions)
+                    Outcome::Connected(link, login, held, turn, evictions)
                 }
                 Err(failure) => {
+                    if !failure.reached_server() {
+                        login.not_reached();
+                    }
                     let took = now().saturating_duration_since(began);
                     Outcome::Failed(failure, held, turn, took)
                 }
@@ -288,14 +327,24 @@ impl Hub {
     }
 
     async fn credit(&self) -> Pledge {
-        let _in_debt = InDebt::new(&self.dials.0);
+        let _in_debt = Counted::new(&self.dials.0.in_debt);
         self.budget.pledge(true).await
     }
 
+    /// Waits for the login budget of the address.
+    async fn login_admitted(&self) {
+        let Some(until) = self.budget.login_delayed() else {
+            return;
+        };
+        let wait = until.saturating_duration_since(now());
+        self.report(EventKind::LoginDelayed { wait });
+        let _delayed = Counted::new(&self.dials.0.delayed);
+        self.budget.login_admitted().await;
+    }
+
     fn dial_failed(self: &Arc<Self>, failure: DialError, leave: Leave, took: Duration) {
-        let error = failure.error.clone();
-        let descriptors = matches!(error, Error::Descriptors { .. });
-        let (told, pause, change, actions) = {
+        let descriptors = matches!(failure.error, Error::Descriptors { .. });
+        let (told, verdict, pause, change, actions) = {
             let mut books = self.books();
             let now = now();
             books.short = match books.short.take() {
@@ -308,21 +357,20 @@ impl Hub {
             let told = books
                 .slots
                 .dial_failed(now, verdict.not_before, verdict.try_again);
-            (told, pause, change, books.slots.take_actions())
+            (told, verdict, pause, change, books.slots.take_actions())
         };
         if descriptors {
             self.budget.room().ask(FOR_A_DIAL);
         }
         // Before what follows from it, such as the next dial.
-        let kind = EventKind::DialFailed {
-            error: error.clone(),
+        self.report(EventKind::DialFailed {
+            error: verdict.error.clone(),
             pause,
-        };
-        self.report(kind);
+        });
         self.report_breaker(change);
         self.carry_out(actions);
         self.dials.wake();
-        tell(told, &error);
+        tell(told, &verdict.error);
         self.ended.notify_waiters();
     }
 

@@ -215,7 +215,7 @@ impl Hub {
     fn in_service_at(&self, address: SocketAddr) -> InService {
         let books = self.books();
         let there = |view: &View| {
-            let link = books.links.get(&view.id);
+            let link = books.link(view.id);
             !view.retiring && link.and_then(|link| link.peer_addr()) == Some(address)
         };
         let for_commands = !self.budget.is_for_errands();
@@ -233,7 +233,7 @@ impl Hub {
     fn leave_other_addresses(self: &Arc<Self>, address: SocketAddr) -> bool {
         self.transition(|books, now| {
             let elsewhere = |id: &ConnectionId| {
-                let link = books.links.get(id);
+                let link = books.link(*id);
                 let peer = link.and_then(|link| link.peer_addr());
                 peer.is_some_and(|peer| peer != address)
             };

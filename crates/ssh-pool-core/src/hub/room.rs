@@ -208,6 +208,9 @@ impl Hub {
                  sshd turns an address away that has too many of them (PerSourcePenalties)",
             )
         };
+        if self.dials.is_delayed() {
+            return Some(Cause::new(self.login_budget_spent()));
+        }
         (self.dials.is_in_debt()).then(|| failed().unwrap_or_else(in_debt))
     }
 
@@ -216,6 +219,15 @@ impl Hub {
         let error = self.dials.last_error()?;
         let waits = books.short.is_some() || books.slots.live() == 0;
         (waits && matches!(error, Error::Descriptors { .. })).then_some(error)
+    }
+
+    fn login_budget_spent(&self) -> String {
+        let last = self.dials.last_error();
+        let last = last.map_or_else(String::new, |error| format!("; the last one: {error}"));
+        format!(
+            "it waits for the login budget of this address: too many connections to it have ended \
+             soon after their login (Limits::login_burst){last}"
+        )
     }
 
     fn retire_idle(self: &Arc<Self>, id: ConnectionId) {

@@ -135,6 +135,11 @@ impl Sessions {
         self.held() + self.opening
     }
 
+    /// The server has granted no session here, and none is on its way.
+    pub(super) fn is_untried(&self) -> bool {
+        !self.proven && self.opening == 0
+    }
+
     /// How many channels may be opened now.
     pub(super) fn room(&self, learned: u32, now: Instant) -> u32 {
         if self.retiring || self.hold.is_some_and(|until| now < until) {

@@ -24,6 +24,7 @@ use super::sessions::{Lesson, Mark, Sessions, View};
 use crate::event::Retirement;
 
 mod connections;
+mod ends;
 mod idle;
 mod meter;
 mod overdue;
@@ -294,6 +295,11 @@ impl<W> Slots<W> {
     fn no_dial(&mut self, now: Instant, not_before: Instant, try_again: bool) -> Vec<W> {
         self.dialling = self.dialling.saturating_sub(1);
         self.renewal.no_dial();
+        self.pause_dials(now, not_before, try_again)
+    }
+
+    /// No dial before then. Returns the waiters to tell.
+    fn pause_dials(&mut self, now: Instant, not_before: Instant, try_again: bool) -> Vec<W> {
         self.dial_not_before = Some(not_before);
         let told = if try_again || self.dialling > 0 || self.live() > 0 {
             Vec::new()
@@ -473,21 +479,6 @@ impl<W> Slots<W> {
     }
 
     // ── connections ──────────────────────────────────────────────────────────────────────────
-
-    /// A connection is gone, with everything on it. `None`: it had been told to go.
-    pub(crate) fn died(&mut self, id: ConnectionId, now: Instant) -> Option<u32> {
-        let gone = self.connections.remove(id);
-        if gone.as_ref().is_some_and(|connection| connection.ready > 0) {
-            self.actions.push(Action::Sweep);
-        }
-        if self.live() == 0 {
-            // Whoever waited on it hears what there is to hear of dials, and not only later.
-            self.dial_not_before = None;
-        }
-        self.pump(now);
-        gone.filter(|connection| !connection.leaving)
-            .map(|connection| connection.leased + connection.streams)
-    }
 
     /// No new work from now on. Returns the waiters to tell; what runs may finish.
     pub(crate) fn close(&mut self, now: Instant) -> Vec<W> {

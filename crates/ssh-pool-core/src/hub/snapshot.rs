@@ -44,7 +44,7 @@ impl Hub {
                 checking: books.checks.is_under_way(view.id),
             };
             let connections: Vec<_> = books.slots.views().map(sight).collect();
-            let link = |sight: &Sight| books.links.get(&sight.view.id).cloned();
+            let link = |sight: &Sight| books.link(sight.view.id);
             let links: Vec<_> = connections.iter().map(link).collect();
             let snapshot = Snapshot {
                 name: self.endpoint.name.clone(),

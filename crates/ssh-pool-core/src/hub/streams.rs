@@ -94,7 +94,7 @@ impl Hub {
     ) -> Option<Berth> {
         self.transition(|books, now| {
             let id = begin(&mut books.slots)?;
-            let Some(link) = books.links.get(&id).cloned() else {
+            let Some(link) = books.link(id) else {
                 books.slots.end_stream(id, false, now);
                 return None;
             };
@@ -116,6 +116,11 @@ impl Berth {
 
     pub(crate) fn on(&self) -> ConnectionId {
         self.id
+    }
+
+    /// The server has granted a stream or a listener: the connection is of use.
+    pub(crate) fn granted(&self) {
+        self.hub.granted(self.id);
     }
 
     /// For what happens on the stream's channel.

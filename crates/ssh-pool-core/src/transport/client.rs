@@ -573,11 +573,24 @@ impl client::Handler for Client {
                 Ok(())
             }
             DisconnectReason::Error(error) => {
-                self.reason = Some(Cause::of_peer(error.to_string()));
+                self.reason = Some(if is_fin(&error) {
+                    Cause::new("the server closed the connection without a word")
+                } else {
+                    Cause::of_peer(error.to_string())
+                });
                 // A login that was under way finds it in the session's result.
                 Err(error)
             }
         }
+    }
+}
+
+/// The server has sent FIN, and no message before it.
+fn is_fin(error: &russh::Error) -> bool {
+    match error {
+        russh::Error::Disconnect | russh::Error::HUP => true,
+        russh::Error::IO(error) => error.kind() == std::io::ErrorKind::UnexpectedEof,
+        _ => false,
     }
 }
 

@@ -22,11 +22,13 @@ use crate::inbox::{End, Inbox};
 use crate::output::ExitStatus;
 use crate::pty::Pty;
 
+mod endings;
 mod faults;
 mod line;
 mod names;
 mod script;
 
+pub(crate) use endings::Ending;
 use line::Line;
 pub(crate) use script::{Fatal, Script};
 
@@ -75,6 +77,9 @@ struct State {
     started_at: Vec<SocketAddr>,
     /// Later connections take nothing.
     stalls: bool,
+    ending: Ending,
+    /// When each attempt to log in began and its connection ended: one more, one less.
+    up: Vec<(Instant, i32)>,
 }
 
 #[derive(Clone)]
@@ -155,8 +160,9 @@ impl Transport for Server {
                 state.seen.dials
             };
             let peer_addr = self.connect(choice).await?;
+            let up = self.begin_login();
             sleep(self.script.handshake).await;
-            let failure = self.state().failures.pop_front();
+            let failure = self.next_failure(&endpoint.name);
             if let Some(failure) = failure {
                 return Err(failure);
             }
@@ -188,12 +194,13 @@ impl Transport for Server {
                 server: self.clone(),
                 lifeline: Lifeline::default(),
                 dead: CancellationToken::new(),
-                kept: Mutex::new(Some(kept)),
+                kept: Mutex::new(Some((kept, up))),
                 inboxes: Mutex::default(),
                 line: Line::new(self.script.hop),
             });
             link.line.stalled.send_replace(state.stalls);
             state.links.push(Arc::downgrade(&link));
+            state.ending.after_login(&link);
             Ok(link as Arc<dyn Link>)
         }
         .boxed()
@@ -206,7 +213,7 @@ struct ScriptedLink {
     server: Server,
     lifeline: Lifeline,
     dead: CancellationToken,
-    kept: Mutex<Option<Kept>>,
+    kept: Mutex<Option<(Kept, endings::Up)>>,
     inboxes: Mutex<Vec<Arc<Inbox>>>,
     line: Line,
 }
@@ -253,6 +260,7 @@ impl Link for ScriptedLink {
             if there.await.is_none() {
                 return Err(OpenError::Lost);
             }
+            let at_open = self.ends_at(Ending::AtOpen);
             // The server decides here, and keeps the slot whoever still waits for the answer.
             let granted = {
                 let mut state = self.server.state();
@@ -260,7 +268,7 @@ impl Link for ScriptedLink {
                 let Some(held) = state.held.get_mut(&self.id) else {
                     return Err(OpenError::Lost);
                 };
-                let granted = *held < most;
+                let granted = *held < most && !at_open;
                 *held += u32::from(granted);
                 state.seen.refused += u32::from(!granted);
                 granted
@@ -270,6 +278,7 @@ impl Link for ScriptedLink {
                 return Err(OpenError::Lost);
             }
             self.line.hear();
+            self.ends_at(Ending::AfterOpen);
             if !granted {
                 return Err(OpenError::Refused {
                     code: 2,
@@ -417,6 +426,9 @@ impl ScriptedWire {
             let mut state = server.state();
             state.seen.started += 1;
             state.seen.running += 1;
+        }
+        if server.ends_at_exec(link) {
+            return;
         }
         let process = Process(server.clone());
         line.pass().await;

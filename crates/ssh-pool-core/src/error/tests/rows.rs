@@ -196,8 +196,15 @@ pub(super) fn before_a_session() -> Vec<Row> {
         target: target.clone(),
         source: source.clone(),
     };
+    let closed_after_login = Error::ClosedAfterLogin {
+        target: target.clone(),
+        attempts: 3,
+        retry_in: Duration::from_secs(4),
+        reason: "the server closed the connection".into(),
+    };
     let auth_lost = Error::AuthLost { target, source };
     vec![
+        Row::new(closed_after_login, Phase::Channel, "ChrootDirectory").transient(),
         Row::new(full, Phase::Queue, "run fewer commands at once").transient(),
         Row::new(descriptors, Phase::Connect, "ulimit -n")
             .caused()

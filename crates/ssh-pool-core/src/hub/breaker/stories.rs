@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::tests::{COOLDOWN, MOMENT, lost_in_auth, refused, rejected, throttled};
+use super::tests::{
+    COOLDOWN, MOMENT, closed_after_login, lost_in_auth, refused, rejected, session_refused,
+    throttled,
+};
 use super::*;
 
 /// Dials that begin and end in any order, on time that passes in leaps.
@@ -10,6 +13,8 @@ use super::*;
 struct World {
     circuit: Circuit,
     out: Vec<Leave>,
+    /// Connections that have granted nothing so far.
+    unverified: Vec<Leave>,
     shown: Option<Breaker>,
     /// No dial that begins now may go out, unless another one succeeds first.
     cooling_until: Option<Instant>,
@@ -19,10 +24,27 @@ impl World {
     fn step(&mut self, what: u8, pick: usize, now: Instant) {
         let change = match what {
             0..=4 => self.begin(now),
-            5 => self.end(pick, |circuit, leave| circuit.succeeded(leave)),
+            5 => {
+                let leave = self.end(pick, |circuit, leave| {
+                    circuit.logged_in();
+                    Some(leave)
+                });
+                self.unverified.extend(leave);
+                None
+            }
             6 => self.end(pick, |circuit, leave| circuit.abandoned(leave, now)),
             7 => self.circuit.forget(),
-            8 => self.circuit.give_up(refused().error, now),
+            8 | 9 if self.unverified.is_empty() => None,
+            8 => {
+                let leave = self.unverified.swap_remove(pick % self.unverified.len());
+                self.circuit.verified(leave)
+            }
+            9 => {
+                let leave = self.unverified.swap_remove(pick % self.unverified.len());
+                let failure = [session_refused(), closed_after_login()][pick % 2].clone();
+                let none = Duration::ZERO;
+                self.circuit.failed(leave, failure, none, now).1
+            }
             _ => {
                 let failures = [refused(), throttled(), lost_in_auth(), rejected()];
                 let failure = failures[usize::from(what) % failures.len()].clone();
@@ -33,7 +55,7 @@ impl World {
             }
         };
         self.told(change, now);
-        if matches!(what, 5 | 7) && matches!(self.circuit.state, State::Closed) {
+        if matches!(what, 7 | 8) && matches!(self.circuit.state, State::Closed) {
             self.cooling_until = None;
         }
         if let Some(Error::AuthRejected { .. }) = self.circuit.answer(now)
@@ -41,7 +63,12 @@ impl World {
         {
             self.cooling_until = Some(now + retry_in);
         }
-        let trials = self.out.iter().filter(|leave| leave.trial).count();
+        let trials = self
+            .out
+            .iter()
+            .chain(&self.unverified)
+            .filter(|leave| leave.trial)
+            .count();
         assert_eq!(usize::from(self.circuit.trial), trials, "one, and known");
     }
 
@@ -103,7 +130,7 @@ impl World {
 proptest! {
     #[test]
     fn every_change_is_told_once_and_no_story_locks_a_host_out_for_ever(
-        steps in prop::collection::vec((0_u8..13, any::<u16>(), 0_u64..20_000), 1..200)
+        steps in prop::collection::vec((0_u8..14, any::<u16>(), 0_u64..20_000), 1..200)
     ) {
         let mut now = Instant::now();
         let mut world = World::default();
@@ -112,6 +139,7 @@ proptest! {
             now += MOMENT * u32::try_from(pause / 100 + pause.pow(3) / 100_000_000).unwrap();
             world.step(what, usize::from(pick), now);
         }
+        world.out.append(&mut world.unverified);
         while !world.out.is_empty() {
             world.step(6, 0, now);
         }

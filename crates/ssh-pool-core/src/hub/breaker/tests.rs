@@ -59,6 +59,12 @@ fn go(circuit: &mut Circuit, now: Instant) -> Leave {
     leave
 }
 
+/// A dial that logs in, to a server that grants a session.
+fn succeeds(circuit: &mut Circuit, leave: Leave) -> Option<Change> {
+    circuit.logged_in();
+    circuit.verified(leave)
+}
+
 fn fail(circuit: &mut Circuit, failure: DialError, now: Instant) -> (Verdict, Option<Change>) {
     let leave = go(circuit, now);
     circuit.failed(leave, failure, MOMENT, now)
@@ -68,7 +74,7 @@ fn fail(circuit: &mut Circuit, failure: DialError, now: Instant) -> (Verdict, Op
 fn proven(now: Instant) -> Circuit {
     let mut circuit = Circuit::default();
     let leave = go(&mut circuit, now);
-    assert!(circuit.succeeded(leave).is_none(), "it was closed");
+    assert!(succeeds(&mut circuit, leave).is_none(), "it was closed");
     circuit
 }
 
@@ -202,7 +208,7 @@ fn until_somebody_has_been_let_in_one_dials_and_the_others_wait_for_it() {
     let first = go(&mut circuit, now);
     assert!(matches!(circuit.begin(now).0, Begin::Wait(None)));
     assert!(circuit.answer(now).is_none(), "callers wait too");
-    circuit.succeeded(first);
+    succeeds(&mut circuit, first);
     go(&mut circuit, now);
     go(&mut circuit, now);
 }
@@ -262,7 +268,7 @@ fn a_login_is_doubtful_until_it_was_let_in_and_after_it_was_not() {
     let mut circuit = Circuit::default();
     let leave = go(&mut circuit, now);
     assert!(leave.doubtful);
-    circuit.succeeded(leave);
+    succeeds(&mut circuit, leave);
     assert!(!go(&mut circuit, now).doubtful);
     for (failure, doubtful) in [
         (throttled(), false),
@@ -300,7 +306,7 @@ fn one_dial_after_the_pause_closes_it_or_opens_it_again() {
         assert!(matches!(circuit.begin(now).0, Begin::Wait(None)));
         assert!(circuit.answer(now).is_none(), "others share its outcome");
         let change = if good {
-            circuit.succeeded(leave)
+            succeeds(&mut circuit, leave)
         } else {
             circuit.failed(leave, refused(), MOMENT, now).1
         };
@@ -357,7 +363,7 @@ fn a_dead_host_is_remembered_for_a_while_after_its_pause() {
     assert!(circuit.is_forgettable(now + LONGEST_OPEN));
     let leave = go(&mut circuit, now);
     assert!(!circuit.is_forgettable(now + LONGEST_OPEN), "a dial is out");
-    circuit.succeeded(leave);
+    succeeds(&mut circuit, leave);
     assert!(circuit.is_forgettable(now));
 }
 
@@ -418,45 +424,147 @@ fn descriptors_that_run_out_in_mid_login_are_paused_for() {
     }
 }
 
-/// A login that succeeds, and no session is granted. The pause after it.
-fn of_no_use(circuit: &mut Circuit, now: Instant) -> Duration {
+/// The server grants no session.
+pub(super) fn session_refused() -> DialError {
+    DialError {
+        error: Error::SessionRefused {
+            target: "t".into(),
+            reason: "prohibited".into(),
+        },
+        passing: false,
+    }
+}
+
+/// The server ends a connection after its login.
+pub(super) fn closed_after_login() -> DialError {
+    DialError {
+        error: Error::ClosedAfterLogin {
+            target: "t".into(),
+            attempts: 1,
+            retry_in: Duration::ZERO,
+            reason: "closed".into(),
+        },
+        passing: true,
+    }
+}
+
+/// A login that succeeds, and then the connection comes to nothing.
+fn unusable(circuit: &mut Circuit, failure: DialError, now: Instant) -> (Verdict, Option<Change>) {
     let leave = go(circuit, now);
-    circuit.succeeded(leave);
-    let change = circuit.give_up(refused().error, now);
-    let Some(Change::Opened { retry_in, .. }) = change else {
-        panic!("{change:?}")
-    };
-    retry_in
+    circuit.logged_in();
+    circuit.failed(leave, failure, Duration::ZERO, now)
 }
 
 #[test]
-fn a_host_that_lets_us_in_and_is_of_no_use_is_left_alone_for_longer_each_time() {
+fn a_host_that_lets_us_in_and_refuses_every_session_is_left_alone_for_longer_each_time() {
     let mut now = Instant::now();
     let mut circuit = Circuit::default();
+    let pause = |circuit: &mut Circuit, now: &mut Instant| {
+        let (verdict, _) = unusable(circuit, session_refused(), *now);
+        assert!(!verdict.try_again);
+        verdict.not_before - std::mem::replace(now, verdict.not_before)
+    };
     for times in 1..20 {
-        let pause = of_no_use(&mut circuit, now);
         let longest = if times > REPEATED {
             LONGEST_OPEN
         } else {
             LONGEST_PAUSE
         };
         let full = doubled(times).min(longest);
+        let pause = pause(&mut circuit, &mut now);
         assert!((full / 2..=full).contains(&pause), "{times}: {pause:?}");
-        now += pause;
     }
-    // It has been mended, or looked at by somebody.
-    for forgets in [false, true] {
-        let mut circuit = Circuit::default();
-        for _ in 0..10 {
-            now += of_no_use(&mut circuit, now);
-        }
-        if forgets {
-            circuit.forget();
+    // It has been mended, or looked at by an operator.
+    let leave = go(&mut circuit, now);
+    succeeds(&mut circuit, leave);
+    assert!(pause(&mut circuit, &mut now) <= FIRST_PAUSE);
+    pause(&mut circuit, &mut now);
+    circuit.forget();
+    assert!(pause(&mut circuit, &mut now) <= FIRST_PAUSE);
+}
+
+#[test]
+fn a_connection_that_ends_after_its_login_is_a_failed_dial_and_says_what_has_been_tried() {
+    let mut now = Instant::now();
+    let mut circuit = Circuit::default();
+    for failures in 1..20 {
+        let (verdict, change) = unusable(&mut circuit, closed_after_login(), now);
+        let pause = verdict.not_before - now;
+        // Two of three are absorbed; after nine all callers hear of each.
+        let told = failures % UNVERIFIED_TRIES == 0 || failures > UNVERIFIED_TRIES * REPEATED;
+        assert_eq!(
+            (verdict.try_again, change.is_some()),
+            (!told, told),
+            "{failures}"
+        );
+        let longest = if failures > UNVERIFIED_TRIES * REPEATED {
+            LONGEST_OPEN
         } else {
-            now += USELESS_FOR;
+            LONGEST_PAUSE
+        };
+        let full = doubled(failures).min(longest);
+        assert!((full / 2..=full).contains(&pause), "{failures}: {pause:?}");
+        let Error::ClosedAfterLogin {
+            attempts, retry_in, ..
+        } = verdict.error
+        else {
+            panic!("{:?}", verdict.error)
+        };
+        assert_eq!(attempts, failures);
+        assert_eq!(retry_in.as_millis(), pause.as_millis());
+        // Those who come during the pause hear what is left of it.
+        if told {
+            let answer = circuit.answer(verdict.not_before - MOMENT);
+            let Some(Error::ClosedAfterLogin { retry_in, .. }) = answer else {
+                panic!("{answer:?}")
+            };
+            assert_eq!(retry_in, MOMENT);
         }
-        assert!(of_no_use(&mut circuit, now) <= FIRST_PAUSE);
+        now = verdict.not_before;
     }
+    let leave = go(&mut circuit, now);
+    assert!(
+        succeeds(&mut circuit, leave).is_some(),
+        "one that grants something ends it"
+    );
+    let (verdict, _) = unusable(&mut circuit, closed_after_login(), now);
+    assert!(verdict.not_before - now <= FIRST_PAUSE);
+}
+
+#[test]
+fn a_server_that_granted_something_before_is_taken_to_be_restarting() {
+    let mut now = Instant::now();
+    let mut circuit = proven(now);
+    for attempt in 1..TRIES {
+        let (verdict, _) = unusable(&mut circuit, closed_after_login(), now);
+        assert!(verdict.try_again, "{attempt}");
+        now = verdict.not_before;
+    }
+    assert!(
+        !unusable(&mut circuit, closed_after_login(), now)
+            .0
+            .try_again
+    );
+}
+
+#[test]
+fn connections_that_end_together_after_their_logins_are_one_failure() {
+    let now = Instant::now();
+    let mut circuit = proven(now);
+    let logins = [(); 4].map(|()| {
+        circuit.logged_in();
+        go(&mut circuit, now)
+    });
+    for leave in logins {
+        circuit.failed(leave, closed_after_login(), Duration::ZERO, now);
+    }
+    assert_eq!(circuit.failures, 1);
+    // From now on one at a time.
+    go(&mut circuit, now + LONGEST_PAUSE);
+    assert!(matches!(
+        circuit.begin(now + LONGEST_PAUSE).0,
+        Begin::Wait(None)
+    ));
 }
 
 #[test]
@@ -468,7 +576,7 @@ fn what_a_throttling_host_has_taught_is_remembered_for_a_while_after_its_pause()
     assert!(!circuit.is_forgettable(verdict.not_before));
     assert!(circuit.is_forgettable(verdict.not_before + LONGEST_OPEN));
     let leave = go(&mut circuit, verdict.not_before);
-    circuit.succeeded(leave);
+    succeeds(&mut circuit, leave);
     assert!(circuit.is_forgettable(verdict.not_before));
 }
 

@@ -19,6 +19,11 @@ impl Connections {
         Some(self.0.remove(place).1)
     }
 
+    pub(super) fn get(&self, id: ConnectionId) -> Option<&Sessions> {
+        let place = self.place(id)?;
+        self.0.get(place).map(|(_, sessions)| sessions)
+    }
+
     pub(super) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Sessions> {
         let place = self.place(id)?;
         self.0.get_mut(place).map(|(_, sessions)| sessions)

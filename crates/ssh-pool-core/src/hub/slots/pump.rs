@@ -58,6 +58,7 @@ impl<W> Slots<W> {
         } else if self.wants_spare() {
             self.open_one(now);
         }
+        self.try_new(now);
         self.watch(now);
     }
 
@@ -91,6 +92,22 @@ impl<W> Slots<W> {
             && self.dislike < NO_SPARES
             && live().any(|c| c.leased > 0)
             && live().all(|c| c.ready == 0 && c.opening == 0)
+    }
+
+    /// A login proves little: each new connection is asked for a session at once, wanted or not, so that
+    /// it is soon known whether the host is of use.
+    fn try_new(&mut self, now: Instant) {
+        let learned = self.learned;
+        for (id, connection) in self.connections.iter_mut() {
+            if connection.is_untried() && connection.room(learned, now) > 0 {
+                let mark = connection.begin_open(now);
+                self.actions.push(Action::Open {
+                    on: id,
+                    mark,
+                    since: now,
+                });
+            }
+        }
     }
 
     /// A channel on every connection that is free; where its slot cools, a round trip first.

@@ -458,7 +458,7 @@ fn idle_and_old_connections_leave_and_busy_ones_finish_first() {
     let mut slots = connected(rules(4, 10), 1, now);
     answer_opens(&mut slots, 10, now);
     slots.dialled(B, now, now + Duration::from_secs(3600));
-    slots.take_actions();
+    answer_opens(&mut slots, 10, now);
     slots.tick(now + Duration::from_secs(301));
     assert!(
         slots.take_actions().contains(&Action::Disconnect(B)),

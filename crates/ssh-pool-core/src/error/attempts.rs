@@ -1,0 +1,24 @@
+//! What only the memory of past attempts can add to an error.
+
+use std::time::Duration;
+
+use super::Error;
+
+impl Error {
+    /// So many attempts in a row have failed.
+    pub(crate) fn attempted(mut self, times: u32) -> Self {
+        if let Error::ClosedAfterLogin { attempts, .. } = &mut self {
+            *attempts = times;
+        }
+        self
+    }
+
+    /// The next attempt is made after this.
+    pub(crate) fn retried_in(mut self, pause: Duration) -> Self {
+        if let Error::ClosedAfterLogin { retry_in, .. } = &mut self {
+            // For people, to the millisecond.
+            *retry_in = Duration::from_millis(pause.as_millis().try_into().unwrap_or(u64::MAX));
+        }
+        self
+    }
+}
