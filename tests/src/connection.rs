@@ -11,11 +11,21 @@ use tokio::sync::watch;
 use crate::exec::{self, Place, Sessions};
 use crate::mark::Mark;
 
+/// What makes an [`Embedded`](crate::Embedded) server end a connection, every time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndsAt {
+    /// The first request for a session, which is not answered.
+    Open,
+    /// The first command, which is not started, after its session was granted.
+    Exec,
+}
+
 /// What the connections of one server share: who may log in, and what has happened.
 #[derive(Debug)]
 pub(crate) struct Shared {
     authorized: PublicKey,
     max_sessions: usize,
+    ends_at: Option<EndsAt>,
     pub(crate) mark: Mark,
     pub(crate) connections: AtomicUsize,
     pub(crate) open_connections: AtomicUsize,
@@ -27,10 +37,16 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(authorized: PublicKey, max_sessions: usize, mark: Mark) -> Self {
+    pub(crate) fn new(
+        authorized: PublicKey,
+        max_sessions: usize,
+        ends_at: Option<EndsAt>,
+        mark: Mark,
+    ) -> Self {
         Self {
             authorized,
             max_sessions,
+            ends_at,
             mark,
             connections: AtomicUsize::new(0),
             open_connections: AtomicUsize::new(0),
@@ -59,6 +75,14 @@ impl Connection {
             sessions: Sessions::default(),
             gone: Arc::new(watch::channel(false).0),
         }
+    }
+
+    /// An error in a callback ends the connection without a word.
+    fn survives(&self, moment: EndsAt) -> Result<(), russh::Error> {
+        if self.shared.ends_at == Some(moment) {
+            return Err(russh::Error::Disconnect);
+        }
+        Ok(())
     }
 
     /// Tells its commands that it is at its end.
@@ -95,6 +119,7 @@ impl Handler for Connection {
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
+        self.survives(EndsAt::Open)?;
         if self.sessions.taken() >= self.shared.max_sessions {
             self.shared.refused_opens.fetch_add(1, Ordering::SeqCst);
             reply.reject(ChannelOpenFailure::ConnectFailed).await;
@@ -113,6 +138,7 @@ impl Handler for Connection {
         data: &[u8],
         session: &mut Session,
     ) -> Result<(), Self::Error> {
+        self.survives(EndsAt::Exec)?;
         let place = Place {
             sessions: self.sessions.clone(),
             handle: session.handle(),

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::background::Background;
 use crate::client;
-use crate::connection::{Connection, Shared};
+use crate::connection::{Connection, EndsAt, Shared};
 use crate::exec::{End, over};
 use crate::mark::Mark;
 use crate::procs;
@@ -55,6 +55,7 @@ pub struct Embedded {
 #[derive(Clone, Debug)]
 pub struct EmbeddedBuilder {
     max_sessions: usize,
+    ends_at: Option<EndsAt>,
 }
 
 impl EmbeddedBuilder {
@@ -63,6 +64,13 @@ impl EmbeddedBuilder {
     #[must_use]
     pub fn max_sessions(mut self, count: usize) -> Self {
         self.max_sessions = count;
+        self
+    }
+
+    /// What makes it end a connection, every time; nothing by default.
+    #[must_use]
+    pub fn ends_at(mut self, moment: EndsAt) -> Self {
+        self.ends_at = Some(moment);
         self
     }
 
@@ -113,6 +121,7 @@ impl EmbeddedBuilder {
                 let shared = Arc::new(Shared::new(
                     client_key.public_key().clone(),
                     self.max_sessions,
+                    self.ends_at,
                     Mark::new(&folder),
                 ));
                 let (closing, closed) = watch::channel(false);
@@ -149,6 +158,7 @@ impl Embedded {
     pub fn builder() -> EmbeddedBuilder {
         EmbeddedBuilder {
             max_sessions: MAX_SESSIONS,
+            ends_at: None,
         }
     }
 

@@ -72,6 +72,7 @@ mod wait;
 pub use agent::Agent;
 pub use black_hole::BlackHole;
 pub use client::ssh;
+pub use connection::EndsAt;
 pub use counted_line::CountedLine;
 pub use dockerd::Dockerd;
 pub use dropbear::{Dropbear, DropbearBuilder};

@@ -11,6 +11,7 @@ use ssh_pool::{CommandState, Error, Host, Identity, Phase, Pool, Target};
 use ssh_pool_tests::{KeyFormat, KeyPair, Sshd, TempDir, generate};
 
 mod agents;
+mod budget;
 mod cooldown;
 mod formats;
 mod order;
