@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use ssh_pool::{
     Cause, Command, CommandState, ConnectionStatus, Error, ExitStatus, Host, HostKeyPolicy,
     HostKeyProblem, HostStatus, Identity, Limits, Output, Phase, Pool, PoolBuilder, PoolStatus,
-    Stdio, Stream, Target, Timeouts, Waited,
+    Stdio, Stream, StreamGroup, Target, Timeouts, Waited,
 };
 
 fn policies(path: &Path) -> [HostKeyPolicy; 5] {
@@ -85,6 +85,7 @@ async fn used(pool: Pool) -> Result<(), Error> {
     println!("{status}");
     host.script("set -u\ncd /srv\n").arg("one").output().await?;
     host.warm().await?;
+    let _: Host = host.in_group(&StreamGroup::new());
     host.evict();
     let _: HostStatus = host.status();
     let _: PoolStatus = pool.status();

@@ -15,6 +15,7 @@ use crate::lanes::Lanes;
 use crate::output::{ExitStatus, Output};
 use crate::process::{self, Job, Judgement, Process};
 use crate::run;
+use crate::stream_group::StreamGroup;
 use crate::terminate::{Outcome, Sent};
 use crate::transport::Channel;
 use crate::waited::Waited;
@@ -41,6 +42,7 @@ pub(crate) struct Spawn {
     /// Bytes that `wait_with_output` keeps.
     pub(crate) output_limit: usize,
     pub(crate) shared: bool,
+    pub(crate) group: Option<StreamGroup>,
 }
 
 /// A remote command that runs, and whose streams are the caller's. From
@@ -130,7 +132,7 @@ async fn start(
     waited: &mut Waited,
 ) -> Result<Process, Error> {
     let acquire = hub.acquire_deadline(overall);
-    let mut entry = Entry::default();
+    let mut entry = Entry::stream(spawn.group.clone());
     loop {
         let process = process::start(lanes, hub, &spawn.job, &mut entry, acquire, waited).await?;
         let inbox = &process.channel().inbox;

@@ -18,6 +18,7 @@ use crate::process::Job;
 use crate::pty::Pty;
 use crate::quote;
 use crate::run::{self, Call};
+use crate::stream_group::StreamGroup;
 use crate::transport::{self, Request};
 
 mod stdio;
@@ -30,6 +31,7 @@ pub use stdio::Stdio;
 #[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) lanes: Arc<Lanes>,
+    pub(crate) group: Option<StreamGroup>,
     pub(crate) output_limit: usize,
     pub(crate) stream_limit: usize,
 }
@@ -409,12 +411,13 @@ impl Command {
     /// Starts the command, and returns when the server has accepted it. Its streams are the
     /// caller's: see [`Child`].
     ///
-    /// It gets an isolated connection, of `Limits::isolated_per_host`; without a free one it
-    /// waits, up to `Timeouts::acquire`. See [`shared`](Command::shared).
+    /// It gets an isolated connection, of `Limits::isolated_per_host`; without a free one it waits, up
+    /// to `Timeouts::acquire`. See [`shared`](Command::shared), [`StreamGroup`](crate::StreamGroup).
     ///
     /// # Errors
     ///
     /// As for [`output`](Command::output), as far as they come before the command runs;
+    /// [`Error::StreamLimit`] when other streams fill the limit for as long as it waits;
     /// [`Error::InvalidInput`] for an [`idempotent`](Command::idempotent) command.
     ///
     /// # Cancel safety
@@ -445,6 +448,7 @@ impl Command {
             idempotent: self.idempotent,
             exit_grace: self.exit_grace,
             limit: self.place.output_limit,
+            group: self.place.group.clone(),
         })
     }
 
@@ -486,6 +490,7 @@ impl Command {
             stream_limit: self.place.stream_limit,
             output_limit: self.place.output_limit,
             shared: self.shared,
+            group: self.place.group.clone(),
         })
     }
 

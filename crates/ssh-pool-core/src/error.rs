@@ -341,6 +341,28 @@ pub enum Error {
         limit: usize,
     },
 
+    /// Streams fill a limit of this host: spawned commands, streams to addresses and subsystems, each
+    /// of which ends when its holder ends it. Nothing has begun.
+    ///
+    /// The call has waited for one of them to end; not so that of a
+    /// [`StreamGroup`](crate::StreamGroup) that has streams, which gets this at once.
+    #[error(
+        "{target}: {open} streams are open on this host, as many as Limits::{limit} allows{}; end \
+         some, raise the limit, share connections (`shared()`), or put streams that need one another \
+         into a StreamGroup",
+        ended_note(*after)
+    )]
+    StreamLimit {
+        /// The target as `user@host:port`.
+        target: Origin,
+        /// How many streams fill it.
+        open: u32,
+        /// Which of [`Limits`](crate::Limits) it is, by its name.
+        limit: &'static str,
+        /// The deadline that passed while none of them ended. `None`: it was not waited for.
+        after: Option<Duration>,
+    },
+
     /// This process, or this machine, had no file descriptor left to make a connection with until the
     /// caller's deadline. Idle connections of the pool were closed to make room, and the caller waited
     /// for others to end.
@@ -379,6 +401,12 @@ fn cooldown_note(cooldown: Duration) -> String {
     }
 }
 
+fn ended_note(after: Option<Duration>) -> String {
+    after.map_or_else(String::new, |after| {
+        format!(", and none of them ended within {after:?}")
+    })
+}
+
 fn timeout_hint(phase: Phase, killed: bool) -> &'static str {
     match phase {
         _ if killed => "; the command was ended",
@@ -407,7 +435,7 @@ impl Error {
     pub fn phase(&self) -> Phase {
         match self {
             Error::InvalidInput { .. } => Phase::Input,
-            Error::QueueFull { .. } => Phase::Queue,
+            Error::QueueFull { .. } | Error::StreamLimit { .. } => Phase::Queue,
             Error::Resolve { .. } => Phase::Resolve,
             Error::Connect { .. } | Error::Descriptors { .. } => Phase::Connect,
             Error::NotSsh { .. } | Error::Throttled { .. } => Phase::Banner,
@@ -460,6 +488,7 @@ impl Error {
             | Error::ClosedAfterLogin { .. }
             | Error::Timeout { .. }
             | Error::QueueFull { .. }
+            | Error::StreamLimit { .. }
             | Error::Descriptors { .. }
             | Error::ConnectionLost { .. } => true,
             Error::Repeated { source, .. } => source.is_transient(),
@@ -480,6 +509,7 @@ impl Error {
     pub fn is_timeout(&self) -> bool {
         match self {
             Error::Timeout { .. } => true,
+            Error::StreamLimit { after, .. } => after.is_some(),
             Error::Repeated { source, .. } => source.is_timeout(),
             _ => false,
         }

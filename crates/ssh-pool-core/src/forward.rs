@@ -16,6 +16,7 @@ use crate::inbox::Sink;
 use crate::lanes::Lanes;
 use crate::limits::Limits;
 use crate::stream::{ChannelStream, Connect};
+use crate::stream_group::StreamGroup;
 use crate::transport::{Incoming, Link, ListenError};
 use crate::waited::Waited;
 
@@ -150,6 +151,7 @@ async fn join(mut local: Box<dyn Socket>, mut remote: ChannelStream) {
 /// Listens on this machine; the server connects to `to`.
 pub(crate) async fn local(
     lanes: Arc<Lanes>,
+    group: Option<StreamGroup>,
     on: Address,
     to: Address,
     limits: &Limits,
@@ -172,6 +174,8 @@ pub(crate) async fn local(
     let token = stop.clone();
     let runtime = lanes.shared().runtime().clone();
     let connect = Connect::address(lanes.clone(), to, limits.stream_bytes);
+    // A client of the forward may need a further connection before it ends those that it has.
+    let connect = connect.in_group(Some(group.unwrap_or_default()));
     let (streams, hub) = (runtime.clone(), lanes.shared().clone());
     runtime.spawn(stop.clone().run_until_cancelled_owned(async move {
         loop {
@@ -206,17 +210,19 @@ pub(crate) async fn local(
 /// The server listens; we connect to `to`.
 pub(crate) async fn remote(
     lanes: Arc<Lanes>,
+    group: Option<StreamGroup>,
     on: Address,
     to: Address,
     limits: &Limits,
 ) -> Result<Forward, Error> {
     let mut waited = Waited::default();
-    let forward = remote_timed(lanes, on, to, limits, &mut waited).await;
+    let forward = remote_timed(lanes, group, on, to, limits, &mut waited).await;
     forward.map_err(|error| error.having_waited(&waited))
 }
 
 async fn remote_timed(
     lanes: Arc<Lanes>,
+    group: Option<StreamGroup>,
     on: Address,
     to: Address,
     limits: &Limits,
@@ -224,16 +230,16 @@ async fn remote_timed(
 ) -> Result<Forward, Error> {
     on.validate()?;
     to.validate()?;
-    let hub = lanes.isolated().clone();
-    let deadline = hub.acquire_deadline(None);
+    let deadline = lanes.isolated().acquire_deadline(None);
     let stop = CancellationToken::new();
     let room = usize::try_from(limits.streams_per_connection).unwrap_or(Semaphore::MAX_PERMITS);
     let room = Arc::new(Semaphore::new(room));
-    let mut entry = Entry::default();
+    let mut entry = Entry::stream(group);
     loop {
-        let berth = hub.berth(Lane::Isolated, &mut entry, deadline, waited);
+        let berth = lanes.stream_berth(Lane::Isolated, &mut entry, deadline, waited);
         let berth = Arc::new(berth.await?);
         let (connection, link) = (berth.on(), berth.link().clone());
+        let hub = berth.hub().clone();
         let listener = {
             let (hub, to, stop, room) = (hub.clone(), to.clone(), stop.clone(), room.clone());
             // Each stream keeps the connection; the listener itself must not, it is kept by it.

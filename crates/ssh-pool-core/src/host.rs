@@ -14,6 +14,7 @@ use crate::lanes::Lanes;
 use crate::pool::Inner;
 use crate::status::HostStatus;
 use crate::stream::Connect;
+use crate::stream_group::StreamGroup;
 use crate::waited::Waited;
 
 /// A handle to one host of a [`Pool`](crate::Pool). Cheap to clone; making one dials nothing.
@@ -24,6 +25,7 @@ use crate::waited::Waited;
 pub struct Host {
     lanes: Arc<Lanes>,
     pool: Arc<Inner>,
+    group: Option<StreamGroup>,
 }
 
 impl fmt::Debug for Host {
@@ -36,7 +38,20 @@ impl fmt::Debug for Host {
 
 impl Host {
     pub(crate) fn new(lanes: Arc<Lanes>, pool: Arc<Inner>) -> Self {
-        Self { lanes, pool }
+        Self {
+            lanes,
+            pool,
+            group: None,
+        }
+    }
+
+    /// A handle to the same host whose streams belong to that group.
+    #[must_use]
+    pub fn in_group(&self, group: &StreamGroup) -> Self {
+        Self {
+            group: Some(group.clone()),
+            ..self.clone()
+        }
     }
 
     #[cfg(any(test, feature = "internals"))]
@@ -48,6 +63,7 @@ impl Host {
         let limits = self.pool.limits();
         Place {
             lanes: self.lanes.clone(),
+            group: self.group.clone(),
             output_limit: limits.output_bytes,
             stream_limit: limits.stream_bytes,
         }
@@ -94,7 +110,8 @@ impl Host {
     }
 
     fn connect(&self, to: Address) -> Connect {
-        Connect::address(self.lanes.clone(), to, self.pool.limits().stream_bytes)
+        let limit = self.pool.limits().stream_bytes;
+        Connect::address(self.lanes.clone(), to, limit).in_group(self.group.clone())
     }
 
     /// A stream to a subsystem of the server (RFC 4254, section 6.5), such as `sftp`. It takes a
@@ -102,13 +119,13 @@ impl Host {
     /// see [`Connect`].
     pub fn subsystem(&self, name: impl Into<String>) -> Connect {
         let limit = self.pool.limits().stream_bytes;
-        Connect::subsystem(self.lanes.clone(), name.into(), limit)
+        Connect::subsystem(self.lanes.clone(), name.into(), limit).in_group(self.group.clone())
     }
 
     /// Listens on this machine, and connects what comes through the server to `to`: ssh's `-L`.
     /// Each connection gets a stream of its own, isolated, as from
     /// [`connect_tcp`](Host::connect_tcp); one that cannot be connected is closed, with a warning
-    /// in the trace.
+    /// in the trace. The streams are a [`StreamGroup`]: that of this handle, or one of their own.
     ///
     /// An empty host listens on loopback, port 0 on any port: see [`Forward::address`]. A socket
     /// file is made, and removed when the forward is dropped.
@@ -123,7 +140,14 @@ impl Host {
         to: impl Into<Address>,
     ) -> Result<Forward, Error> {
         let limits = self.pool.limits();
-        forward::local(self.lanes.clone(), listen.into(), to.into(), limits).await
+        forward::local(
+            self.lanes.clone(),
+            self.group.clone(),
+            listen.into(),
+            to.into(),
+            limits,
+        )
+        .await
     }
 
     /// Listens on the server, and connects what comes to `to`, from this machine: ssh's `-R` (RFC
@@ -151,7 +175,14 @@ impl Host {
         to: impl Into<Address>,
     ) -> Result<Forward, Error> {
         let limits = self.pool.limits();
-        forward::remote(self.lanes.clone(), listen.into(), to.into(), limits).await
+        forward::remote(
+            self.lanes.clone(),
+            self.group.clone(),
+            listen.into(),
+            to.into(),
+            limits,
+        )
+        .await
     }
 
     /// Makes sure that there is a connection with a channel ready, so that the next command costs

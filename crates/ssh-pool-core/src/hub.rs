@@ -27,6 +27,7 @@ mod check;
 mod checkout;
 mod dial;
 mod eager;
+mod holds;
 mod lease;
 mod login_budget;
 mod losses;
@@ -47,6 +48,7 @@ pub(crate) use budget::{Budget, Budgets};
 use channels::Channels;
 use check::Checks;
 pub(crate) use dial::Dials;
+pub(crate) use holds::StreamHold;
 pub(crate) use lease::Lease;
 pub(crate) use losses::Reached;
 pub(crate) use queue::Entry;
@@ -83,6 +85,8 @@ pub(crate) enum Lane {
     Shared,
     /// One stream a connection.
     Isolated,
+    /// The same, for groups that have a stream: see `StreamGroup`.
+    Grouped,
     /// Commands of the pool's own.
     Errands,
 }
@@ -154,7 +158,7 @@ struct Books {
 }
 
 /// So many permits of a semaphore. Where a `usize` has 32 bits, that is fewer than can be asked for.
-fn size(count: u32) -> usize {
+pub(crate) fn size(count: u32) -> usize {
     let most = Semaphore::MAX_PERMITS;
     usize::try_from(count).map_or(most, |count| count.min(most))
 }

@@ -3,10 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::hub::{Hub, Lane};
+use crate::hub::{self, Hub, Lane};
+
+mod streams;
 
 /// Makes the hub of a lane, when it is needed first.
 type Make = Box<dyn Fn(Lane) -> Arc<Hub> + Send + Sync>;
@@ -16,19 +19,29 @@ type Make = Box<dyn Fn(Lane) -> Arc<Hub> + Send + Sync>;
 pub(crate) struct Lanes {
     shared: Arc<Hub>,
     isolated: Later,
+    grouped: Later,
     errands: Later,
     make: Make,
+    /// Places on the hub for groups, and how many there are.
+    excess: Arc<Semaphore>,
+    grouped_limit: u32,
     /// Commands that are being ended, for which errands may have to be run.
     endings: TaskTracker,
 }
 
 impl Lanes {
-    pub(crate) fn new(make: impl Fn(Lane) -> Arc<Hub> + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(
+        grouped_limit: u32,
+        make: impl Fn(Lane) -> Arc<Hub> + Send + Sync + 'static,
+    ) -> Self {
         Self {
             shared: make(Lane::Shared),
             isolated: Later::default(),
+            grouped: Later::default(),
             errands: Later::default(),
             make: Box::new(make),
+            excess: Arc::new(Semaphore::new(hub::size(grouped_limit))),
+            grouped_limit,
             endings: TaskTracker::new(),
         }
     }
@@ -45,6 +58,15 @@ impl Lanes {
 
     pub(crate) fn isolated_if_used(&self) -> Option<&Arc<Hub>> {
         self.isolated.if_used()
+    }
+
+    /// The same, for groups that have a stream already, beyond the limit of the others.
+    pub(crate) fn grouped(&self) -> &Arc<Hub> {
+        self.grouped.get(|| (self.make)(Lane::Grouped))
+    }
+
+    pub(crate) fn grouped_if_used(&self) -> Option<&Arc<Hub>> {
+        self.grouped.if_used()
     }
 
     /// For commands of the pool's own, which must not queue behind those they are to end.
@@ -76,6 +98,7 @@ impl Lanes {
     pub(crate) fn hubs(&self) -> impl Iterator<Item = &Arc<Hub>> {
         std::iter::once(&self.shared)
             .chain(self.isolated.if_used())
+            .chain(self.grouped.if_used())
             .chain(self.errands.if_used())
     }
 
@@ -88,19 +111,23 @@ impl Lanes {
     pub(crate) fn close(&self) {
         self.shared.close();
         self.isolated.close();
+        self.grouped.close();
     }
 
     /// After [`close`](Self::close), of all hosts: ends what nobody needs any more.
     pub(crate) fn stop(&self) {
         self.shared.stop();
         self.isolated.stop();
+        self.grouped.stop();
     }
 
     /// Waits until everything has ended. Cancel safe.
     pub(crate) async fn drained(&self) {
         self.shared.drained().await;
-        if let Some(hub) = self.isolated.if_used() {
-            hub.drained().await;
+        for hub in [&self.isolated, &self.grouped] {
+            if let Some(hub) = hub.if_used() {
+                hub.drained().await;
+            }
         }
         self.endings.close();
         self.endings.wait().await;

@@ -17,6 +17,7 @@ pub struct Limits {
     pub(crate) sessions_per_connection: u32,
     pub(crate) connections_per_host: u32,
     pub(crate) isolated_per_host: u32,
+    pub(crate) grouped_per_host: u32,
     pub(crate) streams_per_connection: u32,
     pub(crate) stream_bytes: usize,
     pub(crate) handshakes_per_host: u32,
@@ -35,7 +36,8 @@ impl Default for Limits {
         Self {
             sessions_per_connection: 10,
             connections_per_host: 4,
-            isolated_per_host: 16,
+            isolated_per_host: 128,
+            grouped_per_host: 512,
             streams_per_connection: 512,
             stream_bytes: 4 << 20,
             handshakes_per_host: 4,
@@ -68,7 +70,9 @@ impl Limits {
     ///
     /// One more is there while an old or worn one is replaced: they are replaced one after the
     /// other. What still runs after `Timeouts::drain` on one that has been replaced, or after
-    /// `Host::evict`, comes on top.
+    /// `Host::evict`, comes on top. So do connections whose sessions are all held by streams that
+    /// share (`Command::shared` children and subsystems), up to `isolated_per_host`: no command waits
+    /// for longer than a second for such a stream to end.
     #[must_use]
     pub fn connections_per_host(mut self, connections: u32) -> Self {
         self.connections_per_host = connections;
@@ -76,16 +80,36 @@ impl Limits {
     }
 
     /// Isolated connections to one host: one for each `Command::spawn` and each stream that does
-    /// not share. Counted apart from the shared ones. Default: 16; the next one queues.
+    /// not share. Counted apart from the shared ones. Default: 128; the next one waits for one of
+    /// them to end, and after `Timeouts::acquire` fails with
+    /// [`Error::StreamLimit`](crate::Error::StreamLimit). Programs whose streams need one another
+    /// group them: see [`StreamGroup`](crate::StreamGroup).
+    ///
+    /// Each is a login (about 30 ms of processor on either side), about 110 kB here and 5 MB of sshd
+    /// processes on the server, and is kept for `Timeouts::idle`.
     #[must_use]
     pub fn isolated_per_host(mut self, connections: u32) -> Self {
         self.isolated_per_host = connections;
         self
     }
 
+    /// Isolated connections to one host for the further streams of groups that have one already: see
+    /// [`StreamGroup`](crate::StreamGroup). They are not counted in
+    /// [`isolated_per_host`](Limits::isolated_per_host), and do not wait for
+    /// [`connections`](Limits::connections). Default: 512; an attached `docker compose up` of 40
+    /// services takes 80. It is a guard against runaway programs: at this limit the next stream
+    /// fails at once, with [`Error::StreamLimit`](crate::Error::StreamLimit).
+    #[must_use]
+    pub fn grouped_per_host(mut self, connections: u32) -> Self {
+        self.grouped_per_host = connections;
+        self
+    }
+
     /// Shared streams (TCP and Unix sockets) on one connection. They are no sessions, so sshd's
     /// `MaxSessions` does not count them. Default: 512, below the 1,000 channels of dropbear. Where
-    /// every connection is full the next stream waits; no further connection is dialled for it.
+    /// every connection is full the next stream waits; no further connection is dialled for it. When
+    /// its time is over it fails with [`Error::StreamLimit`](crate::Error::StreamLimit), and at once
+    /// for a [`StreamGroup`](crate::StreamGroup) that has streams.
     #[must_use]
     pub fn streams_per_connection(mut self, streams: u32) -> Self {
         self.streams_per_connection = streams;
@@ -188,7 +212,8 @@ impl Limits {
     /// deadlines, in order, and the connection that has been idle for longest is closed to make
     /// room. No command is cut off for it. What has to be run to end a cancelled command (see
     /// [`Command`](crate::Command#cancelling)) does not wait for room: the connection for that is one
-    /// more, which is not counted.
+    /// more, which is not counted. Nor does the call of a [`StreamGroup`](crate::StreamGroup) that has a
+    /// stream.
     #[must_use]
     pub fn connections(mut self, connections: u32) -> Self {
         self.connections = connections;
@@ -216,6 +241,7 @@ impl Limits {
             (self.sessions_per_connection, "sessions_per_connection"),
             (self.connections_per_host, "connections_per_host"),
             (self.isolated_per_host, "isolated_per_host"),
+            (self.grouped_per_host, "grouped_per_host"),
             (self.streams_per_connection, "streams_per_connection"),
             (self.handshakes_per_host, "handshakes_per_host"),
             (self.handshakes, "handshakes"),

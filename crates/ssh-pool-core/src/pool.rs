@@ -314,6 +314,8 @@ impl Inner {
         };
         let rules = Rules {
             connections: limits.connections_per_host,
+            held_connections: limits.isolated_per_host,
+            urgent_connections: limits.grouped_per_host,
             sessions: limits.sessions_per_connection,
             streams: limits.streams_per_connection,
             handshakes: limits.handshakes_per_host,
@@ -331,26 +333,34 @@ impl Inner {
             check_after: timeouts.check_after,
             check: timeouts.check,
         };
-        let isolated = limits.isolated_per_host;
+        let (isolated, grouped) = (limits.isolated_per_host, limits.grouped_per_host);
         let budget = self.budgets.of(&key.host, key.port);
         let dials = Dials::default();
         let (transport, runtime) = (self.transport.clone(), self.runtime.clone());
         let reporter = self.reporter.clone();
-        Lanes::new(move |lane| {
+        Lanes::new(grouped, move |lane| {
             let (mut endpoint, mut rules) = (endpoint.clone(), rules.clone());
             let mut budget = budget.clone();
             match lane {
                 Lane::Shared => {}
-                Lane::Isolated => {
+                Lane::Isolated | Lane::Grouped => {
                     endpoint.isolated = true;
                     rules.connections = isolated;
+                    rules.held_connections = 0;
+                    rules.urgent_connections = 0;
                     rules.sessions = 1;
                     rules.ready_each = true;
                     // A busy connection is not worth waiting for: what runs there may never end.
                     rules.patience = Duration::ZERO;
+                    if lane == Lane::Grouped {
+                        rules.connections = grouped;
+                        budget = budget.for_groups();
+                    }
                 }
                 Lane::Errands => {
                     rules.connections = 1;
+                    rules.held_connections = 0;
+                    rules.urgent_connections = 0;
                     budget = budget.for_errands();
                 }
             }

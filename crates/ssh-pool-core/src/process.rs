@@ -82,24 +82,31 @@ pub(crate) async fn start(
     deadline: Deadline,
     waited: &mut Waited,
 ) -> Result<Process, Error> {
-    let mut hub = hub;
+    let mut asked = hub;
     loop {
-        hub.begin(entry);
+        asked.begin(entry);
         let queue = tracing::debug_span!(
             "ssh_pool.queue",
-            host = %hub.name(),
+            host = %asked.name(),
             queue_ms = tracing::field::Empty,
             dial_ms = tracing::field::Empty,
             back_off_ms = tracing::field::Empty,
             channel_ms = tracing::field::Empty,
         );
         let mut wait = Waited::default();
-        let checkout = hub.checkout_before(entry, deadline, &mut wait);
+        let checkout = async {
+            match entry.is_stream() || asked.is_isolated() {
+                // In a box: every command that waits would have room for this.
+                true => Box::pin(lanes.stream_channel(asked, entry, deadline, &mut wait)).await,
+                false => asked.checkout_before(entry, deadline, &mut wait).await,
+            }
+        };
         let got = tracing::Instrument::instrument(checkout, queue.clone()).await;
         wait.record(&queue);
         *waited += wait;
         let (lease, mut next) = got?;
         entry.let_in();
+        let hub = &lease.hub().clone();
         tracing::Span::current().record("connection", lease.connection());
         let (on, link) = (lease.on(), hub.link_of(&lease));
         if let Some(link) = &link
@@ -108,7 +115,7 @@ pub(crate) async fn start(
         {
             // Should the server end the connection over it, nothing else is lost.
             entry.change_hub();
-            hub = lanes.isolated();
+            asked = lanes.isolated();
             continue;
         }
         if let Some(link) = &link

@@ -11,6 +11,7 @@ use crate::hub::{self, Deadline, Entry, Hub};
 use crate::lanes::Lanes;
 use crate::output::Output;
 use crate::process::{self, Job, Judgement, Process};
+use crate::stream_group::StreamGroup;
 use crate::terminate::Outcome;
 use crate::transport::Channel;
 use crate::waited::Waited;
@@ -29,6 +30,7 @@ pub(crate) struct Call {
     pub(crate) exit_grace: Option<Duration>,
     /// The cap on output, for its error.
     pub(crate) limit: usize,
+    pub(crate) group: Option<StreamGroup>,
 }
 
 /// Runs a command to its end, and again if it was lost and may be. What could not be made into a
@@ -80,7 +82,7 @@ async fn attempts(
     waited: &mut Waited,
 ) -> Result<Output, Error> {
     let overall = call.timeout.map(Deadline::after);
-    let mut entry = Entry::default();
+    let mut entry = Entry::of(call.group.clone());
     let mut attempts = 1;
     loop {
         let error = match attempt(lanes, hub, call, &mut entry, overall, waited).await {

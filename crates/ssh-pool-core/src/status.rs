@@ -42,14 +42,19 @@ pub struct HostStatus {
     /// Connections that only wait for their last commands.
     pub retiring: u32,
     /// Isolated connections: one for each spawned command or stream that does not share, and those
-    /// that wait for the next.
+    /// that wait for the next. With those for groups.
     pub isolated: u32,
     /// How many of them there may be: `Limits::isolated_per_host`.
     pub isolated_limit: u32,
-    /// Isolated connections in use.
+    /// Isolated connections in use. With those for groups.
     pub isolated_busy: u32,
     /// Those who wait for an isolated connection.
     pub isolated_waiting: usize,
+    /// Of the isolated connections those beyond their limit, for further streams of a
+    /// [`StreamGroup`](crate::StreamGroup).
+    pub grouped: u32,
+    /// How many of them there may be: `Limits::grouped_per_host`.
+    pub grouped_limit: u32,
     /// Streams and forwards on shared connections.
     pub streams: u32,
     /// Dials under way.
@@ -84,7 +89,7 @@ pub struct HostStatus {
     /// Whether this host is dialled at all.
     pub breaker: Breaker,
     /// Each connection there is, retiring ones included: those that are shared first, then isolated
-    /// ones, then those for errands; of each kind the oldest first.
+    /// ones, those for groups, then those for errands; of each kind the oldest first.
     pub each_connection: Vec<ConnectionStatus>,
 }
 
@@ -165,6 +170,8 @@ pub enum Purpose {
     Shared,
     /// One command or stream at a time.
     Isolated,
+    /// The same, for further streams of a [`StreamGroup`](crate::StreamGroup), beyond the limit.
+    Grouped,
     /// What the pool itself has to do, such as to end a cancelled command.
     Errands,
 }
@@ -173,10 +180,12 @@ impl HostStatus {
     pub(crate) fn of(lanes: &Lanes, limits: &Limits) -> Self {
         let shared = lanes.shared().snapshot();
         let isolated = lanes.isolated_if_used().map(|hub| hub.snapshot());
+        let grouped = lanes.grouped_if_used().map(|hub| hub.snapshot());
         let errands = lanes.errands_if_used().map(|hub| hub.snapshot());
         let all = [
             (Purpose::Shared, Some(&shared)),
             (Purpose::Isolated, isolated.as_ref()),
+            (Purpose::Grouped, grouped.as_ref()),
             (Purpose::Errands, errands.as_ref()),
         ];
         let used = || (all.iter()).filter_map(|(purpose, hub)| Some((*purpose, (*hub)?)));
@@ -184,8 +193,11 @@ impl HostStatus {
             let views = snapshot.connections.iter().map(|sight| &sight.view);
             views.map(count).sum()
         };
-        let of_isolated =
-            |count: fn(&View) -> u32| isolated.as_ref().map_or(0, |snapshot| sum(snapshot, count));
+        let of = |hub: &Option<Snapshot>, count: fn(&View) -> u32| {
+            hub.as_ref().map_or(0, |snapshot| sum(snapshot, count))
+        };
+        let of_isolated = |count: fn(&View) -> u32| of(&isolated, count) + of(&grouped, count);
+        let apart = || isolated.iter().chain(&grouped);
         let of_shared = |count: fn(&View) -> u32| sum(&shared, count);
         // Totals of every connection, whatever it is for.
         let total =
@@ -200,9 +212,11 @@ impl HostStatus {
             isolated_busy: of_isolated(|connection| {
                 u32::from(connection.leased + connection.streams > 0)
             }),
-            isolated_waiting: isolated.as_ref().map_or(0, |snapshot| snapshot.waiting),
+            isolated_waiting: apart().map(|snapshot| snapshot.waiting).sum(),
+            grouped: of(&grouped, |connection| u32::from(!connection.retiring)),
+            grouped_limit: limits.grouped_per_host,
             streams: of_shared(|connection| connection.streams),
-            dialling: shared.dialling + isolated.as_ref().map_or(0, |snapshot| snapshot.dialling),
+            dialling: shared.dialling + apart().map(|snapshot| snapshot.dialling).sum::<u32>(),
             running: of_shared(|connection| connection.leased),
             spare: of_shared(|connection| connection.ready),
             opening: of_shared(|connection| connection.opening),

@@ -23,6 +23,7 @@ use crate::inbox::Sink;
 use crate::lanes::Lanes;
 use crate::process::{self, Job, Judgement, Process};
 use crate::run;
+use crate::stream_group::StreamGroup;
 use crate::terminate::Outcome;
 use crate::transport::{Channel, OpenError, Request};
 use crate::waited::Waited;
@@ -148,6 +149,7 @@ pub struct Connect {
     shared: bool,
     stream_bytes: usize,
     timeout: Option<Duration>,
+    group: Option<StreamGroup>,
 }
 
 impl fmt::Debug for Connect {
@@ -168,7 +170,13 @@ impl Connect {
             shared: false,
             stream_bytes,
             timeout: None,
+            group: None,
         }
+    }
+
+    pub(crate) fn in_group(mut self, group: Option<StreamGroup>) -> Self {
+        self.group = group;
+        self
     }
 
     pub(crate) fn address(lanes: Arc<Lanes>, to: Address, stream_bytes: usize) -> Self {
@@ -205,6 +213,7 @@ impl Connect {
         let deadline = hub.acquire_deadline(self.timeout.map(Deadline::after));
         let cap = self.shared.then_some(self.stream_bytes);
         let limit = self.stream_bytes;
+        let mut entry = Entry::stream(self.group);
         match self.to {
             To::Address(to) => {
                 to.validate()?;
@@ -213,7 +222,9 @@ impl Connect {
                 } else {
                     Lane::Isolated
                 };
-                let channel = connect(&hub, lane, to, Sink::Read(cap), deadline, waited).await?;
+                let sink = Sink::Read(cap);
+                let opened = connect(&self.lanes, lane, to, sink, &mut entry, deadline, waited);
+                let channel = opened.await?;
                 Ok(ChannelStream::new(channel, &hub, limit, None))
             }
             To::Subsystem(name) => {
@@ -234,7 +245,7 @@ impl Connect {
                     detached: true,
                     verbatim: false,
                 };
-                let process = start(&self.lanes, &hub, &job, deadline, waited).await?;
+                let process = start(&self.lanes, &hub, &job, &mut entry, deadline, waited).await?;
                 let channel = process.channel().clone();
                 Ok(ChannelStream::new(channel, &hub, limit, Some(process)))
             }
@@ -252,6 +263,7 @@ impl IntoFuture for Connect {
     ///
     /// [`Error::StreamRefused`] and [`Error::SubsystemRefused`] when the server does not open it,
     /// everything of a dial, [`Error::Timeout`] when there is no room in time,
+    /// [`Error::StreamLimit`] when that is because of other streams,
     /// [`Error::QueueFull`] when too many wait for some already, [`Error::Closed`];
     /// [`Error::InvalidInput`] for a name or a path that is longer than the server takes.
     /// A connection that is lost on the way is replaced; after a second one that was alive when it
@@ -267,16 +279,17 @@ impl IntoFuture for Connect {
 
 /// Opens a channel to an address.
 async fn connect(
-    hub: &Arc<Hub>,
+    lanes: &Arc<Lanes>,
     lane: Lane,
     to: Address,
     sink: Sink,
+    entry: &mut Entry,
     deadline: Deadline,
     waited: &mut Waited,
 ) -> Result<Channel, Error> {
-    let mut entry = Entry::default();
     loop {
-        let berth = hub.berth(lane, &mut entry, deadline, waited).await?;
+        let berth = lanes.stream_berth(lane, entry, deadline, waited).await?;
+        let hub = &berth.hub().clone();
         let (on, link) = (berth.on(), berth.link().clone());
         link.server().sizes.address(&to)?;
         let asked = hub::now();
@@ -295,7 +308,7 @@ async fn connect(
                 });
             }
             Ok(Some(Err(OpenError::Lost)) | None) => {
-                hub.lost_under(&mut entry, on, Some(&link), Reached::Server)?;
+                hub.lost_under(entry, on, Some(&link), Reached::Server)?;
             }
             Err(_) => {
                 let asked = "the server was asked for the stream";
@@ -367,12 +380,12 @@ async fn start(
     lanes: &Arc<Lanes>,
     hub: &Arc<Hub>,
     job: &Job,
+    entry: &mut Entry,
     deadline: Deadline,
     waited: &mut Waited,
 ) -> Result<Process, Error> {
-    let mut entry = Entry::default();
     loop {
-        let mut process = process::start(lanes, hub, job, &mut entry, deadline, waited).await?;
+        let mut process = process::start(lanes, hub, job, entry, deadline, waited).await?;
         // As long as nobody has it, nobody else would close it, whether it is accepted or not.
         process.set_over();
         let inbox = &process.channel().inbox;
@@ -400,7 +413,7 @@ async fn start(
                 return Err(Error::SubsystemRefused { target, name });
             }
             Judgement::Failed(error) => return Err(error),
-            Judgement::NeverStarted => process.never_started(&mut entry)?,
+            Judgement::NeverStarted => process.never_started(entry)?,
             // It has ended before it was accepted, with a status: no server does that.
             Judgement::Done(_) => {
                 return Err(Error::ClosedWithoutStatus {

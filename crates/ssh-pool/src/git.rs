@@ -45,7 +45,9 @@
 //! # Each git has a connection of its own
 //!
 //! It reads a pack at its own pace, and nobody else is held up: see `Limits::isolated_per_host`. The
-//! connection is kept for the next one.
+//! connection is kept for the next one. Each git that is started here is a
+//! [`StreamGroup`](crate::StreamGroup) with all that it starts: hooks and submodules wait for no limit
+//! that the connection of their own git fills.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

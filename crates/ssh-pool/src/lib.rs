@@ -28,6 +28,7 @@
 //! - [`Connect`], [`ChannelStream`], [`Forward`] and [`Address`]: streams through a server;
 //! - [`Error`], with its [`Phase`], [`CommandState`], [`Cause`], [`HostKeyProblem`],
 //!   [`Refusal`] and [`Stream`]: what went wrong, and whether it is safe to try again;
+//! - [`StreamGroup`]: streams that need one another;
 //! - [`Waited`]: why a command waited, in each [`Output`], [`Child`] and [`Error`], with its
 //!   [`Origin`];
 //! - [`PoolStatus`] and [`HostStatus`], with its [`Breaker`] and a [`ConnectionStatus`] for each
@@ -86,8 +87,8 @@ pub use ssh_pool_core::{
     Address, Breaker, Cause, ChannelStream, Child, ChildStderr, ChildStdin, ChildStdout, Command,
     CommandState, Connect, ConnectionStatus, Error, Event, EventKind, Events, ExitStatus, Forward,
     Host, HostKeyPolicy, HostKeyProblem, HostStatus, Identity, Limits, Origin, Output, Phase, Pool,
-    PoolBuilder, PoolStatus, Pty, Purpose, Refusal, Retirement, Stdio, Stream, Target, Timeouts,
-    Waited, printable,
+    PoolBuilder, PoolStatus, Pty, Purpose, Refusal, Retirement, Stdio, Stream, StreamGroup, Target,
+    Timeouts, Waited, printable,
 };
 
 #[cfg(feature = "docker")]

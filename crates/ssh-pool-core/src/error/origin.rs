@@ -99,6 +99,7 @@ macro_rules! origin {
             | Error::Repeated { target, .. }
             | Error::OutputLimit { target, .. }
             | Error::QueueFull { target, .. }
+            | Error::StreamLimit { target, .. }
             | Error::Descriptors { target, .. }
             | Error::Closed { target, .. } => Some(target),
         }

@@ -113,9 +113,19 @@ impl Address {
 pub(crate) struct Budget {
     address: Arc<Address>,
     all: Arc<Semaphore>,
-    /// `None`: it is for errands, which are not turned away.
+    /// `None`: it is for callers who are not turned away.
     queue: Option<Arc<Queue>>,
     room: Arc<Room>,
+    use_: Use,
+}
+
+/// Whom connections are made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Callers,
+    /// Groups that have streams.
+    Groups,
+    Errands,
 }
 
 /// One handshake's share.
@@ -213,6 +223,7 @@ impl Budgets {
             all: self.all.clone(),
             queue: Some(self.queue.clone()),
             room: self.room.clone(),
+            use_: Use::Callers,
         }
     }
 }
@@ -223,12 +234,27 @@ impl Budget {
     pub(crate) fn for_errands(self) -> Self {
         Self {
             queue: None,
+            use_: Use::Errands,
             ..self
         }
     }
 
     pub(super) fn is_for_errands(&self) -> bool {
-        self.queue.is_none()
+        self.use_ == Use::Errands
+    }
+
+    /// For groups that have streams: they wait for nothing that may only end with one of those.
+    /// Handshakes end by themselves, so they take their turn for those.
+    pub(crate) fn for_groups(self) -> Self {
+        Self {
+            queue: None,
+            use_: Use::Groups,
+            ..self
+        }
+    }
+
+    pub(super) fn is_for_groups(&self) -> bool {
+        self.use_ == Use::Groups
     }
 
     /// Waits until this address would bear another failed login. First come, first served, apart for

@@ -17,6 +17,7 @@ mod credit;
 mod deadlines;
 mod dials;
 mod errands;
+mod holds;
 mod limits;
 mod login_budget;
 mod losses;

@@ -43,8 +43,24 @@ impl Hub {
             Poll::Ready(channel) => channel?,
             Poll::Pending => {
                 self.take_place(entry)?;
+                self.check_ceiling(entry)?;
                 let (ticket, begun) = self.begin_waiting();
                 let channel = channels::with_ticket(ticket, channel);
+                let urgent =
+                    (entry.group().cloned()).map(|group| Box::pin(self.urgent_once_open(group)));
+                let urgent = async {
+                    match urgent {
+                        Some(urgent) => urgent.await,
+                        None => std::future::pending().await,
+                    }
+                };
+                let channel = async {
+                    tokio::select! {
+                        biased;
+                        channel = channel => channel,
+                        never = urgent => match never {},
+                    }
+                };
                 let got = tokio::time::timeout_at(deadline.at.into(), channel).await;
                 let opening = got.as_ref().ok().and_then(|got| got.as_ref().ok());
                 *waited += self.end_waiting(&begun, opening.map(|channel| channel.opening));
@@ -104,6 +120,11 @@ impl Hub {
             return error;
         }
         let held_up = self.held_up(&books);
+        if held_up.is_none()
+            && let Some(error) = self.stream_limit(&books, after)
+        {
+            return error;
+        }
         Error::Timeout {
             target: self.name().into(),
             phase: if books.slots.live() > 0 || held_up.is_some() {

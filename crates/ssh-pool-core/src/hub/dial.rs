@@ -260,6 +260,7 @@ impl Hub {
     }
 
     async fn try_dial(self: &Arc<Self>, mut asked: Option<Held>) -> Outcome {
+        let mut room = None;
         loop {
             let evictions = self.books().slots.evictions();
             let mut held = match asked.take() {
@@ -275,11 +276,17 @@ impl Hub {
                 false => None,
             };
             self.login_admitted().await;
-            // A dial that waits for room keeps nobody else from a handshake but those of its own
-            // address.
+            // Before room: a dial that waits for a slow address takes none from others.
             let address = self.budget.address().await;
-            let Some((share, connected)) = self.share().await else {
-                return Outcome::Unwanted;
+            let Some(claim) = room.take().or_else(|| self.room_at_once()) else {
+                // Room may be had only when a stream ends, whose holder may need a dial of this host
+                // or address before. So nothing is held while it is waited for.
+                drop((address, doubtful, held));
+                room = self.room().await;
+                if room.is_none() {
+                    return Outcome::Unwanted;
+                }
+                continue;
             };
             // The others wait while strangers wait for their handshakes: so not before they are
             // next, and never long.
@@ -289,6 +296,7 @@ impl Hub {
             };
             let permit = self.budget.handshake(address).await;
             if !held.confirm() {
+                room = Some(claim);
                 continue;
             }
             // A host that nobody uses any more is not dialled.
@@ -298,8 +306,10 @@ impl Hub {
             // Other connections may have ended since it was admitted.
             let Some(login) = self.budget.begin_login() else {
                 asked = Some(held);
+                room = Some(claim);
                 continue;
             };
+            let (share, connected) = self.share(claim);
             let began = now();
             let address = DialAddress::new(self.budget.peer().clone());
             let dial = self.transport.dial(&self.endpoint, &address, share);

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::channels::{self, Pooled};
 use super::slots::{ConnectionId, Hand, Ticket};
-use super::{Answer, Hub};
+use super::{Answer, Hub, StreamHold};
 use crate::inbox::Sink;
 use crate::transport::Channel;
 
@@ -56,6 +56,8 @@ pub(crate) struct Lease {
     /// Until it is dropped.
     pooled: Option<Pooled>,
     connection: ConnectionId,
+    /// Of a stream.
+    _hold: StreamHold,
 }
 
 impl Lease {
@@ -64,7 +66,18 @@ impl Lease {
             hub,
             connection: pooled.connection,
             pooled: Some(pooled),
+            _hold: StreamHold::default(),
         }
+    }
+
+    /// The hub that its channel is of.
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// It is a stream's from now on.
+    pub(crate) fn hold(&mut self, hold: StreamHold) {
+        self._hold = hold;
     }
 
     /// For traces.

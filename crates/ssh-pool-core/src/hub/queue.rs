@@ -7,6 +7,7 @@ use super::Hub;
 use super::losses::Losses;
 use crate::error::Error;
 use crate::event::EventKind;
+use crate::stream_group::StreamGroup;
 
 /// The places of one pool.
 pub(crate) struct Queue {
@@ -30,13 +31,46 @@ pub(crate) struct Entry {
     let_in: bool,
     /// The connections that have ended under the call before its request was sent.
     pub(super) losses: Losses,
+    /// Whose call it is.
+    group: Option<StreamGroup>,
+    /// What it is for stays open for as long as the caller likes.
+    stream: bool,
 }
 
 impl Entry {
+    /// For a command of that group, which the library runs to its end.
+    pub(crate) fn of(group: Option<StreamGroup>) -> Self {
+        Self {
+            group,
+            ..Self::default()
+        }
+    }
+
+    /// For a stream of that group.
+    pub(crate) fn stream(group: Option<StreamGroup>) -> Self {
+        Self {
+            stream: true,
+            ..Self::of(group)
+        }
+    }
+
     /// They have what they came for, and wait no longer.
     pub(crate) fn let_in(&mut self) {
         self.place = None;
         self.let_in = true;
+    }
+
+    pub(crate) fn is_stream(&self) -> bool {
+        self.stream
+    }
+
+    pub(crate) fn group(&self) -> Option<&StreamGroup> {
+        self.group.as_ref()
+    }
+
+    /// The caller's group has streams: it may not be able to end them before it is served.
+    pub(super) fn holds_streams(&self) -> bool {
+        self.group.as_ref().is_some_and(StreamGroup::is_open)
     }
 }
 
@@ -96,7 +130,7 @@ impl Hub {
     /// Turns a caller away who would have to wait and has no place, before anything has begun that
     /// is of no use without them, such as a dial.
     pub(super) fn admit(&self, entry: &Entry) -> Result<(), Error> {
-        let new = !entry.let_in && entry.place.is_none();
+        let new = !entry.let_in && entry.place.is_none() && !entry.holds_streams();
         match self.budget.queue() {
             Some(queue) if new && queue.is_full() && !self.channels.has_idle() => {
                 Err(self.turned_away(queue))
@@ -110,7 +144,7 @@ impl Hub {
         let Some(queue) = self.budget.queue().filter(|_| entry.place.is_none()) else {
             return Ok(());
         };
-        let place = match entry.let_in {
+        let place = match entry.let_in || entry.holds_streams() {
             true => Some(queue.come_back()),
             false => queue.enter(),
         };

@@ -54,6 +54,9 @@ impl Drop for Short {
     }
 }
 
+/// Room for one connection; `None` is one more than the limit.
+pub(super) struct Claim(Option<OwnedSemaphorePermit>);
+
 /// A dial's share of the pool's connections, until its socket has been closed.
 struct Share {
     permit: Option<OwnedSemaphorePermit>,
@@ -152,29 +155,33 @@ impl Drop for HeldUp<'_> {
 }
 
 impl Hub {
-    /// A share of the pool's limit for the connection that is to be dialled, for as long as it has a
-    /// socket: fair among all dials of the pool. `None`: there was no room, and then nobody who
-    /// needed it any more.
-    pub(super) async fn share(&self) -> Option<(Kept, Connected)> {
-        let permit = self.permit().await?;
-        let connected = Arc::<AtomicBool>::default();
-        let share = Share {
-            permit,
-            room: self.budget.room().clone(),
-            connected: connected.clone(),
-        };
-        Some((Box::new(share), Connected(connected)))
-    }
-
-    async fn permit(&self) -> Option<Option<OwnedSemaphorePermit>> {
-        let room = self.budget.room();
-        if let Ok(permit) = room.free.clone().try_acquire_owned() {
-            return Some(Some(permit));
+    /// Room in the pool for the connection that is to be dialled. `None`: there is none now.
+    pub(super) fn room_at_once(&self) -> Option<Claim> {
+        if let Ok(permit) = self.budget.room().free.clone().try_acquire_owned() {
+            return Some(Claim(Some(permit)));
         }
         if self.budget.is_for_errands() {
             // One more: the room may be that of the command which it is to end.
-            return Some(None);
+            return Some(Claim(None));
         }
+        (self.budget.is_for_groups() || self.is_urgent()).then(|| self.one_more())
+    }
+
+    /// What the connection keeps of it, for as long as it has a socket.
+    pub(super) fn share(&self, claim: Claim) -> (Kept, Connected) {
+        let connected = Arc::<AtomicBool>::default();
+        let share = Share {
+            permit: claim.0,
+            room: self.budget.room().clone(),
+            connected: connected.clone(),
+        };
+        (Box::new(share), Connected(connected))
+    }
+
+    /// Room as soon as there is some: fair among all dials of the pool. `None`: there was none, and
+    /// then nobody who needed it any more.
+    pub(super) async fn room(&self) -> Option<Claim> {
+        let room = self.budget.room();
         let _held_up = HeldUp::new(self);
         let mut free = pin!(room.free.clone().acquire_owned());
         loop {
@@ -182,14 +189,24 @@ impl Hub {
             // Before the question, so that no change between it and the wait is missed.
             changed.as_mut().enable();
             self.books().slots.begin_dial()?;
+            if self.is_urgent() {
+                return Some(self.one_more());
+            }
             tokio::select! {
                 // The semaphore is never closed.
-                permit = &mut free => return Some(permit.ok()),
+                permit = &mut free => return Some(Claim(permit.ok())),
                 () = changed => {}
             }
             // Somebody may want it again for whom no room was made.
             room.look();
         }
+    }
+
+    /// A connection beyond the limit: what fills it may be the streams of those who need this one.
+    /// An idle connection makes room afterwards, if there is any.
+    fn one_more(&self) -> Claim {
+        self.budget.room().ask(1);
+        Claim(None)
     }
 
     /// What a deadline says that passed while a dial waited for something else than its host.

@@ -25,6 +25,7 @@ use crate::event::Retirement;
 
 mod connections;
 mod ends;
+mod holds;
 mod idle;
 mod meter;
 mod overdue;
@@ -50,6 +51,10 @@ pub(crate) struct Ticket(u64);
 pub(crate) struct Rules {
     /// Connections that take new commands, at most.
     pub(crate) connections: u32,
+    /// So many more at most, in the place of connections whose sessions streams hold.
+    pub(crate) held_connections: u32,
+    /// And so many more of those, while a caller waits who holds streams.
+    pub(crate) urgent_connections: u32,
     /// Where the session limit starts, and how far it may creep back up.
     pub(crate) sessions: u32,
     /// Streams on one connection, at most.
@@ -157,6 +162,10 @@ pub(crate) struct Slots<W> {
     learned_at: Option<Instant>,
     connections: Connections,
     waiters: VecDeque<Waiter<W>>,
+    /// Sessions that streams hold, on connections in service or not.
+    held: u32,
+    /// Callers who wait and hold streams.
+    urgent: u32,
     tickets: u64,
     dialling: u32,
     renewal: Renewal,
@@ -191,6 +200,8 @@ impl<W> Slots<W> {
             learned_at: None,
             connections: Connections::default(),
             waiters: VecDeque::new(),
+            held: 0,
+            urgent: 0,
             tickets: 0,
             dialling: 0,
             renewal: Renewal::default(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::slots::ConnectionId;
-use super::{Deadline, Entry, Hub, Lane, Lease, Reached};
+use super::{Deadline, Entry, Hub, Lane, Lease, Reached, StreamHold};
 use crate::error::Error;
 use crate::event::Witness;
 use crate::inbox::End;
@@ -22,6 +22,7 @@ pub(crate) struct Berth {
     /// On an isolated connection the stream takes the place of its one session, so that nobody
     /// else does.
     lease: Option<Lease>,
+    _hold: StreamHold,
     /// We closed its channel before the peer did.
     closed_here: bool,
 }
@@ -73,6 +74,7 @@ impl Hub {
             let Some(mut berth) = berth else {
                 // It has ended, or is on its way out, or has no room for another stream.
                 drop(lease);
+                self.check_streams(entry, deadline)?;
                 if deadline.is_over() {
                     return Err(self.overdue(deadline.after));
                 }
@@ -103,6 +105,7 @@ impl Hub {
                 link,
                 id,
                 lease: None,
+                _hold: StreamHold::default(),
                 closed_here: false,
             })
         })
@@ -121,6 +124,15 @@ impl Berth {
     /// The server has granted a stream or a listener: the connection is of use.
     pub(crate) fn granted(&self) {
         self.hub.granted(self.id);
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// What its stream holds from now on.
+    pub(crate) fn hold(&mut self, hold: StreamHold) {
+        self._hold = hold;
     }
 
     /// For what happens on the stream's channel.

@@ -188,6 +188,7 @@ fn apart(
         idempotent: false,
         exit_grace: None,
         limit: 0,
+        group: None,
     };
     let lanes = lanes.clone();
     async move {

@@ -410,6 +410,7 @@ impl ScriptedWire {
         inbox: Arc<Inbox>,
         stop: CancellationToken,
         mark: Option<Vec<u8>>,
+        held: bool,
     ) {
         let Script {
             mut runtime,
@@ -418,7 +419,9 @@ impl ScriptedWire {
             signals,
             ..
         } = server.script;
-        if mark.is_none() && signals != Signals::Group {
+        if held {
+            runtime = Duration::from_secs(100_000);
+        } else if mark.is_none() && signals != Signals::Group {
             runtime = errand;
         }
         line.pass().await;
@@ -480,6 +483,7 @@ impl Wire for ScriptedWire {
                 self.inbox.clone(),
                 self.stop.clone(),
                 mark(&request),
+                script::is_held(&request),
             );
             let (inbox, round) = (self.inbox.clone(), self.inbox.round());
             tokio::spawn(async move {

@@ -25,7 +25,8 @@ const SSH: &str = "ssh";
 /// process that is killed leaves the link behind, which is of no use to anybody.
 ///
 /// Each docker gets streams of its own to the daemon's socket, as [`Connector`] opens them, and
-/// may reach this one host. Where the server opens streams to the socket, no `docker` is needed on
+/// may reach this one host. They are one [`StreamGroup`](crate::StreamGroup): `docker compose up` holds
+/// one or two for each service, and gets the next whatever it holds. Where the server opens streams to the socket, no `docker` is needed on
 /// it.
 ///
 /// ```no_run
@@ -86,8 +87,8 @@ impl Cli {
         hosts.allow(None, target)?;
         hosts.take_detour(Detour {
             line: DIAL_STDIO,
-            open: Arc::new(move || {
-                let connector = connector.clone();
+            open: Arc::new(move |group| {
+                let connector = connector.in_group(group);
                 Box::pin(async move {
                     // docker reads logs and archives at its own pace.
                     let alone = Sharing {

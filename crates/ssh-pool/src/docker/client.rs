@@ -40,7 +40,9 @@ const TRIES: usize = 3;
 ///   body, and all that this does not know have an SSH connection to themselves, of
 ///   `Limits::isolated_per_host`. There a response that is not read holds back the daemon and
 ///   nobody else. So many of them can be open at once; the next waits for up to
-///   `Timeouts::acquire`.
+///   `Timeouts::acquire`. Where some are held until others have been opened, make the client with a
+///   handle of a group: `Docker::new(&host.in_group(&group))`; see
+///   [`StreamGroup`](crate::StreamGroup).
 ///
 /// A short answer that is not read is cut off beyond `Limits::stream_bytes`, as every shared stream
 /// is.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::Uri;
+#[cfg(unix)]
+use ssh_pool_core::StreamGroup;
 use ssh_pool_core::{Error as SshError, Host};
 use tower_service::Service;
 
@@ -73,6 +75,15 @@ impl Connector {
     pub fn shared(mut self) -> Self {
         self.shared = true;
         self
+    }
+
+    /// The same, with what it has learned, for the streams of that group.
+    #[cfg(unix)]
+    pub(super) fn in_group(&self, group: &StreamGroup) -> Self {
+        Self {
+            socket: self.socket.in_group(group),
+            ..self.clone()
+        }
     }
 
     pub(super) fn socket(&self) -> &SocketPath {

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ssh_pool_core::Host;
+#[cfg(unix)]
+use ssh_pool_core::StreamGroup;
 
 use super::error::Error;
 
@@ -58,6 +60,15 @@ impl SocketPath {
             host: host.clone(),
             path: path.into(),
         })
+    }
+
+    /// The same, whose streams belong to that group.
+    #[cfg(unix)]
+    pub(super) fn in_group(&self, group: &StreamGroup) -> Self {
+        Self {
+            host: self.host.in_group(group),
+            path: self.path.clone(),
+        }
     }
 
     pub(super) fn host(&self) -> &Host {

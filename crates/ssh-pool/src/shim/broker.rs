@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ssh_pool_core::StreamGroup;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
@@ -68,8 +69,10 @@ pub(super) fn start(hosts: Arc<Hosts>, troubles: Troubles) -> io::Result<(Broker
     ours.set_nonblocking(true)?;
     let ours = UnixStream::from_std(ours)?;
     let (cut, to_cut) = watch::channel(false);
+    // The program and all that it starts: a stream of one may not end before another one has its own.
+    let group = StreamGroup::new();
     runtime.spawn(async move {
-        let listening = listen(&ours, &hosts, &troubles, &to_cut);
+        let listening = listen(&ours, &hosts, &group, &troubles, &to_cut);
         let error = tokio::select! {
             result = listening => result.err(),
             () = is_cut(to_cut.clone()) => None,
@@ -84,6 +87,7 @@ pub(super) fn start(hosts: Arc<Hosts>, troubles: Troubles) -> io::Result<(Broker
 async fn listen(
     socket: &UnixStream,
     hosts: &Arc<Hosts>,
+    group: &StreamGroup,
     troubles: &Troubles,
     to_cut: &watch::Receiver<bool>,
 ) -> io::Result<()> {
@@ -104,11 +108,12 @@ async fn listen(
             troubles.add(Error::Request { source: error });
             continue;
         };
-        let (hosts, troubles, to_cut) = (hosts.clone(), troubles.clone(), to_cut.clone());
+        let (hosts, group) = (hosts.clone(), group.clone());
+        let (troubles, to_cut) = (troubles.clone(), to_cut.clone());
         tokio::spawn(async move {
             // Dropped, a session ends its command and its shim.
             tokio::select! {
-                () = session::serve(descriptors, &hosts, &troubles) => {}
+                () = session::serve(descriptors, &hosts, &group, &troubles) => {}
                 () = is_cut(to_cut) => {}
             }
         });

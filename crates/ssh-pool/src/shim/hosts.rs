@@ -5,7 +5,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use ssh_pool_core::{Error as SshError, Host, Pool, Target};
+use ssh_pool_core::{Error as SshError, Host, Pool, StreamGroup, Target};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::error::Error;
@@ -23,7 +23,7 @@ pub(crate) type Opening = Pin<Box<dyn Future<Output = Result<Box<dyn Duplex>, Er
 #[derive(Clone)]
 pub(crate) struct Detour {
     pub(crate) line: &'static str,
-    pub(crate) open: Arc<dyn Fn() -> Opening + Send + Sync>,
+    pub(crate) open: Arc<dyn Fn(&StreamGroup) -> Opening + Send + Sync>,
 }
 
 impl fmt::Debug for Detour {
@@ -80,9 +80,9 @@ impl Hosts {
     }
 
     /// A stream in the place of this command, if there is one.
-    pub(super) fn detour(&self, line: &OsStr) -> Option<Opening> {
+    pub(super) fn detour(&self, line: &OsStr, group: &StreamGroup) -> Option<Opening> {
         let detour = self.detour.as_ref().filter(|detour| line == detour.line)?;
-        Some((detour.open)())
+        Some((detour.open)(group))
     }
 
     /// The one that is meant. Where no user or no port is named, any will do, if there is only

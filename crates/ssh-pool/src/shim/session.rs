@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 
 use rustix::fs::FileType;
-use ssh_pool_core::{Child, ChildStdout, Stdio};
+use ssh_pool_core::{Child, ChildStdout, Stdio, StreamGroup};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, pipe};
@@ -27,8 +27,13 @@ type Inlet = Box<dyn AsyncRead + Send + Unpin>;
 type Outlet = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// Serves one shim from its request to its exit code. Whatever fails is told to it, and kept for
-/// whoever started the program.
-pub(super) async fn serve(descriptors: [OwnedFd; COUNT], hosts: &Hosts, troubles: &Troubles) {
+/// whoever started the program, of whose streams the group is.
+pub(super) async fn serve(
+    descriptors: [OwnedFd; COUNT],
+    hosts: &Hosts,
+    group: &StreamGroup,
+    troubles: &Troubles,
+) {
     let [control, stdin, stdout] = descriptors;
     let control = match socket(control) {
         Ok(control) => control,
@@ -44,7 +49,7 @@ pub(super) async fn serve(descriptors: [OwnedFd; COUNT], hosts: &Hosts, troubles
             stdout: Some(outlet(stdout).map_err(bad)?),
         };
         tokio::select! {
-            code = run(&request, hosts, &mut streams, &mut mouth) => {
+            code = run(&request, hosts, group, &mut streams, &mut mouth) => {
                 // The program may end as soon as this is closed, and then it is asked why.
                 cut_off = streams.stdout.take();
                 code
@@ -76,12 +81,13 @@ struct Streams {
 async fn run(
     request: &Request,
     hosts: &Hosts,
+    group: &StreamGroup,
     streams: &mut Streams,
     mouth: &mut OwnedWriteHalf,
 ) -> Result<u8, Error> {
     let invocation = Invocation::parse(&request.arguments)?;
-    let host = hosts.find(&invocation)?;
-    if let Some(stream) = hosts.detour(&invocation.line) {
+    let host = hosts.find(&invocation)?.in_group(group);
+    if let Some(stream) = hosts.detour(&invocation.line, group) {
         return pass(stream.await?, streams).await;
     }
     // A connection of its own: git reads a pack at its own pace, and holds up nobody.

@@ -192,6 +192,16 @@ pub(super) fn before_a_session() -> Vec<Row> {
         target: target.clone(),
         limit: 16_384,
     };
+    let streams = |limit, after| Error::StreamLimit {
+        target: target.clone(),
+        open: 128,
+        limit,
+        after,
+    };
+    let (waited, at_once) = (
+        streams("isolated_per_host", Some(Duration::from_secs(30))),
+        streams("grouped_per_host", None),
+    );
     let descriptors = Error::Descriptors {
         target: target.clone(),
         source: source.clone(),
@@ -206,6 +216,10 @@ pub(super) fn before_a_session() -> Vec<Row> {
     vec![
         Row::new(closed_after_login, Phase::Channel, "ChrootDirectory").transient(),
         Row::new(full, Phase::Queue, "run fewer commands at once").transient(),
+        Row::new(waited, Phase::Queue, "128 streams are open")
+            .transient()
+            .timeout(),
+        Row::new(at_once, Phase::Queue, "Limits::grouped_per_host").transient(),
         Row::new(descriptors, Phase::Connect, "ulimit -n")
             .caused()
             .transient(),

@@ -175,7 +175,7 @@ impl<W> Slots<W> {
         } else {
             self.rules.handshakes
         };
-        let most = self.rules.connections.saturating_sub(live).min(at_once);
+        let most = self.connections_now(now).saturating_sub(live).min(at_once);
         while self.dials_for_waiters() < wanted.min(most) {
             self.dial_one();
         }
@@ -211,7 +211,9 @@ impl<W> Slots<W> {
     /// Time alone may let a waiter go on: when a hold ends, or another dial is allowed.
     fn set_alarm(&mut self, now: Instant) {
         let holds = self.connections.values().filter_map(|c| c.hold);
-        let may_dial = self.live() + self.dials_for_waiters() < self.rules.connections;
+        let there = self.live() + self.dials_for_waiters();
+        let may_dial = there < self.connections_now(now);
+        let may_dial_later = there < self.connections_at_most();
         let dial = match (self.dial_not_before.filter(|t| *t > now), self.live()) {
             (Some(t), _) => Some(t),
             (None, 0) => None,
@@ -219,6 +221,7 @@ impl<W> Slots<W> {
         };
         let next = holds
             .chain(dial.filter(|_| may_dial))
+            .chain(self.hold_due().filter(|_| may_dial_later))
             .filter(|t| *t > now)
             .min();
         if let Some(next) = next

@@ -159,7 +159,9 @@ impl<W> Slots<W> {
     pub(crate) fn channels_at_most(&self) -> u32 {
         let retiring = self.connections.values().filter(|c| c.retiring);
         let leased: u32 = retiring.map(|c| c.leased).sum();
-        let in_service = self.rules.connections.saturating_mul(self.rules.sessions);
+        let in_service = self
+            .connections_at_most()
+            .saturating_mul(self.rules.sessions);
         in_service.saturating_add(leased)
     }
 

@@ -16,6 +16,14 @@ impl<W> Slots<W> {
         Some(id)
     }
 
+    /// How many streams there are, if every connection has as many as it may.
+    pub(crate) fn full_of_streams(&self) -> Option<u32> {
+        let alive = || self.connections.values().filter(|c| !c.retiring);
+        let full = alive().all(|c| c.streams >= self.rules.streams);
+        let open = alive().map(|c| c.streams).sum();
+        (full && open > 0).then_some(open)
+    }
+
     /// A stream on this connection; `false` if it takes none.
     #[must_use]
     pub(crate) fn begin_stream_on(&mut self, id: ConnectionId) -> bool {

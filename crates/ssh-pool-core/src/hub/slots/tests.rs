@@ -9,6 +9,8 @@ pub(super) const C: ConnectionId = ConnectionId(3);
 pub(super) fn rules(connections: u32, sessions: u32) -> Rules {
     Rules {
         connections,
+        held_connections: 0,
+        urgent_connections: 0,
         sessions,
         streams: 512,
         handshakes: 4,

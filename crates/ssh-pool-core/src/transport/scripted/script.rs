@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::transport::{ServerProfile, Signals, Sizes};
+use crate::transport::{Request, ServerProfile, Signals, Sizes};
 
 /// How the server behaves.
 #[derive(Debug, Clone)]
@@ -61,5 +61,13 @@ impl Script {
             signals: self.signals,
             sizes: Sizes::OPENSSH,
         }
+    }
+}
+
+/// Whether only a signal ends it: `hold`, as a command or a subsystem.
+pub(super) fn is_held(request: &Request) -> bool {
+    match request {
+        Request::Exec(line) => line == b"hold",
+        Request::Subsystem(name) => name == "hold",
     }
 }
