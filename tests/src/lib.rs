@@ -8,7 +8,7 @@
 //! | | |
 //! |---|---|
 //! | [`Sshd`] in two [releases](Release), [`Dropbear`] | the real servers, with stock limits |
-//! | [`Dockerd`] | a Docker daemon with an image, which knows of no other |
+//! | [`Dockerd`], [`compose_config`] | a Docker daemon with an image, which knows of no other; `docker compose` |
 //! | [`Embedded`] | an SSH server inside this process, which needs nothing installed |
 //! | [`raw::RawServer`] | an SSH server that breaks the protocol in every way it is told to |
 //! | [`Proxy`] | a TCP proxy that delays, freezes, resets and worse, also [by script](Step) |
@@ -38,6 +38,7 @@ mod agent;
 mod background;
 mod black_hole;
 mod client;
+mod compose;
 mod connection;
 mod counted_line;
 mod daemon;
@@ -72,6 +73,7 @@ mod wait;
 pub use agent::Agent;
 pub use black_hole::BlackHole;
 pub use client::ssh;
+pub use compose::compose_config;
 pub use connection::EndsAt;
 pub use counted_line::CountedLine;
 pub use dockerd::Dockerd;

@@ -88,7 +88,7 @@ pub(crate) fn has(program: &str) -> bool {
 }
 
 /// Where scripts/test puts it, also for a test that was not started by scripts/test.
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     if let Some(named) = std::env::var_os(VARIABLE) {
         return named.into();
     }

@@ -12,7 +12,9 @@
 mod api;
 mod calls;
 mod cli;
+mod compose;
 mod endings;
+mod followed;
 mod once;
 mod site;
 #[path = "../support/mod.rs"]

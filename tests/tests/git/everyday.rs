@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Stdio;
 
 use futures_util::future::join_all;
+use ssh_pool::Limits;
 use ssh_pool::git::Error;
 use ssh_pool_tests::{OBJECTS_PER_COMMIT, stock_git};
 use tokio::io::AsyncReadExt;
@@ -154,7 +155,8 @@ async fn gits_own_words_reach_the_user() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_at_once_all_come_back() {
-    let place = Place::new();
+    let limits = Limits::default().isolated_per_host(16);
+    let place = Place::limited(ssh_pool_tests::Sshd::start(), limits);
     place.repos.create("app", 5);
     let expected = place.repos.git("app", &["rev-parse", "main"]);
     let url = place.url("app");

@@ -11,11 +11,12 @@
 
 use std::path::Path;
 
-use ssh_pool::Pool;
 use ssh_pool::git::{Command, Git};
+use ssh_pool::{Limits, Pool};
 use ssh_pool_tests::{Repos, Sshd, TempDir, TestUser, git_env};
 
 mod everyday;
+mod hooks;
 mod hostile;
 mod lfs;
 mod losses;
@@ -40,7 +41,11 @@ impl Place {
     }
 
     pub(crate) fn on(sshd: Sshd) -> Self {
-        let pool = builder(&sshd, known(&sshd)).build().unwrap();
+        Self::limited(sshd, Limits::default())
+    }
+
+    pub(crate) fn limited(sshd: Sshd, limits: Limits) -> Self {
+        let pool = builder(&sshd, known(&sshd)).limits(limits).build().unwrap();
         let git = with_shim(&pool).allow(sshd.target()).unwrap();
         Self {
             repos: Repos::new(&TestUser::plain()),
