@@ -274,6 +274,7 @@ impl Child {
     /// # Errors
     ///
     /// [`Error::ConnectionLost`] and [`Error::ClosedWithoutStatus`] when the outcome is unknown,
+    /// [`Error::Unproven`] when something else ran in the place of the command,
     /// [`Error::Timeout`] when the command's time was up, [`Error::OutputLimit`] when a shared
     /// stream was read too slowly.
     ///
@@ -502,7 +503,7 @@ impl Running {
             match self.exit_grace {
                 None => inbox.ended().await,
                 Some(grace) => {
-                    inbox.exited().await;
+                    inbox.exited_and_proven().await;
                     if tokio::time::timeout(grace, inbox.ended()).await.is_err() {
                         tracing::debug!("the command has ended, and its output is still held open");
                     }
@@ -547,7 +548,9 @@ impl Running {
         let late = self.missed.get();
         let ended = match (self.process.judge(self.stream_limit).await, late) {
             (Judgement::Done(status), None) => Ok(status),
-            (Judgement::Done(_), Some(deadline)) => timed_out(deadline, Outcome::Killed),
+            (Judgement::Done(_) | Judgement::Failed(Error::Unproven { .. }), Some(deadline)) => {
+                timed_out(deadline, Outcome::Killed)
+            }
             (Judgement::Failed(Error::ClosedWithoutStatus { .. }), Some(deadline)) => {
                 timed_out(deadline, Outcome::Unknown)
             }

@@ -53,7 +53,9 @@ enum Body {
 /// A command for one host: nothing happens before [`output`](Command::output),
 /// [`status`](Command::status) or [`spawn`](Command::spawn).
 ///
-/// The remote user's login shell runs it (sshd(8)); quoting is for a POSIX shell. The command gets
+/// The remote user's login shell runs it (sshd(8)), or `sh` where that is not a POSIX shell (fish,
+/// csh). Without a sign that one of them did, the result is [`Error::Unproven`]: an account with a
+/// forced command, or without a shell, needs [`verbatim`](Command::verbatim). The command gets
 /// a session channel of its own, without a terminal. What `output` and `status` run shares a
 /// connection with others; what `spawn` runs has one to itself, unless it is
 /// [`shared`](Command::shared).
@@ -70,8 +72,8 @@ enum Body {
 ///
 /// The signals are requests of the protocol (RFC 4254, section 6.9), where the server passes them
 /// on to the group: OpenSSH does for ordinary users, and since 10.0 for root. For **root on an
-/// older OpenSSH, and on dropbear**, the command line begins with a variable of its own,
-/// `SSH_POOL_MARK=…; export SSH_POOL_MARK;`, which the command's processes inherit. Cancelling then
+/// older OpenSSH, and on dropbear**, the command's processes have a variable of its own,
+/// `SSH_POOL_MARK`. Cancelling then
 /// runs a short script in a session of its own, on a connection for such errands (one more login
 /// the first time), that finds the process group by the mark in `/proc` and signals it. Nothing is
 /// signalled by number alone. A forced command, which is not the line that we send, cannot be
@@ -379,7 +381,8 @@ impl Command {
     /// [`Error::QueueFull`] when too many wait for one already;
     /// [`Error::OutputLimit`] past the cap of `Limits::output_bytes` a stream, which ends the
     /// command;
-    /// [`Error::ConnectionLost`] and [`Error::ClosedWithoutStatus`] when the outcome is unknown.
+    /// [`Error::ConnectionLost`] and [`Error::ClosedWithoutStatus`] when the outcome is unknown;
+    /// [`Error::Unproven`] when something else ran in the place of the command.
     /// [`Error::ExecRefused`] when the server does not run it; [`Error::Closed`] after `Pool::close`.
     /// What fails before the command is sent is tried again on another connection within the
     /// deadline, until two live connections have ended under it; what fails after it is never run again, unless it is
@@ -506,6 +509,7 @@ impl Command {
             stderr,
             detached: self.detached,
             verbatim: self.verbatim,
+            in_folder: self.current_dir.is_some(),
         }
     }
 

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::output::ExitStatus;
 
 mod attempts;
 mod cause;
@@ -294,6 +295,26 @@ pub enum Error {
         target: Origin,
     },
 
+    /// The command ended without a sign that its line ran, so the status is that of something else:
+    /// a login shell that did not understand the line or refused it (`nologin`, `git-shell`, a
+    /// restricted shell), or a forced command (sshd(8), `command=`; sshd_config(5),
+    /// `ForceCommand`). For an account that runs only its forced command, or has no shell, use
+    /// [`Command::verbatim`](crate::Command::verbatim), which asks for no sign.
+    #[error(
+        "{target}: no sign that the command ran: the account's login shell or a forced command ended \
+         in its place ({status}{}); check the login shell, or use Command::verbatim",
+        said_note(said)
+    )]
+    Unproven {
+        /// The target as `user@host:port`.
+        target: Origin,
+        /// How that ended. Not the status of the command.
+        status: ExitStatus,
+        /// The first 200 bytes of its standard error, or of its standard output if that was empty;
+        /// escaped.
+        said: String,
+    },
+
     /// An [`idempotent`](crate::Command::idempotent) command was lost with its connection, was tried
     /// again, and has failed in the end. It may have run, whatever the last attempt failed with: an
     /// earlier one had been sent.
@@ -393,6 +414,14 @@ fn display_list(items: &[String]) -> String {
     }
 }
 
+fn said_note(said: &str) -> String {
+    if said.is_empty() {
+        String::new()
+    } else {
+        format!(", it said \"{said}\"")
+    }
+}
+
 fn cooldown_note(cooldown: Duration) -> String {
     if cooldown.is_zero() {
         String::new()
@@ -454,6 +483,7 @@ impl Error {
             Error::ExecRefused { .. } | Error::SubsystemRefused { .. } => Phase::Exec,
             Error::ClosedWithoutStatus { .. }
             | Error::OutputLimit { .. }
+            | Error::Unproven { .. }
             | Error::NotKilled { .. } => Phase::Running,
             Error::Repeated { source, .. } => source.phase(),
             Error::Closed { .. } => Phase::Closed,
@@ -468,6 +498,7 @@ impl Error {
             Error::ConnectionLost { phase, .. } if *phase >= Phase::Exec => CommandState::Unknown,
             Error::ClosedWithoutStatus { .. }
             | Error::OutputLimit { .. }
+            | Error::Unproven { .. }
             | Error::NotKilled { .. }
             | Error::Repeated { .. } => CommandState::Unknown,
             _ => CommandState::NotStarted,

@@ -18,12 +18,14 @@ use tokio::sync::Notify;
 use crate::buffered::{Buffered, CountedBytes, Tab};
 use crate::error::{Cause, Stream};
 use crate::event::{EventKind, Witness};
+use crate::login_shell::LoginShell;
 use crate::output::ExitStatus;
 use crate::sync::{Mutex, MutexGuard};
 use crate::valve::Valve;
 
 mod herald;
 mod intake;
+mod proof;
 mod witness;
 
 use intake::Intake;
@@ -90,6 +92,8 @@ struct State {
     accepted: Option<bool>,
     stdout: Intake,
     stderr: Intake,
+    /// The command has to prove that it runs, and says with its tag what its login shell is.
+    tag_for: Option<Arc<LoginShell>>,
     /// The valve is shut because of this channel.
     holding: bool,
     eof: bool,
@@ -211,10 +215,11 @@ impl Inbox {
                 return;
             }
             let intake = state.intake(stream);
-            let (before, most) = (intake.announced(), intake.most());
-            let overrun = intake.push(bytes).err();
-            let announced = intake.announced() != before;
+            let most = intake.most();
+            let (pushed, heard) = intake.push(bytes);
             let reader = intake.take_reader();
+            let told = heard.map_or(Ok(()), |heard| state.hear(stream, heard));
+            let (announced, overrun) = (heard.is_some(), pushed.and(told).err());
             let mut witness = None;
             if overrun.is_some() {
                 state.stdout.stop();
@@ -373,18 +378,6 @@ impl Inbox {
         self.set_valve(&mut state);
     }
 
-    /// The command says this line first on a stream, and it is not for the reader.
-    pub(crate) fn expect_line(&self, stream: Stream, line: Vec<u8>) {
-        self.state().intake(stream).expect(line);
-    }
-
-    /// Waits until the command has said it, or never will. Cancel safe.
-    pub(crate) async fn announced(&self) -> bool {
-        let said = |state: &State| state.stdout.announced() || state.stderr.announced();
-        self.until(|state| said(state) || state.end.is_some()).await;
-        said(&self.state())
-    }
-
     /// For [`exec_due`](Inbox::exec_due): which exec request is meant.
     pub(crate) fn round(&self) -> u32 {
         self.state().round
@@ -411,6 +404,7 @@ impl Inbox {
             state.started = false;
             state.round += 1;
             state.sent = None;
+            state.tag_for = None;
             state.stdout.restart(Sink::EARLY);
             state.stderr.restart(Sink::EARLY);
             state.tenant.take()

@@ -7,6 +7,7 @@ mod address;
 mod buffered;
 mod child;
 mod command;
+mod command_line;
 mod error;
 mod event;
 mod forward;
@@ -20,6 +21,7 @@ mod inbox;
 pub mod internals;
 mod lanes;
 mod limits;
+mod login_shell;
 mod maintenance;
 #[cfg(feature = "metrics")]
 mod metrics;

@@ -5,7 +5,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use crate::error::{Error, Origin, Phase, Stream};
+use crate::command_line::Tag;
+use crate::error::{Error, Origin, Phase};
 use crate::hub::{self, ConnectionId, Deadline, Entry, Hub, Next, Reached};
 use crate::inbox::{End, Sink, Transcript};
 use crate::lanes::Lanes;
@@ -14,6 +15,8 @@ use crate::quote;
 use crate::terminate::{self, Mark, Outcome};
 use crate::transport::{Channel, Link, Request, Unsent};
 use crate::waited::{self, Waited};
+
+mod form;
 
 /// Variables that go by a request in one session. sshd takes that many, and throws away those that
 /// come after them, which without an answer nobody would know.
@@ -33,6 +36,8 @@ pub(crate) struct Job {
     pub(crate) detached: bool,
     /// Whether the command line goes out with nothing before it.
     pub(crate) verbatim: bool,
+    /// Whether the line begins with a `cd` of ours.
+    pub(crate) in_folder: bool,
 }
 
 /// How far our side of the channel has come.
@@ -53,6 +58,7 @@ pub(crate) struct Process {
     /// Its connection.
     on: ConnectionId,
     link: Option<Arc<dyn Link>>,
+    tag: Tag,
     mark: Option<Mark>,
     sent: Sent,
     /// What the server has been asked before the request, and has not answered.
@@ -137,11 +143,13 @@ pub(crate) async fn start(
             }
             continue;
         };
+        let tag = Tag::new();
         let mut process = Process {
             hub: hub.clone(),
             lanes: lanes.clone(),
-            mark: Mark::needed(&*channel.wire, job),
+            mark: Mark::needed(&*channel.wire, job, &tag),
             on,
+            tag,
             link,
             channel,
             sent: Sent::Nothing,
@@ -150,6 +158,13 @@ pub(crate) async fn start(
             detached: job.detached,
             over: false,
         };
+        if process.must_learn(job)? {
+            drop(next);
+            if !process.learn(deadline).await? {
+                process.never_started(entry)?;
+            }
+            continue;
+        }
         if before(next, process.send(job, deadline), waited).await? {
             return Ok(process);
         }
@@ -294,24 +309,7 @@ impl Process {
             }
         }
         Ok(Some(match &job.request {
-            Request::Exec(line) => {
-                let mut whole = Vec::new();
-                if Mark::LENGTH + exports.len() + line.len() > sizes.longest_line() {
-                    self.mark = None; // the command itself goes first
-                }
-                if let Some(mark) = &self.mark {
-                    mark.push_to(&mut whole);
-                    // A terminal has one stream for both.
-                    let stream = match job.pty {
-                        None => Stream::Stderr,
-                        Some(_) => Stream::Stdout,
-                    };
-                    inbox.expect_line(stream, mark.line());
-                }
-                whole.extend_from_slice(&exports);
-                whole.extend_from_slice(line);
-                Request::Exec(whole)
-            }
+            Request::Exec(line) => Request::Exec(self.command_line(job, &exports, line)?),
             subsystem @ Request::Subsystem(_) => subsystem.clone(),
         }))
     }
@@ -409,7 +407,27 @@ impl Process {
             // The answer to a request proves that it was sent; without one, ask the transport.
             inbox.exec_settled().await;
         }
-        judge(&self.hub, inbox.transcript(), limit)
+        match judge(&self.hub, inbox.transcript(), limit) {
+            Judgement::Done(status) => self.proven(status),
+            other => other,
+        }
+    }
+
+    /// A status is that of the command if its tag has come. That of a login shell which did not
+    /// understand the line, or of a forced command, is another one's, whatever it says.
+    fn proven(&self, status: crate::ExitStatus) -> Judgement {
+        let inbox = &self.channel.inbox;
+        let ended_by_us = inbox.is_cancelled() && !status.success();
+        match inbox.unproven() {
+            Some(said) if status.signal().is_none() && !ended_by_us => {
+                Judgement::Failed(Error::Unproven {
+                    target: Origin::from(self.hub.name()),
+                    status,
+                    said,
+                })
+            }
+            _ => Judgement::Done(status),
+        }
     }
 }
 

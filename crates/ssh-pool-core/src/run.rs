@@ -191,7 +191,7 @@ async fn finish(process: &mut Process, call: &Call) {
             return inbox.finished().await;
         };
         tokio::select! {
-            () = inbox.exited() => {}
+            () = inbox.exited_and_proven() => {}
             () = inbox.finished() => {}
         }
         // Whoever still holds the output after that writes for nobody.

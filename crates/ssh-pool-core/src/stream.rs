@@ -244,6 +244,7 @@ impl Connect {
                     // sshd signals no subsystem. It ends with its input, or with its channel.
                     detached: true,
                     verbatim: false,
+                    in_folder: false,
                 };
                 let process = start(&self.lanes, &hub, &job, &mut entry, deadline, waited).await?;
                 let channel = process.channel().clone();

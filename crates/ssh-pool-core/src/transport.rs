@@ -18,6 +18,7 @@ use crate::error::{Cause, Error, HostKeyProblem, Phase};
 use crate::host_key::HostKeyPolicy;
 use crate::identity::Identity;
 use crate::inbox::Inbox;
+use crate::login_shell::LoginShell;
 use crate::pty::Pty;
 use crate::sync::{Mutex, MutexGuard};
 
@@ -38,6 +39,7 @@ mod silence;
 mod sizes;
 mod stream;
 mod traffic;
+mod translate;
 
 #[cfg(test)]
 pub(crate) mod scripted;
@@ -363,6 +365,9 @@ pub(crate) trait Wire: Send + Sync + 'static {
 
     /// What the server said about environment variables on this connection.
     fn env_names(&self) -> &EnvNames;
+
+    /// What is known of the login shell of this connection's account.
+    fn login_shell(&self) -> &Arc<LoginShell>;
 }
 
 /// Which environment variables a server takes, by name: sshd decides by its `AcceptEnv` as it was

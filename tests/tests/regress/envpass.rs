@@ -2,10 +2,12 @@
 //! the shell, and nobody can tell from the inside.
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
 
 use ssh_pool::{Host, Pool};
-use ssh_pool_tests::{Release, Sshd, SshdBuilder, eventually_async};
+use ssh_pool_tests::{Release, Sshd, SshdBuilder, TempDir, eventually_async};
 
 use crate::gate::Gate;
 use crate::way::{ALL, WITH_OUTPUT};
@@ -17,10 +19,19 @@ fn accepting() -> SshdBuilder {
     Sshd::builder().option(PATTERNS)
 }
 
-/// A server that shows which line it was sent and what it has taken.
-fn showing(name: &str) -> (Sshd, Pool, Host) {
-    let command = format!("ForceCommand echo \"$SSH_ORIGINAL_COMMAND\"; printenv {name}");
-    on(accepting().option(command).start())
+/// A server that shows which line its shell gets and what the server has taken.
+fn showing(name: &str) -> ((Sshd, TempDir), Pool, Host) {
+    let dir = TempDir::new();
+    let shell = dir.path().join("sh");
+    let script = format!("#!/bin/sh\nprintf '%s\\n' \"$2\"\nprintenv {name}\n");
+    fs::write(&shell, script).unwrap();
+    fs::set_permissions(&shell, fs::Permissions::from_mode(0o755)).unwrap();
+    let command = format!(
+        "ForceCommand SHELL={} exec sh -c \"$SSH_ORIGINAL_COMMAND\"",
+        shell.display()
+    );
+    let (sshd, pool, host) = on(accepting().option(command).start());
+    ((sshd, dir), pool, host)
 }
 
 /// What looks harmless to nobody.
@@ -69,7 +80,7 @@ async fn what_the_server_does_not_take_is_in_the_command_line_alone() {
             let mut command = host.command("line");
             let output = way.output(command.env(name, "value")).await.unwrap();
             let seen = String::from_utf8(output.stdout).unwrap();
-            // The forced command runs in its place, so nobody sets the variable.
+            // The line is shown and not run, so the variable is not set.
             assert_eq!(seen, format!("export {name}=value; line\n"), "{way:?}");
         }
     }

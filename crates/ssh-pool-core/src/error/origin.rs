@@ -94,6 +94,7 @@ macro_rules! origin {
             | Error::ForwardRefused { target, .. }
             | Error::Listen { target, .. }
             | Error::NotKilled { target, .. }
+            | Error::Unproven { target, .. }
             | Error::ConnectionLost { target, .. }
             | Error::ClosedWithoutStatus { target, .. }
             | Error::Repeated { target, .. }

@@ -40,7 +40,7 @@ variants!(ERRORS, error_name: Error {
     InvalidInput, Resolve, Connect, NotSsh, Throttled, KeyExchange, HostKey, Identity, AuthRejected,
     AuthLost, Timeout, SessionRefused, ExecRefused, ConnectionLost, ClosedWithoutStatus,
     OutputLimit, Closed, PtyRefused, SubsystemRefused, StreamRefused, ForwardRefused, Listen,
-    NotKilled, Repeated, QueueFull, StreamLimit, Descriptors, ClosedAfterLogin,
+    NotKilled, Unproven, Repeated, QueueFull, StreamLimit, Descriptors, ClosedAfterLogin,
 });
 variants!(PROBLEMS, problem_name: HostKeyProblem {
     Unknown, Changed, Revoked, Unreadable, NotStored,

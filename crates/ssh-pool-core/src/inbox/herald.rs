@@ -1,59 +1,92 @@
-//! The first thing a marked command says: that a shell runs our command line.
+//! The tag: the first line that a command says, which proves that a shell runs our command line.
 //!
-//! It is a line of its own on standard error, and not for the reader. What comes before it, from a
-//! shell's start-up files, is.
+//! It is not for the reader. What comes before it, from a shell's start-up files, is.
 
-/// Takes the line out of a stream.
+/// Bytes kept of what comes before the tag, for the error of a command that never says it.
+const BEFORE: usize = 200;
+
+/// What stands behind the tag, and what it says of the login shell.
+const ENDINGS: [(&[u8], Heard); 3] = [
+    (b"", Heard { posix: None }),
+    (b":posix", Heard { posix: Some(true) }),
+    (b":other", Heard { posix: Some(false) }),
+];
+
+/// The tag has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// Whether the login shell is a POSIX one, where the command says so.
+    pub(super) posix: Option<bool>,
+}
+
+/// Takes the tag out of a stream.
 #[derive(Debug)]
 pub(super) struct Herald {
     line: Vec<u8>,
-    /// The beginning of what may become the line.
+    /// The beginning of what may become the tag.
     held: Vec<u8>,
-    heard: bool,
+    before: Vec<u8>,
+}
+
+/// What the bytes behind a tag's beginning are.
+enum Ending {
+    Complete(usize, Heard),
+    /// More of it may come.
+    Partial,
+    Different,
 }
 
 impl Herald {
-    /// Waits for this line, whichever way it ends: a terminal makes `\r\n` of `\n`.
+    /// Waits for a line that begins like this, with `\n` or, from a terminal, `\r\n` at its end.
     pub(super) fn new(line: Vec<u8>) -> Self {
         Self {
             line,
             held: Vec::new(),
-            heard: false,
+            before: Vec::new(),
         }
     }
 
-    pub(super) fn heard(&self) -> bool {
-        self.heard
-    }
-
-    /// What of these bytes, and of those held back before, is for the reader.
-    pub(super) fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
-        if self.heard && self.held.is_empty() {
-            return bytes.to_vec();
-        }
+    /// What of these bytes, and of those held back before, is for the reader; and the tag, if it
+    /// has come.
+    pub(super) fn pass(&mut self, bytes: &[u8]) -> (Vec<u8>, Option<Heard>) {
         self.held.extend_from_slice(bytes);
         let mut passed = Vec::new();
         while let Some(at) = self.start() {
             passed.extend(self.held.drain(..at));
-            let Some(end) = self.end() else {
-                return passed; // more of it may come
-            };
-            if end == 0 {
+            match self.ending() {
+                Ending::Partial => {
+                    self.keep(&passed);
+                    return (passed, None);
+                }
                 // It only began like it.
-                passed.extend(self.held.drain(..1));
-                continue;
+                Ending::Different => passed.extend(self.held.drain(..1)),
+                Ending::Complete(end, heard) => {
+                    self.held.drain(..end);
+                    passed.append(&mut self.held);
+                    return (passed, Some(heard));
+                }
             }
-            self.held.drain(..end);
-            self.heard = true;
-            break;
         }
         passed.append(&mut self.held);
-        passed
+        self.keep(&passed);
+        (passed, None)
     }
 
     /// What is still held back at the end.
     pub(super) fn rest(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.held)
+        let rest = std::mem::take(&mut self.held);
+        self.keep(&rest);
+        rest
+    }
+
+    /// The first bytes that were not the tag.
+    pub(super) fn before(&self) -> &[u8] {
+        &self.before
+    }
+
+    fn keep(&mut self, passed: &[u8]) {
+        let room = BEFORE - self.before.len().min(BEFORE);
+        self.before.extend(passed.iter().take(room));
     }
 
     /// Where the line, or the beginning of it, may begin.
@@ -65,16 +98,24 @@ impl Herald {
         })
     }
 
-    /// Where it ends, at the beginning of what is held; 0 if it is not the line, `None` if that is
-    /// not decided yet.
-    fn end(&self) -> Option<usize> {
-        let rest = self.held.get(self.line.len()..)?;
-        match rest {
-            [b'\n', ..] => Some(self.line.len() + 1),
-            [b'\r', b'\n', ..] => Some(self.line.len() + 2),
-            [] | [b'\r'] => None,
-            _ => Some(0),
+    /// Where it ends, at the beginning of what is held.
+    fn ending(&self) -> Ending {
+        let Some(rest) = self.held.get(self.line.len()..) else {
+            return Ending::Partial;
+        };
+        let mut ending = Ending::Different;
+        for (text, heard) in ENDINGS {
+            for newline in [b"\n".as_slice(), b"\r\n"] {
+                let whole = [text, newline].concat();
+                if rest.starts_with(&whole) {
+                    return Ending::Complete(self.line.len() + whole.len(), heard);
+                }
+                if whole.starts_with(rest) {
+                    ending = Ending::Partial;
+                }
+            }
         }
+        ending
     }
 }
 
@@ -82,15 +123,23 @@ impl Herald {
 mod tests {
     use super::*;
 
-    fn all(pieces: &[&str]) -> (String, bool) {
+    fn all(pieces: &[&str]) -> (String, Option<Heard>) {
         let mut herald = Herald::new(b"MARK".to_vec());
-        let mut passed = Vec::new();
+        let (mut passed, mut heard) = (Vec::new(), None);
         for piece in pieces {
-            passed.extend(herald.pass(piece.as_bytes()));
+            if heard.is_some() {
+                passed.extend_from_slice(piece.as_bytes());
+                continue;
+            }
+            let (bytes, said) = herald.pass(piece.as_bytes());
+            passed.extend(bytes);
+            heard = said;
         }
         passed.extend(herald.rest());
-        (String::from_utf8(passed).expect("text"), herald.heard())
+        (String::from_utf8(passed).expect("text"), heard)
     }
+
+    const RUNS: Option<Heard> = Some(Heard { posix: None });
 
     #[test]
     fn the_line_is_taken_out_wherever_it_stands_and_however_it_comes() {
@@ -100,25 +149,58 @@ mod tests {
             &["MARK", "\r", "\nrest"],
             &["MARK\nrest"],
         ] {
-            assert_eq!(all(pieces), ("rest".into(), true), "{pieces:?}");
+            assert_eq!(all(pieces), ("rest".into(), RUNS), "{pieces:?}");
         }
         let early = all(&["warning: MA\nMA", "RK\nrest"]);
-        assert_eq!(early, ("warning: MA\nrest".into(), true));
+        assert_eq!(early, ("warning: MA\nrest".into(), RUNS));
+    }
+
+    #[test]
+    fn the_kind_of_the_login_shell_stands_behind_it() {
+        for (pieces, posix) in [
+            (&["MARK:posix\nrest"][..], true),
+            (&["MARK:", "pos", "ix\r", "\nrest"], true),
+            (&["MARK:other\r\nrest"], false),
+        ] {
+            let heard = Heard { posix: Some(posix) };
+            assert_eq!(all(pieces), ("rest".into(), Some(heard)), "{pieces:?}");
+        }
     }
 
     #[test]
     fn what_is_not_the_line_is_passed_on() {
-        for text in ["MARKS\n", "MAR", "MARK", "", "no such thing\n", "MMMAR"] {
-            assert_eq!(all(&[text]), (text.into(), false), "{text:?}");
+        for text in [
+            "MARKS\n",
+            "MAR",
+            "MARK",
+            "MARK:posi",
+            "MARK:$__k >&2\n",
+            "",
+            "no such thing\n",
+            "MMMAR",
+        ] {
+            assert_eq!(all(&[text]), (text.into(), None), "{text:?}");
         }
-        assert_eq!(all(&["MARK\nMARK\n"]), ("MARK\n".into(), true));
+        assert_eq!(all(&["MARK\nMARK\n"]), ("MARK\n".into(), RUNS));
     }
 
     #[test]
     fn only_what_may_become_the_line_is_held_back() {
         let mut herald = Herald::new(b"MARK".to_vec());
-        assert_eq!(herald.pass(b"password: "), b"password: ");
-        assert_eq!(herald.pass(b"MA"), b"");
-        assert_eq!(herald.pass(b"X"), b"MAX");
+        assert_eq!(herald.pass(b"password: ").0, b"password: ");
+        assert_eq!(herald.pass(b"MA").0, b"");
+        assert_eq!(herald.pass(b"X").0, b"MAX");
+    }
+
+    #[test]
+    fn a_bounded_part_of_what_came_instead_is_kept() {
+        let mut herald = Herald::new(b"MARK".to_vec());
+        herald.pass(b"not av");
+        herald.pass(b"ailable");
+        assert_eq!(herald.before(), b"not available");
+        for _ in 0..100 {
+            herald.pass(&[b'x'; 100]);
+        }
+        assert_eq!(herald.before().len(), BEFORE);
     }
 }

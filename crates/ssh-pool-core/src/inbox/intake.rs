@@ -4,7 +4,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::ReadBuf;
 
-use super::herald::Herald;
+use super::herald::{Heard, Herald};
 use crate::buffered::{CountedBytes, Tab};
 
 /// Bytes kept for a stream that has not been taken over: a server may speak first, and no more
@@ -56,8 +56,9 @@ pub(super) struct Intake {
     /// What has been taken in is all.
     left: bool,
     overrun: Option<Overrun>,
-    /// What the command says first is not for the reader.
+    /// The tag of the command is not for the reader. `None`: it has come, or is not expected.
     herald: Option<Herald>,
+    heard: bool,
 }
 
 impl Default for Intake {
@@ -75,6 +76,7 @@ impl Intake {
             left: false,
             overrun: None,
             herald: None,
+            heard: false,
         }
     }
 
@@ -89,14 +91,27 @@ impl Intake {
         };
     }
 
-    /// Takes this line out of what comes.
+    /// Takes the tag that begins like this out of what comes.
     pub(super) fn expect(&mut self, line: Vec<u8>) {
         self.herald = Some(Herald::new(line));
     }
 
-    /// Whether the line has come.
+    /// The tag has come on the other stream. What was held back for it is kept.
+    pub(super) fn expect_no_more(&mut self) -> Result<(), Overrun> {
+        match self.herald.take() {
+            Some(mut herald) => self.keep(&herald.rest()),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the tag has come here.
     pub(super) fn announced(&self) -> bool {
-        self.herald.as_ref().is_some_and(Herald::heard)
+        self.heard
+    }
+
+    /// The first bytes that have come in the place of the tag.
+    pub(super) fn before_tag(&self) -> Option<&[u8]> {
+        self.herald.as_ref().map(Herald::before)
     }
 
     /// No more will come.
@@ -116,15 +131,17 @@ impl Intake {
         self.sink = sink;
     }
 
-    /// Takes bytes in. An overrun leaves what had been taken.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), Overrun> {
-        match &mut self.herald {
-            None => self.keep(bytes),
-            Some(herald) => {
-                let passed = herald.pass(bytes);
-                self.keep(&passed)
-            }
+    /// Takes bytes in, and says if the tag was among them. An overrun leaves what had been taken.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> (Result<(), Overrun>, Option<Heard>) {
+        let Some(herald) = &mut self.herald else {
+            return (self.keep(bytes), None);
+        };
+        let (passed, heard) = herald.pass(bytes);
+        if heard.is_some() {
+            self.heard = true;
+            self.herald = None;
         }
+        (self.keep(&passed), heard)
     }
 
     fn keep(&mut self, bytes: &[u8]) -> Result<(), Overrun> {
@@ -241,7 +258,7 @@ mod tests {
             let mut intake = Intake::new(Tab::new(Some(pool.clone())));
             intake.restart(Sink::Collect(most));
             intake.expect(b"MARK".to_vec());
-            assert_eq!(intake.push(b"fifth MAR"), Ok(()));
+            assert_eq!(intake.push(b"fifth MAR"), (Ok(()), None));
             intake.finish();
             assert_eq!(intake.overrun(), None, "at most {most}");
             assert_eq!(intake.take(), b"fifth MAR");
@@ -254,7 +271,7 @@ mod tests {
         let mut intake = Intake::default();
         intake.restart(Sink::Collect(2));
         intake.expect(b"MARK".to_vec());
-        assert_eq!(intake.push(b"too much MAR"), Err(Overrun::Stream));
+        assert_eq!(intake.push(b"too much MAR"), (Err(Overrun::Stream), None));
         intake.stop();
         intake.finish();
         assert_eq!(intake.overrun(), Some(Overrun::Stream));

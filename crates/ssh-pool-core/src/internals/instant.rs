@@ -11,6 +11,7 @@ use super::Ear;
 use crate::address::Address;
 use crate::error::{Cause, Stream};
 use crate::inbox::{End, Flow, Inbox};
+use crate::login_shell::LoginShell;
 use crate::output::ExitStatus;
 use crate::pty::Pty;
 use crate::transport::{
@@ -86,6 +87,7 @@ impl Link for Connection {
         let wire = Arc::new(Session {
             inbox: inbox.clone(),
             env_names: EnvNames::default(),
+            login_shell: Arc::default(),
             ear: self.ear.clone(),
         });
         ready(Ok(Channel { wire, inbox })).boxed()
@@ -131,6 +133,7 @@ impl Link for Connection {
 struct Session {
     inbox: Arc<Inbox>,
     env_names: EnvNames,
+    login_shell: Arc<LoginShell>,
     ear: Option<Ear>,
 }
 
@@ -194,5 +197,9 @@ impl Wire for Session {
 
     fn env_names(&self) -> &EnvNames {
         &self.env_names
+    }
+
+    fn login_shell(&self) -> &Arc<LoginShell> {
+        &self.login_shell
     }
 }

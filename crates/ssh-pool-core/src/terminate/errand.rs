@@ -18,6 +18,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::{Remote, Sent};
+use crate::command_line::{Tag, portable_script};
 use crate::error::Stream;
 use crate::inbox::Sink;
 use crate::lanes::Lanes;
@@ -33,14 +34,14 @@ const MOST: usize = 64 << 10;
 /// By which the processes of one command are known.
 #[derive(Debug, Clone)]
 pub(crate) struct Mark {
-    id: Arc<str>,
+    tag: Tag,
     /// The command has a process group of its own.
     group: bool,
 }
 
 impl Mark {
-    /// A new one, if the server needs it to end this command.
-    pub(crate) fn needed(wire: &dyn Wire, job: &Job) -> Option<Self> {
+    /// The tag as one, if the server needs it to end this command.
+    pub(crate) fn needed(wire: &dyn Wire, job: &Job, tag: &Tag) -> Option<Self> {
         let group = match wire.server().signals {
             Signals::Group => return None,
             Signals::Ignored => true,
@@ -49,26 +50,9 @@ impl Mark {
         let line = matches!(job.request, Request::Exec(_)) && !job.verbatim;
         let command = line && !job.detached;
         command.then(|| Self {
-            id: format!("{:032x}", fastrand::u128(..)).into(),
+            tag: tag.clone(),
             group,
         })
-    }
-
-    /// How much longer it makes a command line.
-    pub(crate) const LENGTH: usize = 160;
-
-    /// What the command says first.
-    pub(crate) fn line(&self) -> Vec<u8> {
-        format!("SSH_POOL_MARK={}", self.id).into_bytes()
-    }
-
-    /// `$$` is the process group, if the login shell leads one.
-    pub(crate) fn push_to(&self, line: &mut Vec<u8>) {
-        let mark = format!(
-            "echo SSH_POOL_MARK={0} >&2; SSH_POOL_MARK={0}.$$.; export SSH_POOL_MARK; ",
-            self.id
-        );
-        line.extend_from_slice(mark.as_bytes());
     }
 
     /// Signals every process with this mark: by its process group, if that is the one it began in;
@@ -78,7 +62,7 @@ impl Mark {
     /// A shell that has not executed anything shows the mark in its command line, everything below
     /// it in its environment: shells come first, so that they start nothing new. The brackets keep the pattern from matching its own command line.
     fn script(&self, signal: &str) -> String {
-        let (first, rest) = self.id.split_at(1);
+        let (first, rest) = self.tag.id().split_at(1);
         let kill = if self.group {
             format!(
                 r#"case $p in */environ) grep -qs "$m\.$3\." "$p" || continue ;; esac
@@ -171,17 +155,20 @@ fn apart(
     lanes: &Arc<Lanes>,
     script: String,
 ) -> BoxFuture<'static, Option<(Sent, Option<SocketAddr>)>> {
+    let script = portable_script(&script);
     let call = Call {
         job: Job {
             length: script.len(),
-            request: Request::Exec(script.into_bytes()),
+            request: Request::Exec(script),
             env: Vec::new(),
             pty: None,
             stdout: Sink::Discard,
             stderr: Sink::Discard,
             // No errand for an errand.
             detached: true,
-            verbatim: false,
+            // zsh, for one, does not split what the script wants split: `sh` runs it in any case.
+            verbatim: true,
+            in_folder: false,
         },
         stdin: Bytes::new(),
         timeout: None,
@@ -254,7 +241,7 @@ async fn beside(
     };
     // A fresh channel has no tenant to give back; if it has ended, it says so below.
     inbox.begin(Sink::Collect(MOST), Sink::Discard, ()).ok();
-    let script = Request::Exec(script.into_bytes());
+    let script = Request::Exec(portable_script(&script));
     if command.inbox.has_ended() || wire.start(script).await.is_err() || wire.eof().await.is_err() {
         wire.close().await;
         return None;
@@ -271,21 +258,13 @@ mod tests {
 
     #[test]
     fn a_mark_does_not_match_the_errand_that_looks_for_it() {
-        let mark = |id: &str, group| Mark {
-            id: id.into(),
-            group,
-        };
-        let short = mark("abcdef", true);
-        let mut line = Vec::new();
-        short.push_to(&mut line);
-        let line = String::from_utf8(line).expect("text");
-        assert!(line.contains("abcdef"), "{line}");
+        let tag = Tag::new();
         for group in [true, false] {
-            assert!(!mark("abcdef", group).script("TERM").contains("abcdef"));
+            let mark = Mark {
+                tag: tag.clone(),
+                group,
+            };
+            assert!(!mark.script("TERM").contains(tag.id()));
         }
-        let long = mark(&format!("{:032x}", u128::MAX), true);
-        let mut line = Vec::new();
-        long.push_to(&mut line);
-        assert!(line.len() <= Mark::LENGTH, "{}", line.len());
     }
 }

@@ -17,11 +17,13 @@ use super::progress::Progress;
 use super::pulse::Pulse;
 use super::quirks;
 use super::traffic::Traffic;
+use super::translate::{is_fin, signal_name};
 use super::{EnvNames, Incoming, Lifeline, Listener};
 use crate::address::Address;
 use crate::buffered::Buffered;
 use crate::error::{Cause, Phase, Stream};
 use crate::inbox::{End, Flow, Inbox};
+use crate::login_shell::LoginShell;
 use crate::output::ExitStatus;
 use crate::printable;
 use crate::sync::{Mutex, MutexGuard};
@@ -42,6 +44,7 @@ pub(super) struct Channels {
     /// Something was executed, since when the server sends small packets at once.
     pub(super) prompt: Arc<AtomicBool>,
     pub(super) env_names: EnvNames,
+    pub(super) login_shell: Arc<LoginShell>,
     pub(super) lifeline: Lifeline,
     pub(super) pulse: Arc<Pulse>,
     pub(super) traffic: Arc<Traffic>,
@@ -340,6 +343,9 @@ impl client::Handler for Client {
         self.channels.traffic.keys_exchanged();
         let server = quirks::Server::identify(session.remote_sshid());
         self.channels.server.get_or_init(|| server);
+        if server.has_login_shells() {
+            self.channels.login_shell.expect();
+        }
         Ok(())
     }
 
@@ -582,23 +588,6 @@ impl client::Handler for Client {
                 Err(error)
             }
         }
-    }
-}
-
-/// The server has sent FIN, and no message before it.
-fn is_fin(error: &russh::Error) -> bool {
-    match error {
-        russh::Error::Disconnect | russh::Error::HUP => true,
-        russh::Error::IO(error) => error.kind() == std::io::ErrorKind::UnexpectedEof,
-        _ => false,
-    }
-}
-
-fn signal_name(signal: Sig) -> String {
-    match signal {
-        Sig::Custom(name) => name,
-        // The variants are spelt like the names of RFC 4254, section 6.10.
-        named => format!("{named:?}"),
     }
 }
 

@@ -21,6 +21,7 @@ use super::{
 use crate::address::Address;
 use crate::error::{Cause, Error};
 use crate::inbox::Inbox;
+use crate::login_shell::LoginShell;
 use crate::printable;
 use crate::pty::Pty;
 
@@ -401,6 +402,10 @@ impl Wire for SshWire {
 
     fn env_names(&self) -> &EnvNames {
         &self.channels.env_names
+    }
+
+    fn login_shell(&self) -> &Arc<LoginShell> {
+        &self.channels.login_shell
     }
 }
 

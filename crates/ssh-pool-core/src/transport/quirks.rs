@@ -79,6 +79,12 @@ impl Server {
         }
     }
 
+    /// Whether it executes command lines by the login shell of the account. Other servers may have no
+    /// shells at all: network devices, Windows.
+    pub(super) fn has_login_shells(self) -> bool {
+        matches!(self, Server::OpenSsh { .. } | Server::Dropbear { .. })
+    }
+
     /// What it does with signals to a command that this user runs.
     ///
     /// OpenSSH before 10.0 passes none on when its session runs as root; dropbear signals the
@@ -130,6 +136,20 @@ mod tests {
         ] {
             let server = Server::identify(line.as_bytes());
             assert_eq!(server.sizes(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn only_servers_of_unix_are_known_to_have_login_shells() {
+        for (line, expected) in [
+            ("SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3", true),
+            ("SSH-2.0-dropbear_2022.83", true),
+            ("SSH-2.0-OpenSSH_for_Windows_9.5", false),
+            ("SSH-2.0-Cisco-1.25", false),
+            ("SSH-2.0-Go", false),
+        ] {
+            let server = Server::identify(line.as_bytes());
+            assert_eq!(server.has_login_shells(), expected, "{line}");
         }
     }
 

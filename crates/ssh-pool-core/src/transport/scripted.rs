@@ -19,6 +19,7 @@ use super::{
 use crate::address::Address;
 use crate::error::{Cause, Error, Stream};
 use crate::inbox::{End, Inbox};
+use crate::login_shell::LoginShell;
 use crate::output::ExitStatus;
 use crate::pty::Pty;
 
@@ -298,6 +299,7 @@ impl Link for ScriptedLink {
                 inbox: inbox.clone(),
                 stop: CancellationToken::new(),
                 env_names: EnvNames::default(),
+                login_shell: Arc::default(),
                 line: self.line.clone(),
             });
             if self.server.script.fatal == Some(Fatal::Session) {
@@ -379,6 +381,7 @@ struct ScriptedWire {
     inbox: Arc<Inbox>,
     stop: CancellationToken,
     env_names: EnvNames,
+    login_shell: Arc<LoginShell>,
     line: Line,
 }
 
@@ -482,7 +485,7 @@ impl Wire for ScriptedWire {
                 self.line.clone(),
                 self.inbox.clone(),
                 self.stop.clone(),
-                mark(&request),
+                script::mark(&request),
                 script::is_held(&request),
             );
             let (inbox, round) = (self.inbox.clone(), self.inbox.round());
@@ -566,6 +569,10 @@ impl Wire for ScriptedWire {
         &self.env_names
     }
 
+    fn login_shell(&self) -> &Arc<LoginShell> {
+        &self.login_shell
+    }
+
     fn signal(&self, _name: String) -> BoxFuture<'_, Result<(), Unsent>> {
         async {
             self.taken_after(Duration::ZERO).await?;
@@ -575,16 +582,6 @@ impl Wire for ScriptedWire {
         }
         .boxed()
     }
-}
-
-/// What a marked command says first.
-fn mark(request: &Request) -> Option<Vec<u8>> {
-    let Request::Exec(line) = request else {
-        return None;
-    };
-    let line = line.strip_prefix(b"echo ".as_slice())?;
-    let mark = line.split(|byte| *byte == b' ').next()?;
-    (mark.starts_with(b"SSH_POOL_MARK=")).then(|| [mark, b"\n"].concat())
 }
 
 /// A dial that fails as if nobody listened.

@@ -271,6 +271,11 @@ fn with_a_session() -> Vec<Row> {
         target: target.clone(),
         after: Duration::from_secs(2),
     };
+    let unproven = Error::Unproven {
+        target: target.clone(),
+        status: ExitStatus::from_code(1),
+        said: "This account is currently not available.".into(),
+    };
     let repeated = lost(Phase::Running).after(target.clone(), 3);
     let closed = Error::Closed { target };
     let lost_at = |phase, advice| Row::new(lost(phase), phase, advice).caused().transient();
@@ -281,6 +286,7 @@ fn with_a_session() -> Vec<Row> {
         lost_at(Phase::Exec, "may have run").unknown(),
         lost_at(Phase::Running, "may have run").unknown(),
         Row::new(without_status, Phase::Running, "may still be running").unknown(),
+        Row::new(unproven, Phase::Running, "use Command::verbatim").unknown(),
         Row::new(too_much, Phase::Running, "raise Limits::output_bytes").unknown(),
         Row::new(pty, Phase::Channel, "check PermitTTY"),
         Row::new(not_killed, Phase::Running, "may still be running").unknown(),

@@ -71,3 +71,13 @@ pub(super) fn is_held(request: &Request) -> bool {
         Request::Subsystem(name) => name == "hold",
     }
 }
+
+/// What a marked command says first.
+pub(super) fn mark(request: &Request) -> Option<Vec<u8>> {
+    let Request::Exec(line) = request else {
+        return None;
+    };
+    let line = line.strip_prefix(b"echo ".as_slice())?;
+    let mark = line.split(|byte| *byte == b' ').next()?;
+    (mark.starts_with(b"SSH_POOL_MARK=")).then(|| [mark, b"\n"].concat())
+}
