@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::account::Account;
 use crate::client;
 use crate::daemon::Daemon;
 use crate::keys::{self, KeyFormat, KeyPair};
@@ -34,6 +35,7 @@ pub struct Dropbear {
     dir: TempDir,
     addr: SocketAddr,
     user: TestUser,
+    account: Option<Account>,
     client_key: KeyPair,
     host_public_key: String,
     log: Log,
@@ -45,6 +47,7 @@ pub struct DropbearBuilder {
     args: Vec<String>,
     host_key: String,
     release: Release,
+    login_shell: Option<(TestUser, PathBuf)>,
 }
 
 impl DropbearBuilder {
@@ -69,6 +72,14 @@ impl DropbearBuilder {
         self
     }
 
+    /// Who logs in, and with which login shell. The user has an empty home as well; on this server
+    /// alone.
+    #[must_use]
+    pub fn login_shell(mut self, user: TestUser, shell: impl Into<PathBuf>) -> Self {
+        self.login_shell = Some((user, shell.into()));
+        self
+    }
+
     /// Starts the server and waits until it listens.
     ///
     /// # Panics
@@ -78,9 +89,12 @@ impl DropbearBuilder {
     /// `authorized_keys` is not for tests to write to.
     #[must_use]
     pub fn start(self) -> Dropbear {
-        let user = TestUser::plain();
+        let user = match &self.login_shell {
+            Some((user, _)) => user.clone(),
+            None => TestUser::plain(),
+        };
         assert!(
-            !user.is_current(),
+            self.login_shell.is_some() || !user.is_current(),
             "tests with dropbear need a user of their own to log in, and root to make one"
         );
         let dir = TempDir::new();
@@ -89,6 +103,8 @@ impl DropbearBuilder {
         let mut dropbear = Dropbear {
             daemon: Daemon::new(dir.path()),
             addr: ports::free(),
+            account: (self.login_shell.as_ref())
+                .map(|(user, shell)| Account::new(dir.path(), user, shell)),
             user,
             client_key,
             host_public_key,
@@ -121,6 +137,7 @@ impl Dropbear {
             args: Vec::new(),
             host_key: "ed25519".to_owned(),
             release: Release::default(),
+            login_shell: None,
         }
     }
 
@@ -160,6 +177,15 @@ impl Dropbear {
         format!("{}@{}", self.user(), self.addr)
     }
 
+    /// The home of the user on this server.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        match &self.account {
+            Some(account) => account.home(),
+            None => self.user.home(),
+        }
+    }
+
     /// A known_hosts file with its host key.
     #[must_use]
     pub fn known_hosts(&self) -> PathBuf {
@@ -180,7 +206,7 @@ impl Dropbear {
 
     /// Lets one more public key log in, here and on every other dropbear fixture that runs.
     pub fn authorize(&self, public_key_line: &str) {
-        let folder = self.user.home().join(".ssh");
+        let folder = self.home().join(".ssh");
         self.edit_authorized(|lines| {
             // The comment ties the line to this fixture. A key line is type, key, comment.
             let key: Vec<_> = public_key_line.split_whitespace().take(2).collect();
@@ -281,7 +307,7 @@ impl Dropbear {
         let (mut command, package) = match settings.release {
             Release::Installed => (Command::new("/usr/sbin/dropbear"), PACKAGE),
             Release::Trixie => (
-                trixie::server(trixie::DROPBEAR, self.user.home()),
+                trixie::server(trixie::DROPBEAR, self.home()),
                 trixie::PACKAGE,
             ),
         };
@@ -291,8 +317,11 @@ impl Dropbear {
             .arg(self.dir().join("host"))
             .arg("-P")
             .arg(self.dir().join("pid"))
-            .args(&settings.args)
-            .stderr(log);
+            .args(&settings.args);
+        if let Some(account) = &self.account {
+            command = account.enter(&command);
+        }
+        command.stderr(log);
         self.daemon.start(&mut command, package);
         let mut exited = None;
         let settled = eventually(PATIENCE, || {
@@ -315,7 +344,7 @@ impl Dropbear {
     /// Changes the user's `authorized_keys` while no other fixture does.
     fn edit_authorized(&self, edit: impl FnOnce(&mut Vec<String>)) {
         let _lock = user::lock();
-        let folder = self.user.home().join(".ssh");
+        let folder = self.home().join(".ssh");
         fs::create_dir_all(&folder).expect("make ~/.ssh of the test user");
         temp::set_mode(&folder, 0o700);
         let path = folder.join("authorized_keys");

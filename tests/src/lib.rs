@@ -34,6 +34,7 @@
     reason = "test support: a fixture that cannot be set up must fail the test, and say why"
 )]
 
+mod account;
 mod agent;
 mod background;
 mod black_hole;

@@ -15,7 +15,7 @@ pub enum Release {
     /// its folder). It runs in a chroot, so the tests must run as root.
     ///
     /// Its commands see this machine's processes, accounts, `/tmp`, `/var/tmp` and the home of its
-    /// user, and the programs of a minimal trixie: there is no `ps` and no `git`. Unlike older
+    /// user, and the programs of a minimal trixie with the shells that scripts/test adds: there is no `ps`. Unlike older
     /// ones, it refuses clients for a while that often connect and do not log in
     /// (PerSourcePenalties), on loopback too.
     Trixie,

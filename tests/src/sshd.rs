@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
+use crate::account::Account;
 use crate::client;
 use crate::daemon::Daemon;
 use crate::keys::{self, KeyFormat, KeyPair};
@@ -35,6 +36,7 @@ pub struct Sshd {
     dir: TempDir,
     addr: SocketAddr,
     user: TestUser,
+    account: Option<Account>,
     client_key: KeyPair,
     host_keys: Vec<(String, KeyPair)>,
     log: Log,
@@ -47,6 +49,7 @@ pub struct SshdBuilder {
     options: Vec<String>,
     host_keys: Vec<String>,
     user: Option<TestUser>,
+    login_shell: Option<PathBuf>,
     release: Release,
     addr: Option<SocketAddr>,
 }
@@ -71,6 +74,14 @@ impl SshdBuilder {
     #[must_use]
     pub fn user(mut self, user: TestUser) -> Self {
         self.user = Some(user);
+        self
+    }
+
+    /// The login shell of the user, who then has an empty home as well; on this server alone. Needs
+    /// root.
+    #[must_use]
+    pub fn login_shell(mut self, shell: impl Into<PathBuf>) -> Self {
+        self.login_shell = Some(shell.into());
         self
     }
 
@@ -114,6 +125,8 @@ impl SshdBuilder {
         let mut sshd = Sshd {
             daemon: Daemon::new(dir.path()),
             addr: self.addr.unwrap_or_else(ports::free),
+            account: (self.login_shell.as_ref())
+                .map(|shell| Account::new(dir.path(), &user, shell)),
             user,
             client_key,
             host_keys,
@@ -177,6 +190,7 @@ impl Sshd {
             options: Vec::new(),
             host_keys: vec!["ed25519".to_owned()],
             user: None,
+            login_shell: None,
             release: Release::default(),
             addr: None,
         }
@@ -216,6 +230,15 @@ impl Sshd {
     #[must_use]
     pub fn target(&self) -> String {
         format!("{}@{}", self.user(), self.addr)
+    }
+
+    /// The home of the user on this server.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        match &self.account {
+            Some(account) => account.home(),
+            None => self.user.home(),
+        }
     }
 
     /// A known_hosts file with all its host keys.
@@ -452,12 +475,12 @@ impl Sshd {
                 let binary = binary.as_deref().unwrap_or("/usr/sbin/sshd");
                 (Command::new(binary), PACKAGE)
             }
-            Release::Trixie => (
-                trixie::server(trixie::SSHD, self.user.home()),
-                trixie::PACKAGE,
-            ),
+            Release::Trixie => (trixie::server(trixie::SSHD, self.home()), trixie::PACKAGE),
         };
         let stderr = fs::File::create(self.dir().join("stderr")).expect("make a file for stderr");
+        if let Some(account) = &self.account {
+            command = account.enter(&command);
+        }
         command
             .args(["-D", "-f"])
             .arg(self.config())

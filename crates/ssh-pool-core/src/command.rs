@@ -53,12 +53,11 @@ enum Body {
 /// A command for one host: nothing happens before [`output`](Command::output),
 /// [`status`](Command::status) or [`spawn`](Command::spawn).
 ///
-/// The remote user's login shell runs it (sshd(8)), or `sh` where that is not a POSIX shell (fish,
-/// csh). Without a sign that one of them did, the result is [`Error::Unproven`]: an account with a
-/// forced command, or without a shell, needs [`verbatim`](Command::verbatim). The command gets
-/// a session channel of its own, without a terminal. What `output` and `status` run shares a
-/// connection with others; what `spawn` runs has one to itself, unless it is
-/// [`shared`](Command::shared).
+/// The remote user's login shell runs it (sshd(8)), or `sh` where that is no POSIX shell (fish, csh).
+/// Without a sign that it ran it is [`Error::Unproven`]: an account with a forced command, or without
+/// a shell, needs [`verbatim`](Command::verbatim). The command gets a session channel of its own,
+/// without a terminal. What `output` and `status` run shares a connection with others; what `spawn`
+/// runs has one to itself, unless it is [`shared`](Command::shared).
 ///
 /// A command is a description: it can be run several times, and each run is a new process.
 ///
@@ -72,12 +71,11 @@ enum Body {
 ///
 /// The signals are requests of the protocol (RFC 4254, section 6.9), where the server passes them
 /// on to the group: OpenSSH does for ordinary users, and since 10.0 for root. For **root on an
-/// older OpenSSH, and on dropbear**, the command's processes have a variable of its own,
-/// `SSH_POOL_MARK`. Cancelling then
-/// runs a short script in a session of its own, on a connection for such errands (one more login
-/// the first time), that finds the process group by the mark in `/proc` and signals it. Nothing is
-/// signalled by number alone. A forced command, which is not the line that we send, cannot be
-/// signalled at all there: its channel is closed after the grace.
+/// older OpenSSH, and on dropbear**, the command's processes inherit a variable, `SSH_POOL_MARK`.
+/// Cancelling then runs a short script in a session of its own, on a connection for such scripts (one
+/// more login the first time), that finds the process group by the mark in `/proc` and signals it.
+/// Nothing is signalled by number alone. A forced command, which is not the line that we send, cannot
+/// be signalled at all there: its channel is closed after the grace.
 ///
 /// [`detach`](Command::detach) leaves the process alone.
 #[derive(Clone)]
@@ -225,9 +223,8 @@ impl Command {
     }
 
     /// Runs the command in this folder; a relative one is below the login folder, and `~` is not
-    /// expanded. If it cannot be
-    /// entered, the command does not run, and the exit status and standard error are those of the
-    /// shell's `cd`.
+    /// expanded. If it cannot be entered, the command does not run, and the exit status and standard
+    /// error are those of the shell's `cd`.
     pub fn current_dir(&mut self, dir: impl AsRef<Path>) -> &mut Self {
         self.current_dir = Some(dir.as_ref().as_os_str().as_encoded_bytes().to_vec());
         self
@@ -323,8 +320,7 @@ impl Command {
 
     /// A deadline for the whole call, queue and dial included. When it passes, the error's
     /// `command_state` says whether the command had been sent; one that had is
-    /// [ended](Command#cancelling), and
-    /// [`Error::is_killed`] says whether the server has confirmed that. Default: none for the command, `Timeouts::acquire` for the wait
+    /// [ended](Command#cancelling), and [`Error::is_killed`] says whether the server has confirmed that. Default: none for the command, `Timeouts::acquire` for the wait
     /// before it; a longer timeout here does not lengthen that wait.
     ///
     /// A command that has not been sent fails at the deadline, also if its connection takes nothing.
@@ -382,7 +378,7 @@ impl Command {
     /// [`Error::OutputLimit`] past the cap of `Limits::output_bytes` a stream, which ends the
     /// command;
     /// [`Error::ConnectionLost`] and [`Error::ClosedWithoutStatus`] when the outcome is unknown;
-    /// [`Error::Unproven`] when something else ran in the place of the command.
+    /// [`Error::Unproven`] when something else ran in its place.
     /// [`Error::ExecRefused`] when the server does not run it; [`Error::Closed`] after `Pool::close`.
     /// What fails before the command is sent is tried again on another connection within the
     /// deadline, until two live connections have ended under it; what fails after it is never run again, unless it is
