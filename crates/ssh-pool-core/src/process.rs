@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use crate::command_line::Tag;
 use crate::error::{Error, Origin, Phase};
@@ -345,6 +346,22 @@ impl Process {
 
     pub(crate) fn hub(&self) -> &Arc<Hub> {
         &self.hub
+    }
+
+    /// Completes when the server owes the answer to the request for too long, which is returned. For
+    /// those who have no deadline: [`crate::Command::timeout`].
+    pub(crate) async fn overdue(&self) -> Duration {
+        let inbox = &self.channel.inbox;
+        let (limit, check) = self.hub.answer_limits();
+        let late = tokio::time::timeout(limit, inbox.answered()).await.is_err();
+        if let (true, Some(link)) = (late, &self.link) {
+            // The request may be behind much else. What is asked now is answered behind it.
+            link.ping().await;
+            if tokio::time::timeout(check, inbox.answered()).await.is_err() {
+                return limit;
+            }
+        }
+        std::future::pending().await
     }
 
     /// What is needed to end it, apart from it.

@@ -132,18 +132,29 @@ async fn attempt(
     loop {
         let mut process = process::start(lanes, hub, &call.job, entry, acquire, waited).await?;
         let finish = async {
-            finish(&mut process, call).await;
+            finish(&process, call).await;
             process.judge(call.limit).await
         };
         let judgement = match overall {
-            None => finish.await,
+            None => {
+                // In a box: every command that waits would have room for this.
+                let overdue = Box::pin(process.overdue());
+                tokio::select! {
+                    biased;
+                    judgement = finish => Ok(judgement),
+                    after = overdue => Err((Phase::Exec, after)),
+                }
+            }
             Some(Deadline { at, after }) => {
-                let Ok(judgement) = tokio::time::timeout_at(at.into(), finish).await else {
-                    // In a box: every command that waits would have room for this.
-                    let outcome = Box::pin(process.terminate()).await;
-                    return Err(timed_out(hub, Phase::Running, after, outcome));
-                };
-                judgement
+                let judgement = tokio::time::timeout_at(at.into(), finish).await;
+                judgement.map_err(|_| (Phase::Running, after))
+            }
+        };
+        let judgement = match judgement {
+            Ok(judgement) => judgement,
+            Err((phase, after)) => {
+                let outcome = Box::pin(process.terminate()).await;
+                return Err(timed_out(hub, phase, after, outcome));
             }
         };
         match judgement {
@@ -178,7 +189,7 @@ pub(crate) fn timed_out(hub: &Hub, phase: Phase, after: Duration, outcome: Outco
 }
 
 /// Feeds stdin and waits for the end. Request, data and EOF travel in one flight.
-async fn finish(process: &mut Process, call: &Call) {
+async fn finish(process: &Process, call: &Call) {
     let Channel { wire, inbox } = process.channel();
     let feed = async {
         if !call.stdin.is_empty() {

@@ -60,6 +60,11 @@ impl Timeouts {
 
     /// From the call to a channel that is ready for the command: queueing, dials and their
     /// retries. Default: 30 s.
+    ///
+    /// A server has as long to answer the request after that: [`Command::spawn`](crate::Command::spawn)
+    /// counts both together. A command without a deadline of its own that has not been answered by
+    /// then, while a later round trip has, fails with [`Error::Timeout`](crate::Error::Timeout) in
+    /// `Phase::Exec`.
     #[must_use]
     pub fn acquire(mut self, timeout: Duration) -> Self {
         self.acquire = timeout;
@@ -87,6 +92,9 @@ impl Timeouts {
     /// Default: 3. What ran on it gets [`Error::ConnectionLost`](crate::Error::ConnectionLost),
     /// one interval after the last of them. A process that did not run meanwhile (SIGSTOP) gives
     /// the server one more interval to answer.
+    ///
+    /// A connection that takes nothing is dead as well, whatever is heard from it: one whose server
+    /// does not finish a change of keys (RFC 4253, section 9) within this time and two intervals.
     #[must_use]
     pub fn keepalive_misses(mut self, misses: usize) -> Self {
         self.keepalive_misses = misses;
@@ -106,7 +114,8 @@ impl Timeouts {
     }
 
     /// How long a connection may take to answer that, or to open a channel that somebody waits for
-    /// while nothing else comes from it either. Default: 2 s. After that it takes no new commands
+    /// while nothing else comes from it either; five times as long, if something does. Default: 2 s.
+    /// After that it takes no new commands
     /// (`Retirement::Unresponsive`), and another one is used or dialled. What runs on it goes on:
     /// the keepalives decide whether it is dead.
     #[must_use]

@@ -38,6 +38,7 @@ mod quirks;
 mod silence;
 mod sizes;
 mod stream;
+mod stuck;
 mod traffic;
 mod translate;
 

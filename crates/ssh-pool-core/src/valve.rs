@@ -28,6 +28,10 @@ impl Valve {
         }
     }
 
+    pub(crate) fn is_shut(&self) -> bool {
+        self.holders.load(Ordering::Acquire) > 0
+    }
+
     /// Ready while it is open.
     pub(crate) fn poll_open(&self, cx: &Context<'_>) -> Poll<()> {
         let open = || self.holders.load(Ordering::Acquire) == 0;

@@ -92,6 +92,11 @@ impl Hub {
         }
     }
 
+    /// How long a server may owe the answer to a request, and then that to a round trip behind it.
+    pub(crate) fn answer_limits(&self) -> (Duration, Duration) {
+        (self.patience.acquire, self.patience.check)
+    }
+
     /// Waits for an answer that may take its time, as long as somebody is there to give it. `None`:
     /// nobody is. The deadline is kept by the caller.
     pub(crate) async fn while_there<T>(

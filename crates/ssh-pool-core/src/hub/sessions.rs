@@ -74,6 +74,8 @@ pub(super) struct Sessions {
     pub(super) hold: Option<Instant>,
     /// Since when what was asked for here goes without any answer.
     pub(super) unanswered: Option<Instant>,
+    /// The same, whatever else has been heard meanwhile.
+    pub(super) owing: Option<Instant>,
     /// Stamps of slots whose CLOSE went out and whose release is not proven yet.
     cooling: VecDeque<u64>,
     /// Ticks with every CLOSE.
@@ -110,6 +112,7 @@ impl Sessions {
             retire_at,
             hold: None,
             unanswered: None,
+            owing: None,
             cooling: VecDeque::new(),
             clock: 0,
             pinging: false,
@@ -160,7 +163,7 @@ impl Sessions {
             self.probing = true;
         }
         self.opening += 1;
-        self.unanswered.get_or_insert(now);
+        self.owe(now);
         Mark(self.clock)
     }
 
@@ -255,7 +258,7 @@ impl Sessions {
             return None;
         }
         self.pinging = true;
-        self.unanswered.get_or_insert(now);
+        self.owe(now);
         Some(Mark(self.clock))
     }
 
@@ -265,10 +268,16 @@ impl Sessions {
         self.prove(mark);
     }
 
+    fn owe(&mut self, now: Instant) {
+        self.unanswered.get_or_insert(now);
+        self.owing.get_or_insert(now);
+    }
+
     /// An answer has come; the others have so long from now.
     fn answered(&mut self, now: Instant) {
         let others = self.opening > 0 || self.pinging;
         self.unanswered = others.then_some(now);
+        self.owing = self.unanswered;
     }
 
     fn prove(&mut self, mark: Mark) {

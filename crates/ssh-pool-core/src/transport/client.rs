@@ -1,222 +1,32 @@
 //! The callbacks of one session. They run inside russh's session loop, so they only ever move
 //! bytes and flags: no waiting, no I/O.
 
-use std::collections::{HashMap, hash_map};
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use futures_util::FutureExt;
 use russh::client::{self, DisconnectReason, Session};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Sig};
 
+use super::Incoming;
 use super::known_hosts::{Judgement, TrustStore};
 use super::link::SshWire;
 use super::progress::Progress;
-use super::pulse::Pulse;
 use super::quirks;
-use super::traffic::Traffic;
 use super::translate::{is_fin, signal_name};
-use super::{EnvNames, Incoming, Lifeline, Listener};
 use crate::address::Address;
-use crate::buffered::Buffered;
 use crate::error::{Cause, Phase, Stream};
-use crate::inbox::{End, Flow, Inbox};
-use crate::login_shell::LoginShell;
+use crate::inbox::{End, Flow};
 use crate::output::ExitStatus;
 use crate::printable;
-use crate::sync::{Mutex, MutexGuard};
-use crate::valve::Valve;
+
+mod channels;
+
+pub(super) use channels::Channels;
 
 /// SSH_EXTENDED_DATA_STDERR (RFC 4254, section 5.2).
 const STDERR: u32 = 1;
-
-/// The channels of a connection, shared between its session loop and those who open channels.
-#[derive(Default)]
-pub(super) struct Channels {
-    inboxes: Mutex<HashMap<ChannelId, Entry>>,
-    listeners: std::sync::Mutex<HashMap<Address, Arc<Listener>>>,
-    server: OnceLock<quirks::Server>,
-    pub(super) peer_addr: Option<SocketAddr>,
-    /// A signal of ours has ended a command.
-    signals_arrive: AtomicBool,
-    /// Something was executed, since when the server sends small packets at once.
-    pub(super) prompt: Arc<AtomicBool>,
-    pub(super) env_names: EnvNames,
-    pub(super) login_shell: Arc<LoginShell>,
-    pub(super) lifeline: Lifeline,
-    pub(super) pulse: Arc<Pulse>,
-    pub(super) traffic: Arc<Traffic>,
-    /// Of a connection that is shared with nobody.
-    pub(super) valve: Option<Arc<Valve>>,
-    buffered: Option<Arc<Buffered>>,
-}
-
-/// What a server may say on one channel besides data: answers to every environment variable, how
-/// it ended. What comes after is ignored.
-const REMARKS: u32 = 4096;
-
-struct Entry {
-    inbox: Arc<Inbox>,
-    /// How often the server has said anything but data.
-    remarks: u32,
-    /// The opener has fetched it.
-    claimed: bool,
-    /// The channel is over. The peer may close one before its opener has fetched it; then the
-    /// opener takes the entry away.
-    over: bool,
-}
-
-impl Channels {
-    pub(super) fn new(
-        peer_addr: SocketAddr,
-        valve: Option<Arc<Valve>>,
-        buffered: Option<Arc<Buffered>>,
-    ) -> Self {
-        Self {
-            peer_addr: Some(peer_addr),
-            valve,
-            buffered,
-            ..Self::default()
-        }
-    }
-
-    fn inboxes(&self) -> MutexGuard<'_, HashMap<ChannelId, Entry>> {
-        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What is known of the server, from its identification line.
-    pub(super) fn server(&self) -> quirks::Server {
-        self.server.get().copied().unwrap_or_default()
-    }
-
-    fn unclaimed(&self) -> Entry {
-        Entry {
-            inbox: Arc::new(Inbox::new(self.valve.clone(), self.buffered.clone())),
-            remarks: 0,
-            claimed: false,
-            over: false,
-        }
-    }
-
-    /// For the opener of a channel: its inbox.
-    pub(super) fn claim(&self, id: ChannelId) -> Arc<Inbox> {
-        let mut inboxes = self.inboxes();
-        let entry = inboxes.entry(id).or_insert_with(|| self.unclaimed());
-        entry.claimed = true;
-        let inbox = entry.inbox.clone();
-        if entry.over {
-            inboxes.remove(&id);
-        } else if let Some(cause) = self.lifeline.cause() {
-            // The session ended between the confirmation and now.
-            inboxes.remove(&id);
-            drop(inboxes);
-            inbox.end(End::Lost(cause));
-        }
-        inbox
-    }
-
-    /// What the server accepts on this address arrives here.
-    pub(super) fn listen(&self, on: Address, listener: Arc<Listener>) {
-        let mut listeners = self.listeners();
-        listeners.insert(on, listener);
-    }
-
-    pub(super) fn unlisten(&self, on: &Address) {
-        self.listeners().remove(on);
-    }
-
-    fn listeners(&self) -> std::sync::MutexGuard<'_, HashMap<Address, Arc<Listener>>> {
-        self.listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Who listens there. A server may spell a host differently than we did; its port decides.
-    fn listener(&self, on: &Address) -> Option<Arc<Listener>> {
-        let listeners = self.listeners();
-        if let Some(listener) = listeners.get(on) {
-            return Some(listener.clone());
-        }
-        let mut same_port = listeners
-            .iter()
-            .filter(|(address, _)| on.port().is_some() && address.port() == on.port());
-        match (same_port.next(), same_port.next()) {
-            (Some((_, listener)), None) => Some(listener.clone()),
-            _ => None,
-        }
-    }
-
-    fn confirmed(&self, id: ChannelId) {
-        if let hash_map::Entry::Vacant(entry) = self.inboxes().entry(id) {
-            entry.insert(self.unclaimed());
-            self.traffic.expected();
-        }
-    }
-
-    /// Where data of this channel goes.
-    fn of_data(&self, id: ChannelId) -> Option<Arc<Inbox>> {
-        let inbox = self.inboxes().get(&id).map(|entry| entry.inbox.clone())?;
-        self.traffic.expected();
-        Some(inbox)
-    }
-
-    /// Where anything else about it goes.
-    fn of_remark(&self, id: ChannelId) -> Option<Arc<Inbox>> {
-        let mut inboxes = self.inboxes();
-        let entry = inboxes.get_mut(&id)?;
-        entry.remarks = entry.remarks.saturating_add(1);
-        if entry.remarks > REMARKS {
-            return None;
-        }
-        self.traffic.expected();
-        Some(entry.inbox.clone())
-    }
-
-    /// See [`Wire::may_sweep`](super::Wire::may_sweep).
-    pub(super) fn may_sweep(&self) -> bool {
-        self.signals_arrive.load(Ordering::Relaxed)
-            && !self.inboxes().values().any(|entry| entry.inbox.lingers())
-    }
-
-    /// We have closed this channel.
-    pub(super) fn end_here(&self, id: ChannelId) {
-        if let Some(inbox) = self.take(id) {
-            inbox.end_here();
-        }
-    }
-
-    fn end(&self, id: ChannelId, end: End) {
-        if let Some(inbox) = self.take(id) {
-            inbox.end(end);
-        }
-    }
-
-    /// The inbox of a channel that is over.
-    fn take(&self, id: ChannelId) -> Option<Arc<Inbox>> {
-        let mut inboxes = self.inboxes();
-        let entry = inboxes.get_mut(&id)?;
-        self.traffic.expected();
-        entry.over = true;
-        let inbox = entry.inbox.clone();
-        if entry.claimed {
-            inboxes.remove(&id);
-        }
-        Some(inbox)
-    }
-
-    /// The connection is gone: the pool first, so that nobody is handed a dead channel, then
-    /// everybody who uses one.
-    fn end_all(&self, cause: Cause) {
-        self.lifeline.end(cause.clone());
-        self.listeners().clear();
-        let all = std::mem::take(&mut *self.inboxes());
-        for entry in all.into_values() {
-            entry.inbox.end(End::Lost(cause.clone()));
-        }
-    }
-}
 
 /// The handler of one session. It is dropped when the session's task ends, for whatever reason.
 pub(super) struct Client {

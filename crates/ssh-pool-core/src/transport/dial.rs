@@ -156,13 +156,7 @@ impl Dial<'_> {
         })?;
         guard.disarm();
         self.progress.enter(Phase::Channel);
-        Ok(SshLink::new(
-            handle,
-            channels,
-            kill,
-            &self.endpoint.user,
-            threads,
-        ))
+        Ok(SshLink::new(handle, channels, kill, self.endpoint, threads))
     }
 
     fn overdue(&self) -> DialError {

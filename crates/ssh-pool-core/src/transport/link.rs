@@ -15,8 +15,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::arithmetic::ExpensiveSessions;
 use super::client::{Channels, Client};
 use super::{
-    Channel, EnvNames, Gone, Lifeline, Link, ListenError, Listener, OpenError, Request,
-    ServerProfile, Unsent, Wire, Writer,
+    Channel, Endpoint, EnvNames, Gone, Lifeline, Link, ListenError, Listener, OpenError, Request,
+    ServerProfile, Unsent, Wire, Writer, stuck,
 };
 use crate::address::Address;
 use crate::error::{Cause, Error};
@@ -44,13 +44,21 @@ impl SshLink {
         handle: client::Handle<Client>,
         channels: Arc<Channels>,
         socket: CancellationToken,
-        user: &str,
+        endpoint: &Endpoint,
         threads: Option<Arc<ExpensiveSessions>>,
     ) -> Self {
+        let handle = Arc::new(handle);
+        stuck::watch(
+            &handle,
+            channels.clone(),
+            socket.clone(),
+            endpoint.keepalive_interval,
+            endpoint.keepalive_misses,
+        );
         Self {
-            server: channels.server().profile(user),
+            server: channels.server().profile(&endpoint.user),
             _threads: threads,
-            handle: Arc::new(handle),
+            handle,
             channels,
             _on_drop: socket.clone().drop_guard(),
             socket,
@@ -295,7 +303,7 @@ impl Drop for Scout {
 }
 
 /// A channel number that is never given out: a server would have to grant four billion first.
-fn no_channel() -> Option<ChannelId> {
+pub(super) fn no_channel() -> Option<ChannelId> {
     ChannelId::decode(&mut [u8::MAX; 4].as_slice()).ok()
 }
 

@@ -15,6 +15,8 @@ pub(super) struct Pulse {
     steady: AtomicU64,
     /// Milliseconds since 1970.
     wall: AtomicU64,
+    /// How often something was written to the peer.
+    writes: AtomicU64,
 }
 
 impl Default for Pulse {
@@ -30,6 +32,7 @@ impl Pulse {
             base: now,
             steady: AtomicU64::new(0),
             wall: AtomicU64::new(since_epoch(wall)),
+            writes: AtomicU64::new(0),
         }
     }
 
@@ -38,6 +41,15 @@ impl Pulse {
         let steady = millis(now.saturating_duration_since(self.base));
         self.steady.store(steady, Ordering::Relaxed);
         self.wall.store(since_epoch(wall), Ordering::Relaxed);
+    }
+
+    /// Something was written.
+    pub(super) fn wrote(&self) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
     }
 
     /// How long nothing was heard: what the clock says that saw more of it. One that was set back

@@ -30,6 +30,7 @@ mod names;
 mod script;
 
 pub(crate) use endings::Ending;
+pub(crate) use faults::connection_refused;
 use line::Line;
 pub(crate) use script::{Fatal, Script};
 
@@ -256,6 +257,7 @@ impl Link for ScriptedLink {
             let there = async {
                 self.line.taken().await;
                 self.line.pass().await;
+                self.line.opens().await;
             };
             let there = self.dead.run_until_cancelled(there);
             if there.await.is_none() {
@@ -420,6 +422,7 @@ impl ScriptedWire {
             errand,
             heeds_signals,
             signals,
+            replies,
             ..
         } = server.script;
         if held {
@@ -438,6 +441,9 @@ impl ScriptedWire {
         }
         let process = Process(server.clone());
         line.pass().await;
+        if !replies {
+            std::future::pending::<()>().await;
+        }
         line.hear();
         assert_eq!(inbox.reply(true), crate::inbox::Flow::Continue, "accepted");
         if let Some(mark) = mark {
@@ -581,17 +587,5 @@ impl Wire for ScriptedWire {
             Ok(())
         }
         .boxed()
-    }
-}
-
-/// A dial that fails as if nobody listened.
-pub(crate) fn connection_refused() -> DialError {
-    let source = Cause::new("connection refused");
-    DialError {
-        error: Error::Connect {
-            target: "tester@test:22".into(),
-            source,
-        },
-        passing: false,
     }
 }

@@ -262,10 +262,12 @@ impl AsyncWrite for Socket {
             // A server that turns us away says why and resets. Its words are still to be read,
             // and are worth more than "broken pipe".
             Err(_) if self.listening => Poll::Ready(Ok(buf.len())),
-            result => {
-                self.traffic.sent(*result.as_ref().unwrap_or(&0));
-                Poll::Ready(result)
+            Ok(count) => {
+                self.traffic.sent(count);
+                self.pulse.wrote();
+                Poll::Ready(Ok(count))
             }
+            result => Poll::Ready(result),
         }
     }
 

@@ -17,6 +17,7 @@ const LONG: Script = Script {
     signals: Signals::Group,
     answers_variables: false,
     fatal: None,
+    replies: true,
 };
 
 fn on(script: Script) -> (Server, Pool, Host) {

@@ -191,3 +191,43 @@ async fn a_pool_is_closed_in_time_whatever_its_connections_take() {
         ends("close", drain + Duration::from_secs(2), pool.close()).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_a_server_never_answers_fails_without_a_deadline_as_well() {
+    let server = Server::new(Script {
+        replies: false,
+        ..Script::default()
+    });
+    let (_pool, host) = pool(&server, small(), Timeouts::default());
+    let most = ACQUIRE + Duration::from_secs(3) + GRACE;
+    let output = ends("output", most, host.command("true").output()).await;
+    let error = output.expect_err("no answer");
+    assert!(error.is_timeout(), "{error:?}");
+    assert_eq!(error.phase(), Phase::Exec);
+    assert_eq!(error.command_state(), CommandState::Unknown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_that_a_talkative_server_never_answers_is_made_elsewhere_in_time() {
+    let server = Server::new(Script::default());
+    let (_pool, host) = pool(&server, Limits::default(), Timeouts::default());
+    host.command("true").output().await.expect("served");
+    settle().await;
+    server.ignore_opens();
+    let talks = server.clone();
+    let talk = tokio::spawn(async move {
+        loop {
+            talks.talk();
+            sleep(Duration::from_millis(500)).await;
+        }
+    });
+    let mut commands = JoinSet::new();
+    for _ in 0..5 {
+        commands.spawn(host.command("true").output());
+    }
+    while let Some(output) = ends("elsewhere", ACQUIRE / 2, commands.join_next()).await {
+        output.expect("no panic").expect("served");
+    }
+    assert!(server.seen().dials > 1, "{:?}", server.seen());
+    talk.abort();
+}

@@ -3,22 +3,36 @@
 use std::time::Instant;
 
 use super::{Action, Slots};
+use crate::event::Retirement;
+
+/// How many times as long as a check a connection may owe an answer while other things are heard
+/// from it: the answer may be behind them.
+const BEHIND: u32 = 5;
 
 impl<W> Slots<W> {
     /// A waiter counts on what was asked for in its name: an open, or a round trip that shows a
     /// slot to be free. Where no answer has come for as long as a check may take, the connection is
-    /// suspect.
+    /// suspect; after five times as long it takes nothing new, whatever else it says.
     pub(super) fn watch(&mut self, now: Instant) {
         if self.waiters.is_empty() {
             return;
         }
         let mut next: Option<Instant> = None;
+        let mut overdue = Vec::new();
+        let most = self.rules.check.saturating_mul(BEHIND);
         for (id, connection) in self.connections.iter_mut().filter(|(_, c)| !c.retiring) {
             let due = |since: Instant| since.checked_add(self.rules.check);
             let Some(mut at) = connection.unanswered.and_then(due) else {
                 continue;
             };
             if at <= now {
+                // The first who waits for it in a long while gives it one more check.
+                let suspected = connection.unanswered != connection.owing;
+                let owing = |since| now.saturating_duration_since(since) >= most;
+                if suspected && connection.owing.is_some_and(owing) {
+                    overdue.push(id);
+                    continue;
+                }
                 self.actions.push(Action::Suspect(id));
                 connection.unanswered = Some(now);
                 at = now + self.rules.check;
@@ -30,6 +44,9 @@ impl<W> Slots<W> {
         {
             self.watch_at = Some(next);
             self.actions.push(Action::WakeAt(next));
+        }
+        for id in overdue {
+            self.retire(id, Retirement::Unresponsive, now);
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use super::Server;
+use super::{DialError, Server};
+use crate::error::{Cause, Error};
 
 impl Server {
     /// Nothing passes any more on the connections there are, and nobody is told. `false`: it does
@@ -40,11 +41,39 @@ impl Server {
         }
     }
 
+    /// Nothing is answered to opens on the connections there are.
+    pub(crate) fn ignore_opens(&self) {
+        let links: Vec<_> = self.state().links.clone();
+        for link in links.iter().filter_map(std::sync::Weak::upgrade) {
+            link.line.ignores_opens.send_replace(true);
+        }
+    }
+
+    /// The server says something on each connection.
+    pub(crate) fn talk(&self) {
+        let links: Vec<_> = self.state().links.clone();
+        for link in links.iter().filter_map(std::sync::Weak::upgrade) {
+            link.line.hear();
+        }
+    }
+
     /// Every connection dies at once.
     pub(crate) fn kill_connections(&self) {
         let links = std::mem::take(&mut self.state().links);
         for link in links.iter().filter_map(std::sync::Weak::upgrade) {
             link.die("killed");
         }
+    }
+}
+
+/// A dial that fails as if nothing listened there.
+pub(crate) fn connection_refused() -> DialError {
+    let source = Cause::new("connection refused");
+    DialError {
+        error: Error::Connect {
+            target: "tester@test:22".into(),
+            source,
+        },
+        passing: false,
     }
 }

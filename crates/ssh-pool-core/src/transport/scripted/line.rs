@@ -15,6 +15,7 @@ pub(super) struct Line {
     pub(super) stalled: watch::Sender<bool>,
     /// The peer does not know the connection any more, and says so to whatever comes.
     pub(super) reset: Arc<AtomicBool>,
+    pub(super) ignores_opens: watch::Sender<bool>,
     heard: Arc<Mutex<Instant>>,
 }
 
@@ -25,6 +26,7 @@ impl Line {
             forgotten: watch::Sender::new(false),
             stalled: watch::Sender::new(false),
             reset: Arc::default(),
+            ignores_opens: watch::Sender::new(false),
             heard: Arc::new(Mutex::new(Instant::now())),
         }
     }
@@ -33,6 +35,12 @@ impl Line {
     pub(super) async fn taken(&self) {
         let takes = |stalled: &bool| !stalled;
         self.stalled.subscribe().wait_for(takes).await.ok();
+    }
+
+    /// Waits until opens are answered.
+    pub(super) async fn opens(&self) {
+        let answered = |ignores: &bool| !ignores;
+        self.ignores_opens.subscribe().wait_for(answered).await.ok();
     }
 
     /// One way through it.

@@ -23,6 +23,8 @@ pub(crate) struct Script {
     pub(crate) signals: Signals,
     /// Whether it answers requests for environment variables, all of which it takes.
     pub(crate) answers_variables: bool,
+    /// Whether it answers requests to run a command.
+    pub(crate) replies: bool,
     /// What ends its connection.
     pub(crate) fatal: Option<Fatal>,
 }
@@ -49,6 +51,7 @@ impl Default for Script {
             heeds_signals: true,
             signals: Signals::Group,
             answers_variables: false,
+            replies: true,
             fatal: None,
         }
     }

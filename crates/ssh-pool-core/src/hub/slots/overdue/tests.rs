@@ -76,3 +76,20 @@ fn nobody_waits_and_nothing_is_suspect() {
     slots.wait(3, now + CHECK * 10);
     assert!(is_suspect(&slots.take_actions()));
 }
+
+#[test]
+fn a_connection_that_answers_everything_but_opens_takes_nothing_new_after_a_while() {
+    let mut now = Instant::now();
+    let (mut slots, _) = owing(now);
+    for _ in 1..BEHIND {
+        now += CHECK;
+        slots.wake(now);
+        assert!(is_suspect(&slots.take_actions()), "it is looked at");
+    }
+    now += CHECK;
+    slots.wake(now);
+    let actions = slots.take_actions();
+    let told = Action::Report(Fact::Retired(A, Retirement::Unresponsive));
+    assert!(actions.contains(&told), "{actions:?}");
+    assert!(actions.contains(&Action::Dial), "in its place: {actions:?}");
+}
