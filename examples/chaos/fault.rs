@@ -51,6 +51,8 @@ pub(crate) enum Fault {
     Down,
     /// All connections are reset, and the key is taken out of `authorized_keys` for a moment.
     KeyRefused,
+    /// Logins succeed, and then sshd ends the connection: a `ChrootDirectory` with a wrong owner.
+    BadChroot,
 }
 
 /// How it may show, and until how long after it has been mended.
@@ -77,7 +79,7 @@ const DIALLED: Duration = Duration::from_secs(8 + 8);
 const PENALTY: Duration = Duration::from_secs(30);
 
 impl Fault {
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::Delay,
         Self::Hiccup,
         Self::Freeze,
@@ -98,12 +100,13 @@ impl Fault {
         Self::Deaf,
         Self::Down,
         Self::KeyRefused,
+        Self::BadChroot,
     ];
 
     /// Whether that kind of server can be broken in this way.
     pub(crate) fn fits(self, kind: Kind) -> bool {
         match self {
-            Self::Restart | Self::Reload | Self::Down | Self::KeyRefused => {
+            Self::Restart | Self::Reload | Self::Down | Self::KeyRefused | Self::BadChroot => {
                 matches!(kind, Kind::Sshd | Kind::Sshd10)
             }
             Self::Kill | Self::Stop | Self::Deaf => kind != Kind::Embedded,
@@ -135,7 +138,7 @@ impl Fault {
             Self::Freeze | Self::Stop | Self::Forget => (Some(NOTICED), Some(DIALLED)),
             Self::Silence | Self::BannerOnly => (Some(CUT), Some(DIALLED)),
             Self::Garbage | Self::Refused | Self::Down => (Some(CUT), Some(REMEMBERED)),
-            Self::KeyRefused => (Some(CUT), Some(REMEMBERED)),
+            Self::KeyRefused | Self::BadChroot => (Some(CUT), Some(REMEMBERED)),
         };
         let refuses = match kind {
             Kind::Sshd10 if loses.is_some() => Some(PENALTY),
@@ -166,6 +169,7 @@ impl Fault {
             Self::Deaf => "not accepting",
             Self::Down => "down",
             Self::KeyRefused => "key refused",
+            Self::BadChroot => "bad chroot",
         }
     }
 }

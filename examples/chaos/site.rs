@@ -16,6 +16,8 @@ use crate::host::{HostInfo, Kind};
 
 /// One way, with what is broken.
 const DELAY: Duration = Duration::from_millis(25);
+/// sshd refuses a folder that others may write to, and only after the login.
+const BAD_CHROOT: &str = "ChrootDirectory /tmp";
 const LATE: Duration = Duration::from_millis(1200);
 
 pub(crate) struct Site {
@@ -307,6 +309,11 @@ impl Site {
                 fs::write(&path, "")?;
                 proxy.reset();
             }
+            Fault::BadChroot => {
+                let sshd = self.server.sshd()?;
+                sshd.restart_with(&[BAD_CHROOT]);
+                sshd.kill_connections();
+            }
         }
         Ok(broken)
     }
@@ -320,8 +327,10 @@ impl Site {
         if let Some(text) = broken.authorized {
             fs::write(authorized_keys(self.server.sshd()?), text)?;
         }
-        if fault == Fault::Down {
-            self.server.sshd()?.restart();
+        match fault {
+            Fault::Down => self.server.sshd()?.restart(),
+            Fault::BadChroot => self.server.sshd()?.restart_with(&[]),
+            _ => {}
         }
         Ok(())
     }

@@ -25,6 +25,8 @@ use crate::wait::eventually;
 const PACKAGE: &str = "openssh-server";
 const PATIENCE: Duration = Duration::from_secs(20);
 const ATTEMPTS: usize = 10;
+/// What stands before it in the configuration was added by [`Sshd::restart_with`].
+const OVERRIDES_END: &str = "# end of overrides\n";
 
 /// An sshd on loopback with keys, log and folder of its own, and stock limits.
 ///
@@ -457,6 +459,20 @@ impl Sshd {
         if let Err(report) = self.launch() {
             panic!("sshd does not start again: {report}");
         }
+    }
+
+    /// Restarts it with these lines before its configuration, until the next call: sshd takes the
+    /// first value of an option. Open connections live on.
+    pub fn restart_with(&self, lines: &[&str]) {
+        let config = fs::read_to_string(self.config()).expect("read sshd_config");
+        let stock = config
+            .split_once(OVERRIDES_END)
+            .map_or(&*config, |(_, stock)| stock);
+        let mut text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        text += OVERRIDES_END;
+        text += stock;
+        temp::write(&self.config(), &text, 0o644);
+        self.restart();
     }
 
     fn config(&self) -> PathBuf {
