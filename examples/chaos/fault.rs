@@ -17,6 +17,10 @@ pub(crate) enum Fault {
     Hiccup,
     /// Nothing passes for longer than keepalives are waited for.
     Freeze,
+    /// Nothing that the server sends arrives, for as long.
+    FreezeServer,
+    /// Nothing that the client sends arrives, for as long.
+    FreezeClient,
     /// All connections are reset.
     Reset,
     /// All connections end in good order.
@@ -79,10 +83,12 @@ const DIALLED: Duration = Duration::from_secs(8 + 8);
 const PENALTY: Duration = Duration::from_secs(30);
 
 impl Fault {
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Delay,
         Self::Hiccup,
         Self::Freeze,
+        Self::FreezeServer,
+        Self::FreezeClient,
         Self::Reset,
         Self::Fin,
         Self::Forget,
@@ -121,7 +127,7 @@ impl Fault {
             Self::Restart | Self::Reload | Self::Kill => (0, 0),
             Self::Delay => (2_000, 6_000),
             Self::Hiccup => (300, 1_500),
-            Self::Freeze | Self::Stop => (5_500, 8_000),
+            Self::Freeze | Self::FreezeServer | Self::FreezeClient | Self::Stop => (5_500, 8_000),
             Self::Deaf => (500, 1_500),
             Self::Down => (1_500, 3_500),
             // Shorter than two cool-downs: sshd 10.0 would shut us out for more.
@@ -135,7 +141,9 @@ impl Fault {
             Self::Delay | Self::Hiccup | Self::Reload => (None, None),
             Self::Reset | Self::Fin | Self::Restart | Self::Kill => (Some(CUT), None),
             Self::Throttled | Self::HeldBanner | Self::Preamble | Self::Deaf => (Some(CUT), None),
-            Self::Freeze | Self::Stop | Self::Forget => (Some(NOTICED), Some(DIALLED)),
+            Self::Freeze | Self::FreezeServer | Self::FreezeClient | Self::Stop | Self::Forget => {
+                (Some(NOTICED), Some(DIALLED))
+            }
             Self::Silence | Self::BannerOnly => (Some(CUT), Some(DIALLED)),
             Self::Garbage | Self::Refused | Self::Down => (Some(CUT), Some(REMEMBERED)),
             Self::KeyRefused | Self::BadChroot => (Some(CUT), Some(REMEMBERED)),
@@ -152,6 +160,8 @@ impl Fault {
             Self::Delay => "delay",
             Self::Hiccup => "frozen, shortly",
             Self::Freeze => "frozen",
+            Self::FreezeServer => "server frozen",
+            Self::FreezeClient => "client frozen",
             Self::Reset => "reset",
             Self::Fin => "ended",
             Self::Forget => "forgotten",

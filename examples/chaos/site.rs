@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use ssh_pool_tests::{
-    Dropbear, Embedded, Greeting, Proxy, Release, Sshd, SshdBuilder, TestUser, procs,
+    Dropbear, Embedded, Greeting, Proxy, Release, Side, Sshd, SshdBuilder, TestUser, procs,
 };
 
 use crate::fault::Fault;
@@ -54,21 +54,49 @@ pub(crate) struct Echo {
     pub(crate) unix: PathBuf,
 }
 
-/// The sshds: their names, and what is special about them. The first two are OpenSSH 10.0 where
-/// that is there.
-const SSHDS: [(&str, &[&str]); 12] = [
-    ("stock", &[]),
-    ("MaxSessions 2", &["MaxSessions 2"]),
-    ("stock", &[]),
-    ("stock", &[]),
-    ("stock", &[]),
-    ("stock", &[]),
-    ("stock", &[]),
-    ("MaxSessions 2", &["MaxSessions 2"]),
-    ("MaxSessions 2", &["MaxSessions 2"]),
-    ("MaxSessions 1", &["MaxSessions 1"]),
-    ("MaxStartups 2:30:4", &["MaxStartups 2:30:4"]),
-    ("MaxStartups 2:30:4", &["MaxStartups 2:30:4"]),
+/// An sshd among the hosts: what is special about it.
+struct Special {
+    name: &'static str,
+    option: Option<&'static str>,
+    login_shell: Option<&'static str>,
+}
+
+const STOCK: Special = Special {
+    name: "stock",
+    option: None,
+    login_shell: None,
+};
+
+const fn option(line: &'static str) -> Special {
+    Special {
+        name: line,
+        option: Some(line),
+        ..STOCK
+    }
+}
+
+const fn login_shell(name: &'static str, path: &'static str) -> Special {
+    Special {
+        name,
+        login_shell: Some(path),
+        ..STOCK
+    }
+}
+
+/// The sshds. The first [`NEW`] are OpenSSH 10.0 where that is there.
+const SSHDS: [Special; 12] = [
+    STOCK,
+    option("MaxSessions 2"),
+    STOCK,
+    STOCK,
+    login_shell("bash", "/bin/bash"),
+    login_shell("fish", "/usr/bin/fish"),
+    login_shell("tcsh", "/usr/bin/tcsh"),
+    option("MaxSessions 2"),
+    option("MaxSessions 2"),
+    option("MaxSessions 1"),
+    option("MaxStartups 2:30:4"),
+    option("MaxStartups 2:30:4"),
 ];
 const NEW: usize = 2;
 const DROPBEARS: usize = 4;
@@ -77,15 +105,20 @@ const EMBEDDED: usize = 4;
 /// All hosts; their ledgers are in `folder`.
 pub(crate) async fn start(folder: &Path, echo: &Echo) -> anyhow::Result<Vec<Site>> {
     let new = Release::Trixie.is_there();
-    let builders = SSHDS.iter().enumerate().map(|(number, (name, options))| {
+    let builders = SSHDS.iter().enumerate().map(|(number, special)| {
         let (release, kind) = if new && number < NEW {
             (Release::Trixie, Kind::Sshd10)
         } else {
             (Release::Installed, Kind::Sshd)
         };
-        let plain = Sshd::builder().user(TestUser::plain()).release(release);
-        let builder = (options.iter()).fold(plain, |builder, line| builder.option(*line));
-        (builder, format!("{kind} {name}"), kind)
+        let mut builder = Sshd::builder().user(TestUser::plain()).release(release);
+        if let Some(line) = special.option {
+            builder = builder.option(line);
+        }
+        if let Some(shell) = special.login_shell {
+            builder = builder.login_shell(shell);
+        }
+        (builder, format!("{kind} {}", special.name), kind)
     });
     let mut servers = start_all(builders.collect())?;
     for server in Embedded::builder().start_many(EMBEDDED).await {
@@ -269,6 +302,8 @@ impl Site {
         match fault {
             Fault::Delay => proxy.delay(DELAY),
             Fault::Hiccup | Fault::Freeze => proxy.freeze(),
+            Fault::FreezeServer => proxy.freeze_from(Side::Server),
+            Fault::FreezeClient => proxy.freeze_from(Side::Client),
             Fault::Reset => proxy.reset(),
             Fault::Fin => proxy.fin(),
             Fault::Forget => proxy.forget(),
