@@ -217,7 +217,7 @@ pub(crate) const CATALOGUE: &[(&str, &str, &str)] = &[
     (
         "file descriptors exhausted",
         "descriptors.rs",
-        "want_of_descriptors_is_told_as_that_and_passes_with_it",
+        "want_of_descriptors_is_waited_for_told_as_that_and_passes_with_it",
     ),
     (
         "close() under load",
