@@ -100,24 +100,20 @@ async fn idle_connections_that_had_ended_before_the_request_came_are_not_held_ag
         answers_variables: true,
         ..Script::default()
     });
-    let limits = Limits::default()
-        .connections_per_host(4)
-        .sessions_per_connection(1);
-    let timeouts = Timeouts::default()
-        .patience(Duration::ZERO)
-        .acquire(Duration::from_secs(30));
-    let (_pool, host) = pool(&server, limits, timeouts);
-    let mut busy = JoinSet::new();
+    let (_pool, host) = pool(&server, Limits::default(), Timeouts::default());
+    let mut children = Vec::new();
     for _ in 0..4 {
-        busy.spawn(host.command("true").output());
+        children.push(host.command("true").spawn().await.expect("started"));
     }
-    while let Some(done) = busy.join_next().await {
-        done.expect("no panic").expect("served");
+    for mut child in children {
+        child.wait().await.expect("served");
     }
-    assert_eq!(server.seen().connections, 4);
-    // All of them are dead and nobody is told; they were heard from a moment ago.
+    settle().await;
+    assert_eq!(server.held(), 4, "one ready channel on each connection");
     server.reset_when_used();
-    let output = with_variable(&host).output().await;
-    output.expect("served on a fifth");
+    let child = with_variable(&host).spawn().await;
+    child.expect("started on a fifth");
+    // Nothing else was dialled while one of the four was left.
     assert_eq!(server.seen().dials, 5, "{:?}", server.seen());
+    assert_eq!(server.seen().connections, 1, "{:?}", server.seen());
 }
