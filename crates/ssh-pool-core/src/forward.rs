@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -234,6 +235,7 @@ async fn remote_timed(
     let stop = CancellationToken::new();
     let room = usize::try_from(limits.streams_per_connection).unwrap_or(Semaphore::MAX_PERMITS);
     let room = Arc::new(Semaphore::new(room));
+    let failures = Arc::new(Failures::default());
     let mut entry = Entry::stream(group);
     loop {
         let berth = lanes.stream_berth(Lane::Isolated, &mut entry, deadline, waited);
@@ -241,12 +243,14 @@ async fn remote_timed(
         let (connection, link) = (berth.on(), berth.link().clone());
         let hub = berth.hub().clone();
         let listener = {
-            let (hub, to, stop, room) = (hub.clone(), to.clone(), stop.clone(), room.clone());
+            let (hub, to, stop) = (hub.clone(), to.clone(), stop.clone());
+            let (room, failures) = (room.clone(), failures.clone());
             // Each stream keeps the connection; the listener itself must not, it is kept by it.
             let berth = Arc::downgrade(&berth);
             Box::new(move |incoming| {
                 let Some(berth) = berth.upgrade() else { return };
-                let work = answer(berth, hub.clone(), to.clone(), room.clone(), incoming);
+                let (room, failures) = (room.clone(), failures.clone());
+                let work = answer(berth, hub.clone(), to.clone(), room, failures, incoming);
                 hub.runtime()
                     .spawn(stop.clone().run_until_cancelled_owned(work));
             })
@@ -298,16 +302,32 @@ async fn listen(
     }
 }
 
+/// Connections of one forward that were not accepted. The server decides how many there are, so not
+/// each of them is a line in the log.
+#[derive(Default)]
+struct Failures(AtomicU64);
+
+impl Failures {
+    /// Counts one. Returns how many there are if that is to be shown: 1, 2, 4, 8 and so on.
+    fn next_shown(&self) -> Option<u64> {
+        let count = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+        count.is_power_of_two().then_some(count)
+    }
+}
+
 /// Takes one connection that the server has accepted.
 async fn answer(
     _berth: Arc<Berth>,
     hub: Arc<Hub>,
     to: Address,
     room: Arc<Semaphore>,
+    failures: Arc<Failures>,
     incoming: Incoming,
 ) {
     let Ok(_permit) = room.try_acquire() else {
-        tracing::warn!(host = %hub.name(), "too many forwarded connections: one is refused");
+        if let Some(count) = failures.next_shown() {
+            tracing::warn!(host = %hub.name(), count, "too many forwarded connections");
+        }
         return incoming.reject.await;
     };
     let deadline = hub.acquire_deadline(None);
@@ -319,7 +339,9 @@ async fn answer(
             join(local, remote).await;
         }
         Err(error) => {
-            tracing::debug!(%to, %error, "a forwarded connection goes nowhere");
+            if let Some(count) = failures.next_shown() {
+                tracing::debug!(%to, %error, count, "a forwarded connection goes nowhere");
+            }
             incoming.reject.await;
         }
     }
