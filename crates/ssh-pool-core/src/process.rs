@@ -4,6 +4,8 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+
+use futures_util::FutureExt;
 use std::time::Duration;
 
 use crate::command_line::Tag;
@@ -92,6 +94,13 @@ pub(crate) async fn start(
     let mut asked = hub;
     loop {
         asked.begin(entry);
+        if let Some(pause) = entry.pause() {
+            let begun = hub::now();
+            let until = (begun + pause).min(deadline.at);
+            // In a box, like all that is seldom: every command that waits would have room for it.
+            Box::pin(tokio::time::sleep_until(until.into())).await;
+            waited.back_off += hub::now().saturating_duration_since(begun);
+        }
         let queue = tracing::debug_span!(
             "ssh_pool.queue",
             host = %asked.name(),
@@ -141,6 +150,8 @@ pub(crate) async fn start(
                 .is_none_or(|link| link.lifeline().cause().is_some())
             {
                 hub.lost_under(entry, on, link.as_ref(), Reached::Not)?;
+            } else {
+                entry.channel_closed();
             }
             continue;
         };
@@ -161,7 +172,7 @@ pub(crate) async fn start(
         };
         if process.must_learn(job)? {
             drop(next);
-            if !process.learn(deadline).await? {
+            if !Box::pin(process.learn(deadline)).await? {
                 process.never_started(entry)?;
             }
             continue;
@@ -230,7 +241,18 @@ impl Process {
 
     /// Cancel safe: the request is handed over as a whole, as the last step, or not at all.
     async fn request(&mut self, job: &Job) -> Result<bool, Error> {
-        let Some(request) = self.prepare(job).await? else {
+        // Without variables and a terminal nothing is waited for. In a box otherwise: every command
+        // that waits would have room for it.
+        let plain = job.env.is_empty() && job.pty.is_none();
+        let at_once = match plain {
+            true => self.prepare(job).now_or_never(),
+            false => None,
+        };
+        let prepared = match at_once {
+            Some(prepared) => prepared?,
+            None => Box::pin(self.prepare(job)).await?,
+        };
+        let Some(request) = prepared else {
             return Ok(false); // the channel has ended
         };
         let taken = took(self.channel.wire.start(request).await)?;
@@ -331,6 +353,7 @@ impl Process {
         let lost = |end: Option<End>| matches!(end, None | Some(End::Lost(_)));
         if !lost(self.channel.inbox.transcript().end) {
             tracing::debug!("the channel closed before exec: again");
+            entry.channel_closed();
             return Ok(());
         }
         let reached = match self.prepared {

@@ -12,14 +12,18 @@
 //!   `Timeouts::check_after`, or had answered when it was asked;
 //! - or it was made since the call began.
 //!
+//! A channel that the server closes while its connection lives costs a pause from the third on: a
+//! server that closes every channel would otherwise be asked for thousands a second.
+//!
 //! After the first loss each further connection is asked for a sign of life before anything is
 //! sent on it, however short its silence: then the first rule holds without doubt.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::slots::ConnectionId;
-use super::{Entry, Hub};
+use super::{Entry, Hub, doubled, jitter};
 use crate::error::{Cause, Error, Phase};
 use crate::transport::Link;
 
@@ -32,9 +36,16 @@ pub(super) struct Losses {
     counted: u32,
     /// A connection has ended, counted or not.
     any: bool,
+    /// Channels of live connections that the server closed before the request was sent.
+    closed_channels: u32,
     /// The newest connection of the hub when the call began.
     newest: Option<u64>,
 }
+
+/// This many channels are replaced without a pause. Old dropbear closes unused channels.
+const CLOSED_AT_ONCE: u32 = 3;
+/// The longest pause before another channel.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is known of a connection that has ended under a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +60,20 @@ impl Entry {
     /// Whether a connection has ended under the call, so that the next one has to be asked first.
     pub(crate) fn is_wary(&self) -> bool {
         self.losses.any
+    }
+
+    /// The server has closed a channel before the request was sent, and the connection lives.
+    pub(crate) fn channel_closed(&mut self) {
+        self.losses.closed_channels += 1;
+    }
+
+    /// How long to wait before the next channel.
+    pub(crate) fn pause(&self) -> Option<Duration> {
+        let closed = self.losses.closed_channels;
+        let count = closed
+            .checked_sub(CLOSED_AT_ONCE)
+            .filter(|count| *count > 0)?;
+        Some(jitter(doubled(count).min(LONGEST_PAUSE)))
     }
 
     /// The call goes on in another hub, whose connections have numbers of their own.
