@@ -29,6 +29,8 @@ impl Books {
                 connections,
                 sessions,
                 streams: 0,
+                held_connections: 0,
+                urgent_connections: 0,
                 handshakes: connections,
                 patience: Duration::ZERO,
                 idle: Duration::MAX,

@@ -47,6 +47,8 @@ pub fn tell(beginning: Beginning, steps: impl IntoIterator<Item = (u8, usize)>) 
             false => beginning.sessions,
         },
         streams: 512,
+        held_connections: 0,
+        urgent_connections: 0,
         handshakes: beginning.handshakes,
         patience: beginning.patience,
         idle: Duration::from_secs(300),
