@@ -6,6 +6,7 @@ use std::sync::Arc;
 use loom::thread;
 
 use super::*;
+use crate::transport::Lifeline;
 
 /// russh hands out channel numbers only with channels; this is the first one.
 fn first_channel() -> ChannelId {
