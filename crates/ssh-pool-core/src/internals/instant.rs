@@ -87,7 +87,7 @@ impl Link for Connection {
         let wire = Arc::new(Session {
             inbox: inbox.clone(),
             env_names: EnvNames::default(),
-            login_shell: Arc::default(),
+            login_shell: posix(),
             ear: self.ear.clone(),
         });
         ready(Ok(Channel { wire, inbox })).boxed()
@@ -135,6 +135,13 @@ struct Session {
     env_names: EnvNames,
     login_shell: Arc<LoginShell>,
     ear: Option<Ear>,
+}
+
+/// The login shell is known, so command lines arrive in the direct form.
+fn posix() -> Arc<LoginShell> {
+    let shell = LoginShell::default();
+    shell.learn(true);
+    Arc::new(shell)
 }
 
 fn sent<E: Send + 'static>() -> BoxFuture<'static, Result<(), E>> {
