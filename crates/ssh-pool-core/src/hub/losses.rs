@@ -12,7 +12,7 @@
 //!   `Timeouts::check_after`, or had answered when it was asked;
 //! - or it was made since the call began.
 //!
-//! A channel that the server closes while its connection lives costs a pause from the third on: a
+//! A channel that the server closes while its connection lives costs a pause from the fourth on: a
 //! server that closes every channel would otherwise be asked for thousands a second.
 //!
 //! After the first loss each further connection is asked for a sign of life before anything is
