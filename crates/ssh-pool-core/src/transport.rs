@@ -219,7 +219,7 @@ pub(crate) trait Link: Send + Sync + 'static {
     /// heard nothing.
     fn quiet_for(&self) -> Duration;
 
-    /// Whether that is less than `time`, for those who ask before each command.
+    /// Whether that is less than `time`.
     fn heard_within(&self, time: Duration) -> bool {
         self.quiet_for() < time
     }

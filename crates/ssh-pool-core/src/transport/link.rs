@@ -233,11 +233,6 @@ impl Link for SshLink {
         let pulse = &self.channels.pulse;
         pulse.quiet_for(Instant::now(), SystemTime::now())
     }
-
-    fn heard_within(&self, time: Duration) -> bool {
-        let pulse = &self.channels.pulse;
-        pulse.beat_within(time, SystemTime::now(), Instant::now)
-    }
 }
 
 pub(super) struct SshWire {
