@@ -166,13 +166,8 @@ fn the_facade_depends_on_neither() {
 fn needed(package: &str, features: &str) -> BTreeSet<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args([
-            "tree",
-            "--locked",
-            "--offline",
-            "--edges=normal",
-            "--prefix=none",
-        ])
+        // Not `--offline`: on a fresh machine, what only a feature needs is not there yet.
+        .args(["tree", "--locked", "--edges=normal", "--prefix=none"])
         .args([
             "--format={p}",
             "--no-default-features",
