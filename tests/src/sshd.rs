@@ -165,7 +165,12 @@ impl SshdBuilder {
         // With SHLVL bash does not take itself for one that sshd has started, and reads no start-up
         // file of a user of this machine: those are slow, and some take locks, which is no good
         // place to be killed in.
-        config += &format!("SetEnv {} SHLVL=1\n", sshd.daemon.mark().entry());
+        let level = if self.login_shell.is_none() {
+            " SHLVL=1"
+        } else {
+            ""
+        };
+        config += &format!("SetEnv {}{level}\n", sshd.daemon.mark().entry());
         // A subsystem, unlike the rest, must not be named twice.
         let starts = |line: &String| line.to_lowercase().starts_with("subsystem");
         if !self.options.iter().any(starts) {

@@ -8,15 +8,18 @@
 //! | form     | sent while the login shell is | looks like                                      |
 //! |----------|-------------------------------|-------------------------------------------------|
 //! | direct   | POSIX                         | `[tag] export A=…; cd -- … \|\| exit; line`     |
-//! | portable | not known, or not POSIX       | `exec sh -c 'prologue' sh ID 'direct form' …`   |
+//! | portable | not known, or not POSIX       | `FORK sh -c 'prologue' sh ID 'direct form' …`   |
 //!
-//! The portable form is words in single quotes, which every shell reads alike, and its prologue is
-//! run by `sh`. The prologue writes the tag, one line on standard error that says that our line is
-//! about to run and whether the login shell is POSIX; the receiving end takes it out
-//! (`inbox/herald.rs`). Then it runs the direct form in the login shell if that is a POSIX one, so
-//! that the first command of a connection behaves as those after it, and in `sh` if not. `exec`
-//! keeps the process id: the command leads its process group, and a signal that ends it is reported
-//! as such. Restricted shells refuse `exec`, and with it the command.
+//! The portable form carries the direct one as words in single quotes, which every shell reads
+//! alike. What stands before them, [`FORK`], is read differently: fish and csh run
+//! `exec env … sh -c 'prologue' sh ID …`, and a POSIX shell sets the same words as its positional
+//! parameters and evaluates the prologue itself. So the account's start-up files are read once, and
+//! their functions and options are there for the first command of a connection as for those after
+//! it. The prologue writes the tag, one line on standard error that says that our line is about to
+//! run and whether the login shell is POSIX; the receiving end takes it out (`inbox/herald.rs`).
+//! Then it evaluates the direct form, or has `sh` execute it in its own place: `exec` keeps the
+//! process id, so the command leads its process group, and a signal that ends it is reported as
+//! such.
 //!
 //! The server is not asked beforehand which shell it is. On an account with a forced command every
 //! line runs that command, so a question would run it once more.
@@ -84,9 +87,8 @@ impl CommandLine<'_> {
         } else {
             ""
         };
-        let tail =
-            format!("{CHOOSE}{mark}echo SSH_POOL_MARK=$__i:$__k >&2; exec \"$__x\" -c \"$__l\"");
-        in_words(tag.id(), &tail, &body)
+        let tail = format!("{mark}{RUN}");
+        in_words(FORK, CHOOSE, &tail, tag.id(), &body, EVALUATE)
     }
 
     fn push_body(&self, whole: &mut Vec<u8>) {
@@ -97,17 +99,29 @@ impl CommandLine<'_> {
 
 /// A script of the pool's own, for every login shell. It says no tag.
 pub(crate) fn portable_script(script: &str) -> Vec<u8> {
-    in_words("-", "exec sh -c \"$__l\"", script.as_bytes())
+    let tail = "exec sh -c \"$__l\"";
+    in_words("exec ", "", tail, "-", script.as_bytes(), "")
 }
 
-/// Sets `__x` to what runs the line, and `__k` to the kind of the login shell. A start-up file may
-/// have set `SHELL` to another shell than that of the account, so the user data base is asked;
-/// where it does not confirm `SHELL`, the login shell counts as `other`. The two lists are one: what
-/// runs the line is the same for the first command and for the next.
-const CHOOSE: &str = "__k=other; __x=sh; case ${SHELL##*/} in \
-    sh|ash|dash|bash|ksh|ksh93|mksh|zsh) if test -x \"$SHELL\"; then __x=$SHELL; \
-    case $(getent passwd \"$LOGNAME\" 2>/dev/null || grep \"^$LOGNAME:\" /etc/passwd 2>/dev/null) in \
-    *:\"$SHELL\") __k=posix ;; esac; fi ;; esac; ";
+/// Read in three ways, by what a backslash does between quotes:
+///
+/// - csh: not even in `"\"` does it take the quote its meaning. `exec env __q="…\" sh -c …`.
+/// - fish: in `'\'` it does. Two calls of `true`, then `exec env __q=\' __r=\" sh -c …`.
+/// - POSIX: only in `"\"`. Two calls of `true`, then `set '…' __r=\" sh -c …`.
+const FORK: &str = r#"true "\" ; exec env __q=" ; true '\' ; set ' ; exec env __q=\' __r=\" "#;
+
+/// The last word of the line: only a POSIX shell gets there. The prologue is the fifth of the words
+/// that [`FORK`] has set.
+const EVALUATE: &str = r#" ; eval "$5""#;
+
+/// Sets `__k` to the kind of the login shell, and `$1` to the id. The first word that [`FORK`] sets
+/// begins with a space.
+const CHOOSE: &str = "case $1 in \" \"*) __k=posix; shift 6 ;; *) __k=other ;; esac; ";
+
+/// Says the tag, and runs the line: nothing of ours is left in its shell but the mark.
+const RUN: &str = "echo \"SSH_POOL_MARK=$__i:$__k\" >&2 || exit; set --; \
+    unset __i __w __q __r; case $__k in other) unset __k; exec sh -c \"$__l\" ;; esac; \
+    eval \"unset __k __l; $__l\"";
 
 /// Joins the words behind the id to `__l`.
 const JOIN: &str = "__i=$1; shift; __l=; for __w; do __l=$__l$__w; done; ";
@@ -116,11 +130,12 @@ const JOIN: &str = "__i=$1; shift; __l=; for __w; do __l=$__l$__w; done; ";
 /// trailing newlines off.
 const DECODE: &str = "__l=$(printf \".$__l.\"); __l=${__l#.}; __l=${__l%.}; ";
 
-/// `exec sh -c 'PROLOGUE' sh ID 'WORD' 'WORD'…`: the prologue finds the words joined in `__l`.
-fn in_words(id: &str, tail: &str, text: &[u8]) -> Vec<u8> {
+/// `HEAD sh -c 'PROLOGUE' sh ID 'WORD' 'WORD'… END`: the prologue, which ends with `tail`, finds the
+/// words joined in `__l`.
+fn in_words(head: &str, choose: &str, tail: &str, id: &str, text: &[u8], end: &str) -> Vec<u8> {
     let plain = text.iter().all(|byte| matches!(byte, b' '..=b'~'));
     let decode = if plain { "" } else { DECODE };
-    let mut whole = format!("exec sh -c '{JOIN}{decode}{tail}' sh {id} '").into_bytes();
+    let mut whole = format!("{head}sh -c '{choose}{JOIN}{decode}{tail}' sh {id} '").into_bytes();
     let mut word = 0;
     for byte in text {
         let mut octal = Vec::new();
@@ -148,6 +163,7 @@ fn in_words(id: &str, tail: &str, text: &[u8]) -> Vec<u8> {
         whole.extend_from_slice(encoded);
     }
     whole.push(b'\'');
+    whole.extend_from_slice(end.as_bytes());
     whole
 }
 
@@ -191,7 +207,7 @@ mod tests {
 
     #[test]
     fn the_prologue_needs_no_quoting_in_any_shell() {
-        let text = [JOIN, DECODE, CHOOSE].concat();
+        let text = [CHOOSE, JOIN, DECODE, RUN].concat();
         for byte in ['\'', '\\', '!', '\n'] {
             assert!(!text.contains(byte), "{byte:?}");
         }

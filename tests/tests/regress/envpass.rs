@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use ssh_pool::{Host, Pool};
 use ssh_pool_tests::{Release, Sshd, SshdBuilder, TempDir, eventually_async};
@@ -19,19 +20,20 @@ fn accepting() -> SshdBuilder {
     Sshd::builder().option(PATTERNS)
 }
 
-/// A server that shows which line its shell gets and what the server has taken.
-fn showing(name: &str) -> ((Sshd, TempDir), Pool, Host) {
+/// A server that writes down each command line, and a file with them. Each command shows first what
+/// the server has taken.
+fn showing(name: &str) -> ((Sshd, TempDir), Pool, Host, PathBuf) {
     let dir = TempDir::new();
-    let shell = dir.path().join("sh");
-    let script = format!("#!/bin/sh\nprintf '%s\\n' \"$2\"\nprintenv {name}\n");
-    fs::write(&shell, script).unwrap();
-    fs::set_permissions(&shell, fs::Permissions::from_mode(0o755)).unwrap();
-    let command = format!(
-        "ForceCommand SHELL={} exec sh -c \"$SSH_ORIGINAL_COMMAND\"",
-        shell.display()
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let seen = dir.path().join("seen");
+    let forced = format!(
+        "printf '%s\\n' \"$SSH_ORIGINAL_COMMAND\" >> {}; printenv {name}; \
+         exec sh -c \"$SSH_ORIGINAL_COMMAND\"",
+        seen.display()
     );
-    let (sshd, pool, host) = on(accepting().option(command).start());
-    ((sshd, dir), pool, host)
+    let server = accepting().option(format!("ForceCommand {forced}"));
+    let (sshd, pool, host) = on(server.start());
+    ((sshd, dir), pool, host, seen)
 }
 
 /// What looks harmless to nobody.
@@ -59,30 +61,33 @@ fn weird() -> Vec<OsString> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_server_takes_is_not_in_the_command_line() {
     for name in ["TAKEN", "_XXX_", "_XXX_1", "ONE_A"] {
-        let (_sshd, _pool, host) = showing(name);
+        let (_sshd, _pool, host, lines) = showing(name);
         for way in WITH_OUTPUT {
             // The second time nothing is asked any more.
-            for value in ["it's $secret", "another\none"] {
-                let mut command = host.command("line");
+            for value in ["it's $secret", "a secret\nline"] {
+                let mut command = host.shell(format!("printenv {name}"));
                 let output = way.output(command.env(name, value)).await.unwrap();
                 let seen = String::from_utf8(output.stdout).unwrap();
-                assert_eq!(seen, format!("line\n{value}\n"), "{way:?}");
+                assert_eq!(seen, format!("{value}\n{value}\n"), "{way:?}");
             }
         }
+        let lines = fs::read_to_string(lines).unwrap();
+        assert!(lines.contains(name) && !lines.contains("secret"), "{lines}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_server_does_not_take_is_in_the_command_line_alone() {
     for name in ["OTHER", "TAKEN_NOT", "XXX_1", "ONE_AB", "ONE_"] {
-        let (_sshd, _pool, host) = showing(name);
+        let (_sshd, _pool, host, lines) = showing(name);
         for way in WITH_OUTPUT {
-            let mut command = host.command("line");
+            let mut command = host.shell(format!("printenv {name}"));
             let output = way.output(command.env(name, "value")).await.unwrap();
-            let seen = String::from_utf8(output.stdout).unwrap();
-            // The line is shown and not run, so the variable is not set.
-            assert_eq!(seen, format!("export {name}=value; line\n"), "{way:?}");
+            assert_eq!(output.stdout, b"value\n", "{way:?}");
         }
+        let lines = fs::read_to_string(lines).unwrap();
+        let exports = lines.matches(&format!("export {name}=value; ")).count();
+        assert_eq!(exports, WITH_OUTPUT.len(), "{lines}");
     }
 }
 

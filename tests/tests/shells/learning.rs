@@ -34,7 +34,7 @@ async fn after_the_first_command_a_posix_shell_gets_lines_as_they_are() {
     let seen = fs::read_to_string(seen).unwrap();
     let lines: Vec<_> = seen.lines().collect();
     assert_eq!(lines.len(), 3, "{lines:?}");
-    assert!(lines[0].starts_with("exec sh -c '"), "{lines:?}");
+    assert!(lines[0].contains(" sh -c '"), "{lines:?}");
     assert_eq!(lines[1..], ["true", "true"]);
 }
 
@@ -62,6 +62,31 @@ async fn the_first_command_finds_what_the_start_up_files_of_its_shell_define() {
     for _ in 0..2 {
         let output = place.host.shell("greet").output().await.unwrap();
         assert_eq!(output.stdout, b"hello\n", "{output:?}");
+    }
+}
+
+/// As with `ssh`, for each command of a connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_start_up_files_say_is_said_once() {
+    for (shell, file) in [
+        (Shell::Bash, ".bashrc"),
+        (Shell::Zsh, ".zshenv"),
+        (Shell::Tcsh, ".tcshrc"),
+        (Shell::Fish, ".config/fish/config.fish"),
+    ] {
+        let place = Place::with(OPENSSH, shell, false, |home| {
+            let file = home.join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "echo welcome\n").unwrap();
+        });
+        let ssh = place.ssh().arg("echo ran").output().unwrap();
+        let expected = String::from_utf8_lossy(&ssh.stdout);
+        assert_eq!(expected, "welcome\nran\n", "{shell:?}, ssh: {ssh:?}");
+        for number in 1..=3 {
+            let output = place.host.shell("echo ran").output().await.unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(said, expected, "{shell:?}, command {number}");
+        }
     }
 }
 

@@ -5,7 +5,8 @@
 //! |---|---|
 //! | sh, dash, bash, zsh, ksh93, mksh, BusyBox ash | runs in the login shell |
 //! | fish, tcsh, csh | runs in `sh` |
-//! | rbash, git-shell, nologin | is refused, unless it is verbatim |
+//! | rbash | runs in the login shell, within its restrictions |
+//! | git-shell, nologin | is refused, unless it is verbatim |
 
 #![allow(
     clippy::unwrap_used,

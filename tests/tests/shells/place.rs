@@ -56,7 +56,7 @@ impl Shell {
         Self::Tcsh,
         Self::Csh,
     ];
-    pub(crate) const REFUSING: [Self; 4] = [Self::Rbash, Self::Git, Self::Nologin, Self::True];
+    pub(crate) const REFUSING: [Self; 3] = [Self::Git, Self::Nologin, Self::True];
 
     pub(crate) fn is_posix(self) -> bool {
         !matches!(self, Self::Fish | Self::Tcsh | Self::Csh)
