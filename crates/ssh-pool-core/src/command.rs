@@ -196,11 +196,11 @@ impl Command {
 
     /// Sets an environment variable of the command: by a request of the protocol (RFC 4254, section
     /// 6.4) where the server takes it (sshd's `AcceptEnv`), and through the shell otherwise
-    /// (`export NAME=value`). Whether it takes a name is asked once a connection, which costs a
-    /// round trip. Through the shell the value is part of the command line: other users of the
-    /// server can read it in the process list; pass secrets through [`stdin`](Command::stdin).
+    /// (`export NAME=value`). Whether it takes a name is asked once a connection, for a round trip.
+    /// In the command line other users of the server can read the value (process list): pass secrets
+    /// through [`stdin`](Command::stdin).
     ///
-    /// A name that a shell cannot assign to is reported as [`Error::InvalidInput`].
+    /// Names that a shell cannot assign to, or keeps for itself (`UID`), are [`Error::InvalidInput`].
     pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
         // A name that is not UTF-8 is refused with the other impossible ones.
         let name = name.as_ref().to_string_lossy().into_owned();

@@ -328,7 +328,10 @@ impl Process {
                     }
                 }
                 _ if job.verbatim => tracing::debug!(name, "too many variables for one session"),
-                _ => quote::push_env(&mut exports, name, value)?,
+                _ => {
+                    quote::check_exported(name)?;
+                    quote::push_env(&mut exports, name, value)?;
+                }
             }
         }
         Ok(Some(match &job.request {

@@ -18,6 +18,40 @@ pub(crate) fn push_word(line: &mut Vec<u8>, word: &[u8], what: &'static str) -> 
     Ok(())
 }
 
+/// What means something else to a login shell than to the program: read-only (`UID` in bash), not
+/// text (`path` in zsh), or an order (`UID` and `USERNAME` change the user in a zsh of root's).
+/// bash(1), "Shell Variables"; zshparam(1), "Parameters Set By The Shell"; zshmodules(1),
+/// "zsh/parameter"; ksh(1), mksh(1).
+#[rustfmt::skip]
+const SHELL_NAMES: &[&str] = &[
+    "ARGC", "BASHOPTS", "BASHPID", "BASH_ARGC", "BASH_ARGV", "BASH_ARGV0", "BASH_COMMAND",
+    "BASH_SUBSHELL", "BASH_VERSINFO", "DIRSTACK", "EGID", "EPOCHREALTIME", "EPOCHSECONDS", "ERRNO",
+    "EUID", "FUNCNAME", "GID", "GROUPS", "HISTCMD", "KSHEGID", "KSHGID", "KSHUID", "LINENO",
+    "PGRP", "PIPESTATUS", "PPID", "RANDOM", "SECONDS", "SHELLOPTS", "SRANDOM", "TTYIDLE", "UID",
+    "USERNAME", "USER_ID",
+    "aliases", "argv", "builtins", "cdpath", "commands", "dirstack", "dis_aliases", "dis_builtins",
+    "dis_functions", "dis_galiases", "dis_reswords", "dis_saliases", "fignore", "fpath",
+    "funcfiletrace", "funcsourcetrace", "funcstack", "functions", "functions_source", "functrace",
+    "galiases", "histchars", "history", "historywords", "jobdirs", "jobstates", "jobtexts",
+    "mailpath", "manpath", "module_path", "modules", "nameddirs", "options", "parameters", "patchars",
+    "path", "pipestatus", "prompt", "psvar", "reswords", "saliases", "signals", "status", "termcap",
+    "terminfo", "userdirs", "usergroups", "watch", "widgets", "zsh_eval_context",
+];
+
+/// Refuses a variable that cannot be set by a login shell.
+pub(crate) fn check_exported(name: &str) -> Result<(), Error> {
+    if !SHELL_NAMES.contains(&name) {
+        return Ok(());
+    }
+    Err(Error::InvalidInput {
+        what: "environment variable",
+        reason: format!(
+            "\"{name}\" is a variable of login shells' own, and the server does not take it otherwise: \
+             add it to sshd's AcceptEnv, or run `env {name}=… program`"
+        ),
+    })
+}
+
 /// Appends `export NAME='value'; `.
 pub(crate) fn push_env(line: &mut Vec<u8>, name: &str, value: &[u8]) -> Result<(), Error> {
     // IEEE 1003.1, section 8.1: what a shell can assign to.
@@ -114,6 +148,20 @@ mod tests {
         let mut line = Vec::new();
         push_env(&mut line, "_A1", b"it's").expect("valid");
         assert_eq!(line, b"export _A1=\"it's\"; ");
+    }
+
+    #[test]
+    fn names_that_login_shells_keep_for_themselves_are_refused() {
+        for name in SHELL_NAMES {
+            assert!(check_exported(name).is_err(), "{name}");
+        }
+        for name in ["PATH", "HOME", "USER", "TZ", "STATUS", "Path"] {
+            check_exported(name).expect("it is for programs");
+        }
+        assert!(
+            SHELL_NAMES
+                .is_sorted_by_key(|name| (name.starts_with(|c: char| c.is_lowercase()), *name))
+        );
     }
 
     #[test]

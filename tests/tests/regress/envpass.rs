@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use ssh_pool::{Host, Pool};
+use ssh_pool::{CommandState, Error, Host, Pool};
 use ssh_pool_tests::{Release, Sshd, SshdBuilder, TempDir, eventually_async};
 
 use crate::gate::Gate;
@@ -88,6 +88,28 @@ async fn what_the_server_does_not_take_is_in_the_command_line_alone() {
         let lines = fs::read_to_string(lines).unwrap();
         let exports = lines.matches(&format!("export {name}=value; ")).count();
         assert_eq!(exports, WITH_OUTPUT.len(), "{lines}");
+    }
+}
+
+/// `UID` in zsh, as root, changes the user; in bash it is read-only; compose files use it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variable_of_login_shells_is_refused_unless_the_server_takes_it() {
+    let (_sshd, _pool, host) = on(Sshd::start());
+    let ran = host.command("true").output().await;
+    assert!(ran.unwrap().status.success());
+    for name in ["UID", "USERNAME", "status"] {
+        let error = host.command("true").env(name, "7").output().await;
+        let error = error.unwrap_err();
+        assert!(matches!(error, Error::InvalidInput { .. }), "{error:?}");
+        assert_eq!(error.command_state(), CommandState::NotStarted);
+        assert!(error.to_string().contains("AcceptEnv"), "{error}");
+    }
+    let (_sshd, _pool, host) = on(Sshd::builder().option("AcceptEnv UID").start());
+    for _ in 0..2 {
+        let output = host.command("printenv").arg("UID").env("UID", "7").output();
+        let output = output.await.unwrap();
+        // bash takes its own instead, and does not hand it on.
+        assert!(matches!(&*output.stdout, b"7\n" | b""), "{output:?}");
     }
 }
 

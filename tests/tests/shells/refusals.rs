@@ -1,7 +1,9 @@
 //! Accounts whose shell runs something else: never a success, and an error that says what it was.
 
+use std::fs;
+
 use ssh_pool::{CommandState, Error, Phase};
-use ssh_pool_tests::{Sshd, TempDir, TestUser};
+use ssh_pool_tests::{Release, Sshd, TempDir, TestUser};
 
 use crate::support::{builder, known};
 use crate::{Place, Server, Shell};
@@ -49,6 +51,31 @@ async fn an_account_without_a_shell_refuses_every_command_and_says_why() {
             assert!(matches!(ended, Error::Unproven { .. }), "{ended:?}");
             assert!(!file.exists(), "{}", place.name);
         }
+    }
+}
+
+/// Where each command says a tag, not only the first of a connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_up_file_that_comes_to_end_the_shell_makes_no_success() {
+    for (server, shell, root, file) in [
+        (Server::Dropbear, Shell::Bash, false, ".bashrc"),
+        (
+            Server::OpenSsh(Release::Installed),
+            Shell::Zsh,
+            true,
+            ".zshenv",
+        ),
+    ] {
+        let place = Place::with(server, shell, root, |home| {
+            fs::write(home.join(file), "[ ! -e ~/flag ] || exit 0\n").unwrap();
+        });
+        let home = place.host.shell("cd; pwd").output().await.unwrap();
+        let home = String::from_utf8(home.stdout).unwrap();
+        let home = std::path::Path::new(home.trim_end());
+        fs::write(home.join("flag"), "").unwrap();
+        let mut command = place.host.command("touch");
+        unproven(&place, command.arg("ran").current_dir(home)).await;
+        assert!(!home.join("ran").exists(), "{}", place.name);
     }
 }
 

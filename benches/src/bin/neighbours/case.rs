@@ -5,6 +5,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ssh_pool::{Error, Host, HostKeyPolicy, Identity, Pool, Target};
 use ssh_pool_tests::raw::{Act, At, KeyExchange, Payload, RawServer, Trick, number};
@@ -112,6 +113,11 @@ impl Place {
         Ok(place)
     }
 
+    /// The server of a case that has one.
+    fn server(&self) -> anyhow::Result<&Sshd> {
+        self.servers.first().context("the case has no server")
+    }
+
     pub(crate) fn acquire(&self) -> Duration {
         Duration::from_secs(match self.kind {
             Kind::Descriptors => 20,
@@ -135,7 +141,7 @@ impl Place {
                 Ok(String::new())
             }
             Kind::Shell(_) => {
-                let host = host_of(pool, &self.servers[0])?;
+                let host = host_of(pool, self.server()?)?;
                 let mut results = Results::default();
                 for _ in 0..4 {
                     results.add_all((0..5).map(|_| host.command("true").output()));
@@ -144,7 +150,7 @@ impl Place {
                 Ok(results.to_string())
             }
             Kind::Sizes => {
-                let host = host_of(pool, &self.servers[0])?;
+                let host = host_of(pool, self.server()?)?;
                 let mut results = Results::default();
                 let (value, argument) = ("v".repeat(140_000), "a".repeat(300_000));
                 results.add_all((0..20).flat_map(|_| {
@@ -156,20 +162,17 @@ impl Place {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 Ok(results.to_string())
             }
-            Kind::Chroot => insist(host_of(pool, &self.servers[0])?).await,
+            Kind::Chroot => insist(host_of(pool, self.server()?)?).await,
             Kind::Silence => {
                 let hole = self.hole.as_ref().map(BlackHole::addr);
-                let addr = hole.ok_or_else(|| anyhow::anyhow!("no hole"))?;
+                let addr = hole.context("the case has no black hole")?;
                 let target = Target::new("nobody", addr.ip().to_string(), addr.port())?
                     .host_key_policy(HostKeyPolicy::dangerous_accept_any());
                 insist(pool.host(target)?).await
             }
             Kind::FrozenUploads => self.upload(pool).await,
             Kind::ExitSignal => {
-                let raw = self
-                    .raw
-                    .as_ref()
-                    .ok_or_else(|| anyhow::anyhow!("no server"))?;
+                let raw = self.raw.as_ref().context("the case has no server")?;
                 let target: Target = raw.target().parse()?;
                 let target = target
                     .identity(Identity::password("any"))
@@ -188,7 +191,7 @@ impl Place {
                 Ok(results.to_string())
             }
             Kind::Output => {
-                let host = host_of(pool, &self.servers[0])?;
+                let host = host_of(pool, self.server()?)?;
                 let mut results = Results::default();
                 // Resets the peak.
                 std::fs::write("/proc/self/clear_refs", "5")?;
@@ -199,7 +202,7 @@ impl Place {
             }
             Kind::Descriptors => self.with_few_descriptors(pool).await,
             Kind::HeldStreams => {
-                let host = host_of(pool, &self.servers[0])?;
+                let host = host_of(pool, self.server()?)?;
                 let mut children = Vec::new();
                 for _ in 0..120 {
                     children.push(host.command("cat").shared().spawn().await?);
@@ -215,8 +218,8 @@ impl Place {
     }
 
     async fn upload(&self, pool: &Pool) -> anyhow::Result<String> {
-        let (sshd, proxy) = (&self.servers[0], self.proxy.as_ref());
-        let proxy = proxy.ok_or_else(|| anyhow::anyhow!("no proxy"))?;
+        let (sshd, proxy) = (self.server()?, self.proxy.as_ref());
+        let proxy = proxy.context("the case has no proxy")?;
         let policy = sshd.dir().join("behind");
         let line = proxy.known_hosts_line(&sshd.host_public_key("ed25519"));
         std::fs::write(&policy, format!("{line}\n"))?;
@@ -332,7 +335,7 @@ fn with_long_exit_signal() -> RawServer {
 fn kind_of(error: &Error) -> String {
     let debug = format!("{error:?}");
     let end = debug.find([' ', '(', '{']).unwrap_or(debug.len());
-    debug[..end].to_owned()
+    debug.get(..end).unwrap_or(&debug).to_owned()
 }
 
 fn peak_mebibytes() -> anyhow::Result<u64> {

@@ -33,8 +33,8 @@ impl State {
 impl Inbox {
     /// The command says a tag before anything else, on a line that begins like this and is not for
     /// the reader. On which stream depends on the account: a terminal has one for both, and so has a
-    /// forced command that keeps a log. With a `shell` of which the tag says what it is, the tag is the
-    /// proof that the line runs.
+    /// forced command that keeps a log. With a `shell`, of which the tag may say what it is, the tag is
+    /// the proof that the line runs.
     pub(crate) fn expect_tag(&self, line: Vec<u8>, shell: Option<Arc<LoginShell>>) {
         let mut state = self.state();
         state.tag_for = shell;

@@ -52,7 +52,9 @@ impl Process {
             }
         };
         if portable || parts.marked {
-            inbox.expect_tag(self.tag.line(), portable.then(|| shell.clone()));
+            // dropbear may lose what a command has said to a terminal at once before it ends.
+            let is_proof = portable || job.pty.is_none();
+            inbox.expect_tag(self.tag.line(), is_proof.then(|| shell.clone()));
         }
         Ok(whole)
     }
