@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::daemon::Daemon;
 use crate::run::run;
-use crate::temp::TempDir;
+use crate::temp::{self, TempDir};
 use crate::wait::eventually;
 
 const PACKAGE: &str = "openssh-client";
@@ -70,6 +70,20 @@ impl Agent {
     /// Takes all keys away.
     pub fn remove_all(&self) {
         self.ssh_add(|command| command.args(["-q", "-D"]));
+    }
+
+    /// Locks it with a password. It shows no key then.
+    ///
+    /// # Panics
+    ///
+    /// When it does not take the password.
+    pub fn lock(&self) {
+        let asks = self.dir.path().join("password");
+        temp::write(&asks, "#!/bin/sh\necho a password\n", 0o755);
+        self.ssh_add(|command| {
+            let command = command.env("SSH_ASKPASS_REQUIRE", "force");
+            command.env("SSH_ASKPASS", &asks).arg("-x")
+        });
     }
 
     fn ssh_add(&self, args: impl FnOnce(&mut Command) -> &mut Command) {

@@ -67,36 +67,18 @@ pub fn generate(
     passphrase: Option<&str>,
     format: KeyFormat,
 ) -> KeyPair {
-    let mut private = dir.join(name);
-    loop {
-        let mut command = keygen();
-        command
-            .args(["-q", "-t", kind, "-C", name, "-N"])
-            .arg(passphrase.unwrap_or(""));
-        match format {
-            KeyFormat::OpenSsh => &mut command,
-            KeyFormat::Pkcs8 => command.args(["-m", "PKCS8"]),
-            KeyFormat::Pem => command.args(["-m", "PEM"]),
-        };
-        run(command.arg("-f").arg(&private), PACKAGE);
-        let pair = KeyPair { private };
-        if kind != "ecdsa" || !is_short(&pair, passphrase) {
-            return pair;
-        }
-        let KeyPair { private: short } = pair;
-        for file in [&short, &suffixed(&short, ".pub")] {
-            fs::remove_file(file).expect("remove a key that was just made");
-        }
-        private = short;
-    }
-}
-
-/// One in 500 ECDSA keys has a private number that is a byte shorter than its curve, which
-/// `ssh-key` 0.7.0-rc.11 under russh does not read. Whether a test passes must not depend on that.
-fn is_short(pair: &KeyPair, passphrase: Option<&str>) -> bool {
-    let text = pair.private_text();
-    russh::keys::decode_secret_key(&text, passphrase).is_err()
-        && text.starts_with("-----BEGIN OPENSSH")
+    let private = dir.join(name);
+    let mut command = keygen();
+    command
+        .args(["-q", "-t", kind, "-C", name, "-N"])
+        .arg(passphrase.unwrap_or(""));
+    match format {
+        KeyFormat::OpenSsh => &mut command,
+        KeyFormat::Pkcs8 => command.args(["-m", "PKCS8"]),
+        KeyFormat::Pem => command.args(["-m", "PEM"]),
+    };
+    run(command.arg("-f").arg(&private), PACKAGE);
+    KeyPair { private }
 }
 
 /// Signs a user certificate for `key`, good for an hour, and gives its file, which lies beside the

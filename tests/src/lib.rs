@@ -16,6 +16,8 @@
 //! | [`Names`] | what host names resolve to |
 //! | [`CountedLine`] | a slow line that counts round trips |
 //! | [`Agent`], [`generate`], [`sign_user_certificate`] | what a client logs in with |
+//! | [`OddAgent`] | an agent that is slow, silent or holds odd keys |
+//! | [`Home`] | a home folder of its own for ssh and the library |
 //! | [`Repos`] | bare git repositories |
 //! | [`TestUser`] | who it logs in as |
 //! | [`Ledger`], [`storm()`] | what ran how often; many commands at once |
@@ -47,6 +49,7 @@ mod dockerd;
 mod dropbear;
 mod embedded;
 mod exec;
+mod home;
 mod keys;
 mod ledger;
 mod log;
@@ -54,6 +57,7 @@ mod mark;
 mod moment;
 mod names;
 mod noise;
+mod odd_agent;
 mod paced;
 mod ports;
 pub mod procs;
@@ -80,6 +84,7 @@ pub use counted_line::CountedLine;
 pub use dockerd::Dockerd;
 pub use dropbear::{Dropbear, DropbearBuilder};
 pub use embedded::{Embedded, EmbeddedBuilder};
+pub use home::Home;
 pub use keys::{
     KeyFormat, KeyPair, fingerprint, generate, sign_host_certificate, sign_user_certificate,
 };
@@ -87,6 +92,7 @@ pub use ledger::Ledger;
 pub use moment::{moment, moment_passes};
 pub use names::Names;
 pub use noise::noise;
+pub use odd_agent::{Habit, OddAgent};
 pub use paced::PacedCaller;
 pub use ports::free as free_address;
 pub use proxy::{Greeting, Proxy};

@@ -31,6 +31,9 @@ fn policies(path: &Path) -> [HostKeyPolicy; 5] {
 fn identities(path: &Path, text: String) -> Identity {
     Identity::several([
         Identity::agent(),
+        Identity::agent_key("SHA256:ldyiXa1JQakitNU5tErauu8DvWQ1dZ7aXu+rm7KQuog"),
+        Identity::agent().with_certificate(path),
+        Identity::like_ssh(),
         Identity::key_file(path),
         Identity::key_file_with_passphrase(path, "passphrase"),
         Identity::key_pem(text),

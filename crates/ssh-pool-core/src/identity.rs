@@ -1,9 +1,10 @@
 //! With what to log in: keys, agents, passwords.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::secret::Secret;
+use crate::{local_user, printable};
 
 /// What a pool proves itself with (RFC 4252), in the order in which it is offered.
 ///
@@ -20,6 +21,16 @@ pub struct Identity {
 pub(crate) enum Part {
     /// An agent's socket; `None` when `$SSH_AUTH_SOCK` was not set.
     Agent(Option<PathBuf>),
+    /// One key of such an agent: a public key line, or a fingerprint.
+    AgentKey {
+        socket: Option<PathBuf>,
+        public: String,
+    },
+    /// What ssh offers: an agent's keys, and the files in this folder.
+    LikeSsh {
+        socket: Option<PathBuf>,
+        folder: PathBuf,
+    },
     KeyFile {
         path: PathBuf,
         passphrase: Option<Secret>,
@@ -28,8 +39,9 @@ pub(crate) enum Part {
         text: Secret,
         passphrase: Option<Secret>,
     },
-    Certificate {
-        key: PathBuf,
+    /// A key, offered with this certificate.
+    Certified {
+        key: Box<Part>,
         certificate: PathBuf,
     },
     Password(Secret),
@@ -40,11 +52,13 @@ impl Identity {
     /// the variable makes another identity, because two agents are two identities.
     ///
     /// A missing variable is reported when the identity is used. Servers count every key offered
-    /// (sshd's `MaxAuthTries`, 6), so at most five of the agent's keys are offered.
+    /// (sshd's `MaxAuthTries`, 6), so at most five of the agent's keys are offered; keys of types that
+    /// no server takes are left out. [`agent_key`](Self::agent_key) chooses one.
+    ///
+    /// An agent has [`Timeouts::agent`](crate::Timeouts::agent) for each answer.
     #[must_use]
     pub fn agent() -> Self {
-        let socket = std::env::var_os("SSH_AUTH_SOCK").filter(|value| !value.is_empty());
-        Self::one(Part::Agent(socket.map(PathBuf::from)))
+        Self::one(Part::Agent(agent_socket()))
     }
 
     /// The keys of the agent that listens on the Unix socket `path`.
@@ -53,8 +67,40 @@ impl Identity {
         Self::one(Part::Agent(Some(path.into())))
     }
 
+    /// The key of the running ssh-agent with this public half: a line as in a `.pub` or `-cert.pub`
+    /// file, or a fingerprint as `ssh-add -l` prints it (`SHA256:…`). No other key is offered, as
+    /// with ssh's `IdentitiesOnly` and an `IdentityFile` that names the `.pub` file.
+    ///
+    /// What is neither is reported by [`PoolBuilder::build`](crate::PoolBuilder::build) and
+    /// [`Pool::host`](crate::Pool::host); a key that the agent does not hold, when it is used.
+    ///
+    /// ```
+    /// # use ssh_pool_core as ssh_pool;
+    /// use ssh_pool::Identity;
+    ///
+    /// let identity = Identity::agent_key("SHA256:ldyiXa1JQakitNU5tErauu8DvWQ1dZ7aXu+rm7KQuog");
+    /// ```
+    #[must_use]
+    pub fn agent_key(public: impl Into<String>) -> Self {
+        Self::one(Part::AgentKey {
+            socket: agent_socket(),
+            public: public.into(),
+        })
+    }
+
+    /// [`agent_key`](Self::agent_key) of the agent that listens on the Unix socket `path`.
+    #[must_use]
+    pub fn agent_key_at(path: impl Into<PathBuf>, public: impl Into<String>) -> Self {
+        Self::one(Part::AgentKey {
+            socket: Some(path.into()),
+            public: public.into(),
+        })
+    }
+
     /// A private key file without passphrase: OpenSSH's own format, PKCS#8, or the older PKCS#1
     /// and SEC1 PEM forms; Ed25519, ECDSA or RSA.
+    ///
+    /// As for ssh, a file of this user that others may read or write is refused (`chmod 600`).
     #[must_use]
     pub fn key_file(path: impl Into<PathBuf>) -> Self {
         Self::one(Part::KeyFile {
@@ -63,7 +109,13 @@ impl Identity {
         })
     }
 
-    /// An encrypted private key file: OpenSSH's own format or PKCS#8.
+    /// An encrypted private key file: OpenSSH's own format, PKCS#8 with PBES2 (RFC 8018), or PuTTY's.
+    /// For what is encrypted otherwise, the error names the command that converts it.
+    ///
+    /// It is decrypted once for a pool, on a thread of its own, outside of
+    /// [`Timeouts::connect`](crate::Timeouts::connect); again only when the file has changed. The pool
+    /// keeps the decrypted key, or that the passphrase was wrong, until it is dropped, and wipes it
+    /// then.
     #[must_use]
     pub fn key_file_with_passphrase(
         path: impl Into<PathBuf>,
@@ -106,10 +158,31 @@ impl Identity {
     /// `…-cert.pub` file that `ssh-keygen -s` writes.
     #[must_use]
     pub fn certificate(key: impl Into<PathBuf>, certificate: impl Into<PathBuf>) -> Self {
-        Self::one(Part::Certificate {
-            key: key.into(),
-            certificate: certificate.into(),
-        })
+        Self::key_file(key).with_certificate(certificate)
+    }
+
+    /// The keys of this identity, each offered with the OpenSSH user certificate in this file: for
+    /// keys in an agent, keys with a passphrase and keys given as text. The plain key is not offered.
+    ///
+    /// ```
+    /// # use ssh_pool_core as ssh_pool;
+    /// use ssh_pool::Identity;
+    ///
+    /// let certificate = "/etc/deploy/id_ed25519-cert.pub";
+    /// let in_agent = Identity::agent().with_certificate(certificate);
+    /// let encrypted = Identity::key_file_with_passphrase("/etc/deploy/id_ed25519", "words")
+    ///     .with_certificate(certificate);
+    /// ```
+    #[must_use]
+    pub fn with_certificate(self, certificate: impl Into<PathBuf>) -> Self {
+        let certificate = certificate.into();
+        let certified = |key| Part::Certified {
+            key: Box::new(key),
+            certificate: certificate.clone(),
+        };
+        Self {
+            parts: self.parts.into_iter().map(certified).collect(),
+        }
     }
 
     /// Several identities, offered in this order.
@@ -126,37 +199,21 @@ impl Identity {
         }
     }
 
-    /// What ssh offers without configuration: the agent when `$SSH_AUTH_SOCK` is set, then those
-    /// of `~/.ssh/id_ed25519`, `id_ecdsa` and `id_rsa` that exist now, each preceded by its
-    /// `-cert.pub` certificate when there is one (ssh_config's `IdentityFile` default).
+    /// What ssh offers without configuration, in its order: the keys of the agent at `$SSH_AUTH_SOCK`
+    /// that also are among the default files, the other keys of the agent, and then the files
+    /// themselves: `~/.ssh/id_rsa`, `id_ecdsa` and `id_ed25519`, each followed by the certificate in
+    /// `NAME-cert.pub` (ssh_config's `IdentityFile` default). A `NAME.pub` file is enough to bring a
+    /// key of the agent to the front. `~` is the home that the user data base has, as for ssh.
     ///
-    /// Encrypted files are skipped, since nobody can be asked for the passphrase.
+    /// The files are read whenever a connection is made. What ssh would offer in vain is left out:
+    /// encrypted files, since no passphrase can be asked for, and public keys without a private one.
+    /// A server that lets in without a key does so here, too.
     #[must_use]
     pub fn like_ssh() -> Self {
-        let agent = Self::agent();
-        let has_agent = matches!(agent.parts.as_slice(), [Part::Agent(Some(_))]);
-        let mut identities = if has_agent { vec![agent] } else { Vec::new() };
-        if let Some(home) = std::env::home_dir() {
-            identities.extend(Self::default_files(&home.join(".ssh")));
-        }
-        Self::several(identities)
-    }
-
-    /// ssh's default key files that exist in `folder`.
-    fn default_files(folder: &Path) -> Vec<Self> {
-        let mut found = Vec::new();
-        for name in ["id_ed25519", "id_ecdsa", "id_rsa"] {
-            let key = folder.join(name);
-            if !key.is_file() {
-                continue;
-            }
-            let certificate = folder.join(format!("{name}-cert.pub"));
-            if certificate.is_file() {
-                found.push(Self::certificate(&key, certificate));
-            }
-            found.push(Self::key_file(key));
-        }
-        found
+        Self::one(Part::LikeSsh {
+            socket: agent_socket(),
+            folder: local_user::home().unwrap_or_default().join(".ssh"),
+        })
     }
 
     /// The ways to log in, in order.
@@ -167,6 +224,12 @@ impl Identity {
     fn one(part: Part) -> Self {
         Self { parts: vec![part] }
     }
+}
+
+/// What `$SSH_AUTH_SOCK` names at this moment.
+fn agent_socket() -> Option<PathBuf> {
+    let socket = std::env::var_os("SSH_AUTH_SOCK").filter(|value| !value.is_empty());
+    socket.map(PathBuf::from)
 }
 
 impl fmt::Debug for Identity {
@@ -190,7 +253,27 @@ impl fmt::Display for Part {
             Part::Agent(None) => f.write_str("agent ($SSH_AUTH_SOCK)"),
             Part::KeyFile { path, .. } => write!(f, "key file {}", path.display()),
             Part::KeyText { .. } => f.write_str("key given as text"),
-            Part::Certificate { certificate, .. } => {
+            Part::AgentKey { socket, public } => {
+                // A comment is of no use here, and the text may be none of a key at all.
+                let key = public
+                    .split_whitespace()
+                    .take(2)
+                    .collect::<Vec<_>>()
+                    .join(" ");
+                write!(
+                    f,
+                    "key {} of the {}",
+                    printable(key),
+                    Part::Agent(socket.clone())
+                )
+            }
+            Part::LikeSsh { socket, folder } => {
+                if socket.is_some() {
+                    write!(f, "{}, ", Part::Agent(socket.clone()))?;
+                }
+                write!(f, "key files in {}", folder.display())
+            }
+            Part::Certified { certificate, .. } => {
                 write!(f, "certificate {}", certificate.display())
             }
             Part::Password(_) => f.write_str("password"),
@@ -211,12 +294,15 @@ mod tests {
             Identity::key_pem("-----BEGIN hunter2"),
             Identity::key_pem_with_passphrase("-----BEGIN hunter2", "hunter2"),
             Identity::certificate("/k/three", "/k/three-cert.pub"),
+            Identity::agent_key_at("/run/agent", "ssh-ed25519 AAAA hunter2"),
+            Identity::key_pem("hunter2").with_certificate("/k/four-cert.pub"),
             Identity::password("hunter2"),
         ]);
         assert_eq!(
             format!("{all:?}"),
             "Identity[agent at /run/agent, key file /k/one, key file /k/two, key given as text, \
-             key given as text, certificate /k/three-cert.pub, password]"
+             key given as text, certificate /k/three-cert.pub, key ssh-ed25519 AAAA of the agent \
+             at /run/agent, certificate /k/four-cert.pub, password]"
         );
     }
 
@@ -242,25 +328,5 @@ mod tests {
         assert_eq!(nested, Identity::several([one.clone(), two.clone()]));
         assert_ne!(nested, Identity::several([two, one.clone()]));
         assert_eq!(Identity::several([one.clone()]), one);
-    }
-
-    #[test]
-    fn default_files_are_the_existing_ones_with_their_certificates_first() {
-        let folder = std::env::temp_dir().join(format!("ssh-pool-ids-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        for name in ["id_rsa", "id_ed25519", "id_rsa-cert.pub", "id_other"] {
-            std::fs::write(folder.join(name), "").unwrap();
-        }
-        let found = Identity::default_files(&folder);
-        let rsa = folder.join("id_rsa");
-        assert_eq!(
-            found,
-            [
-                Identity::key_file(folder.join("id_ed25519")),
-                Identity::certificate(&rsa, folder.join("id_rsa-cert.pub")),
-                Identity::key_file(&rsa),
-            ]
-        );
-        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -21,6 +21,7 @@ mod inbox;
 pub mod internals;
 mod lanes;
 mod limits;
+mod local_user;
 mod login_shell;
 mod maintenance;
 #[cfg(feature = "metrics")]

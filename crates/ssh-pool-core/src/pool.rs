@@ -304,6 +304,7 @@ impl Inner {
             identity: key.identity.clone(),
             policy: key.policy.clone(),
             connect_timeout: timeouts.connect,
+            agent_timeout: timeouts.agent,
             keepalive_interval: timeouts.keepalive_interval,
             keepalive_misses: timeouts.keepalive_misses,
             auth_attempts: limits.auth_attempts,

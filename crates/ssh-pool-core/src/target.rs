@@ -7,9 +7,13 @@ use std::str::FromStr;
 use crate::error::Error;
 use crate::host_key::HostKeyPolicy;
 use crate::identity::Identity;
+use crate::local_user;
 
 /// The port that a target without one means (RFC 4253, section 4.1).
 const DEFAULT_PORT: u16 = 22;
+
+/// Stands for a user while the rest of a target is checked.
+const ANY_USER: &str = "user";
 
 /// Bytes that no host name contains and that mean something to a shell, to a URL or to a
 /// known_hosts file. ssh refuses most of them too; the ones that are special in known_hosts must
@@ -20,7 +24,8 @@ const NEVER_IN_A_HOST: &str = "@?*#[]|'\"\\,!/`$;&<>(){}";
 ///
 /// Parsed from `user@host:port`, `host`, `host:port`, `user@host`, `[::1]:22`, `user@[::1]`, a
 /// bare IPv6 address, or `ssh://user@host:port`. The port defaults to 22 and the user to the local
-/// user's name, `$USER` or else `$LOGNAME` (`%USERNAME%` on Windows).
+/// user's name: as for ssh, what the user data base has for the real user id, whatever `$USER` says.
+/// Only where it has no such id, `$USER`, `$LOGNAME` or `%USERNAME%` is taken.
 ///
 /// Host names are lower-cased and IPv6 addresses brought into their canonical form, as ssh does,
 /// so that two spellings of one machine share connections.
@@ -156,12 +161,19 @@ impl FromStr for Target {
                     "a password cannot be part of a target; use Identity::password instead",
                 ));
             }
-            Some(user) if url => percent_decode(user)?,
-            Some(user) => user.to_owned(),
-            None => local_user()?,
+            Some(user) if url => Some(percent_decode(user)?),
+            Some(user) => Some(user.to_owned()),
+            None => None,
         };
         let (host, port) = split_port(place)?;
-        Self::new(user, host, port)
+        match user {
+            Some(user) => Self::new(user, host, port),
+            None => {
+                // First what is wrong with the text: only a target that is right needs a user.
+                Self::new(ANY_USER, host, port)?;
+                Self::new(local_user()?, host, port)
+            }
+        }
     }
 }
 
@@ -320,20 +332,12 @@ fn percent_decode(text: &str) -> Result<String, Error> {
 }
 
 fn local_user() -> Result<String, Error> {
-    let names: &[&str] = if cfg!(windows) {
-        &["USERNAME"]
-    } else {
-        &["USER", "LOGNAME"]
-    };
-    names
-        .iter()
-        .filter_map(|name| std::env::var(name).ok())
-        .find(|user| !user.is_empty())
-        .ok_or_else(|| {
-            invalid(
-                "no user given, and the environment does not name the local one; write user@host",
-            )
-        })
+    local_user::name().ok_or_else(|| {
+        invalid(
+            "no user is given, and neither the user data base nor $USER names the local one; \
+             write user@host",
+        )
+    })
 }
 
 #[cfg(test)]

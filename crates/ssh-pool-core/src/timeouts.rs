@@ -12,6 +12,7 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 pub struct Timeouts {
     pub(crate) connect: Duration,
+    pub(crate) agent: Duration,
     pub(crate) acquire: Duration,
     pub(crate) patience: Duration,
     pub(crate) keepalive_interval: Duration,
@@ -31,6 +32,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(10),
+            agent: Duration::from_secs(20),
             acquire: Duration::from_secs(30),
             patience: Duration::from_millis(250),
             keepalive_interval: Duration::from_secs(15),
@@ -49,12 +51,27 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// For one dial: loading keys, name lookup, TCP, banner, key exchange and authentication
+    /// For one dial: reading key files, name lookup, TCP, banner, key exchange and authentication
     /// together, from the moment when the budget of handshakes allows it. Default: 10 s. When it
     /// passes, the socket is closed, and everybody who waited for this dial is told.
+    ///
+    /// It does not count the time that agents take ([`agent`](Self::agent)), nor the time in which an
+    /// encrypted key is decrypted, which happens once for a pool and may take five minutes.
     #[must_use]
     pub fn connect(mut self, timeout: Duration) -> Self {
         self.connect = timeout;
+        self
+    }
+
+    /// For one answer of an agent: the list of its keys, or a signature, for which it may have to ask
+    /// its owner. Default: 20 s. When it passes, the next identity is tried; if none is left, the
+    /// error is [`Error::Identity`](crate::Error::Identity) and names the agent.
+    ///
+    /// The requests of a pool to one agent take turns, and the time begins with the turn. The server
+    /// waits meanwhile: sshd for `LoginGraceTime`, 120 s by default.
+    #[must_use]
+    pub fn agent(mut self, timeout: Duration) -> Self {
+        self.agent = timeout;
         self
     }
 
@@ -190,6 +207,7 @@ impl Timeouts {
     pub(crate) fn validate(&self) -> Result<(), crate::Error> {
         let positive = [
             (self.connect, "connect"),
+            (self.agent, "agent"),
             (self.acquire, "acquire"),
             (self.keepalive_interval, "keepalive_interval"),
             (self.check, "check"),

@@ -22,6 +22,7 @@ use crate::login_shell::LoginShell;
 use crate::pty::Pty;
 use crate::sync::{Mutex, MutexGuard};
 
+mod agent;
 mod arithmetic;
 mod auth;
 mod client;
@@ -37,6 +38,7 @@ mod pulse;
 mod quirks;
 mod silence;
 mod sizes;
+mod stopwatch;
 mod stream;
 mod stuck;
 mod traffic;
@@ -67,6 +69,7 @@ pub(crate) struct Endpoint {
     pub(crate) identity: Identity,
     pub(crate) policy: HostKeyPolicy,
     pub(crate) connect_timeout: Duration,
+    pub(crate) agent_timeout: Duration,
     pub(crate) keepalive_interval: Duration,
     pub(crate) keepalive_misses: usize,
     pub(crate) auth_attempts: usize,
@@ -91,6 +94,7 @@ impl Endpoint {
             identity: Identity::password("not a secret"),
             policy: HostKeyPolicy::dangerous_accept_any(),
             connect_timeout: Duration::from_secs(10),
+            agent_timeout: Duration::from_secs(20),
             keepalive_interval: Duration::from_secs(15),
             keepalive_misses: 3,
             auth_attempts: 5,
@@ -125,7 +129,8 @@ pub(crate) trait AddressChoice: Send + Sync {
 
 /// Makes connections.
 pub(crate) trait Transport: Send + Sync + 'static {
-    /// From nothing to an authenticated connection, within the endpoint's connect timeout. A
+    /// From nothing to an authenticated connection, within the endpoint's connect timeout, in which
+    /// the time is not counted that agents and decryption take. A
     /// dropped or failed dial leaves no socket behind.
     fn dial<'a>(
         &'a self,

@@ -1,8 +1,9 @@
 //! Keys that an ssh-agent holds.
 
-use ssh_pool::{Identity, Limits};
-use ssh_pool_tests::{Agent, KeyPair, Sshd, TempDir, sign_user_certificate};
+use ssh_pool::{Error, Identity, Limits};
+use ssh_pool_tests::{Agent, KeyFormat, KeyPair, Sshd, TempDir, generate, sign_user_certificate};
 
+use crate::odd_agents::whole;
 use crate::{
     RELEASES, builder, host_for, known, last_login_was_with, login, logins, new_key, offered, pool,
 };
@@ -100,8 +101,84 @@ async fn an_empty_agent_has_nothing_to_offer_and_does_not_keep_others_from_it() 
     let agent = Agent::start();
     let identity = Identity::agent_at(agent.socket());
     let error = login(&sshd, identity.clone()).await.unwrap_err();
-    assert!(error.to_string().contains("empty"), "{error}");
+    assert!(matches!(error, Error::Identity { .. }), "{error:?}");
+    assert!(whole(&error).contains("empty"), "{error:?}");
     let both = Identity::several([identity, Identity::key_file(sshd.client_key())]);
     login(&sshd, both).await.unwrap();
+    assert_eq!(sshd.refused_credentials(), 0, "{}", sshd.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_an_agent_is_chosen_by_its_public_half() {
+    let sshd = Sshd::builder().option("MaxAuthTries 2").start();
+    let (agent, keys) = agent_with(9);
+    let chosen = &keys[7].1;
+    sshd.authorize(&chosen.public_line());
+    for public in [chosen.public_line(), chosen.fingerprint()] {
+        login(&sshd, Identity::agent_key_at(agent.socket(), public))
+            .await
+            .unwrap();
+        last_login_was_with(&sshd, &chosen.fingerprint());
+    }
+    // None but the chosen one.
+    let other = Identity::agent_key_at(agent.socket(), keys[0].1.public_line());
+    let error = login(&sshd, other).await.unwrap_err();
+    assert_eq!(offered(&error).len(), 1, "{error}");
+    assert_eq!(sshd.refused_credentials(), 1, "{}", sshd.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chosen_key_that_the_agent_does_not_hold_is_an_error_that_names_it() {
+    let sshd = Sshd::start();
+    let (agent, _keys) = agent_with(2);
+    let (_dir, absent) = new_key();
+    let identity = Identity::agent_key_at(agent.socket(), absent.public_line());
+    let error = login(&sshd, identity.clone()).await.unwrap_err();
+    let Error::Identity { source, .. } = &error else {
+        panic!("{error:?}")
+    };
+    let text = source.to_string();
+    assert!(text.contains(&absent.fingerprint()), "{text}");
+    assert!(text.contains("does not hold"), "{text}");
+    // It is shown as soon as it is there.
+    agent.add(absent.private());
+    sshd.authorize(&absent.public_line());
+    login(&sshd, identity.clone()).await.unwrap();
+    agent.lock();
+    let error = login(&sshd, identity).await.unwrap_err();
+    assert!(matches!(error, Error::Identity { .. }), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_from_a_file_logs_in_with_a_key_that_an_agent_holds() {
+    let (ca, other) = (new_key(), new_key());
+    let trusted = format!("TrustedUserCAKeys {}", ca.1.public().display());
+    let sshd = Sshd::builder().option(trusted).start();
+    for kind in ["ed25519", "ecdsa", "rsa"] {
+        let dir = TempDir::new();
+        let key = generate(dir.path(), "key", kind, None, KeyFormat::OpenSsh);
+        let agent = Agent::start();
+        // Before there is a certificate beside it, which would be added as well.
+        agent.add(other.1.private());
+        agent.add(key.private());
+        let certificate = sign_user_certificate(&ca.1, &key, &[sshd.user()]);
+        for identity in [
+            Identity::agent_at(agent.socket()),
+            Identity::agent_key_at(agent.socket(), key.public_line()),
+        ] {
+            let certified = identity.with_certificate(&certificate);
+            let result = login(&sshd, certified).await;
+            result.unwrap_or_else(|error| panic!("{kind}: {error:?}"));
+            let last = logins(&sshd).pop().unwrap();
+            assert!(
+                last.contains("-CERT ") && last.contains("ssh-pool-test"),
+                "{last}"
+            );
+        }
+        let another = Identity::agent_key_at(agent.socket(), other.1.public_line());
+        let error = login(&sshd, another.with_certificate(&certificate)).await;
+        let error = error.unwrap_err();
+        assert!(matches!(error, Error::Identity { .. }), "{error:?}");
+    }
     assert_eq!(sshd.refused_credentials(), 0, "{}", sshd.log());
 }

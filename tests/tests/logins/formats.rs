@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ssh_pool::{Error, Identity};
@@ -119,9 +119,91 @@ async fn a_key_file_with_windows_line_ends_logs_in() {
     let (dir, key) = new_key();
     sshd.authorize(&key.public_line());
     let path = dir.path().join("crlf");
-    fs::write(&path, key.private_text().replace('\n', "\r\n")).unwrap();
+    write_key(&path, &key.private_text().replace('\n', "\r\n"));
     login(&sshd, Identity::key_file(path)).await.unwrap();
     last_login_was_with(&sshd, &key.fingerprint());
+}
+
+/// Writes a file that others may not read.
+fn write_key(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_file_that_begins_with_a_byte_order_mark_logs_in() {
+    let sshd = Sshd::start();
+    let dir = TempDir::new();
+    let key = generate(dir.path(), "key", "rsa", None, KeyFormat::OpenSsh);
+    sshd.authorize(&key.public_line());
+    for format in [KeyFormat::OpenSsh, KeyFormat::Pkcs8, KeyFormat::Pem] {
+        let text = fs::read_to_string(rewritten(&key, format, None)).unwrap();
+        let path = dir.path().join("marked");
+        write_key(&path, &format!("\u{feff}{text}"));
+        let result = login(&sshd, Identity::key_file(&path)).await;
+        result.unwrap_or_else(|error| panic!("{format:?}: {error:?}"));
+        last_login_was_with(&sshd, &key.fingerprint());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ecdsa_keys_whose_private_number_is_short_log_in() {
+    let sshd = Sshd::start();
+    let dir = TempDir::new();
+    for (name, text, words) in [
+        ("nistp256", include_str!("short_keys/nistp256"), None),
+        ("nistp384", include_str!("short_keys/nistp384"), None),
+        ("nistp521", include_str!("short_keys/nistp521"), None),
+        (
+            "encrypted",
+            include_str!("short_keys/nistp256_encrypted"),
+            Some(PASSPHRASE),
+        ),
+    ] {
+        let path = dir.path().join(name);
+        write_key(&path, text);
+        let mut keygen = Command::new("ssh-keygen");
+        keygen
+            .args(["-y", "-P", words.unwrap_or_default(), "-f"])
+            .arg(&path);
+        let public = String::from_utf8(keygen.output().unwrap().stdout).unwrap();
+        sshd.authorize(&public);
+        let identity = match words {
+            None => Identity::key_file(&path),
+            Some(words) => Identity::key_file_with_passphrase(&path, words),
+        };
+        let result = login(&sshd, identity).await;
+        result.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    }
+    assert_eq!(sshd.accepted(), 4, "{}", sshd.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_file_that_others_may_read_is_refused_as_ssh_does() {
+    use std::os::unix::fs::PermissionsExt;
+    let sshd = Sshd::start();
+    let (_dir, key) = new_key();
+    sshd.authorize(&key.public_line());
+    for mode in [0o644, 0o640, 0o660, 0o620, 0o604] {
+        fs::set_permissions(key.private(), fs::Permissions::from_mode(mode)).unwrap();
+        let error = login(&sshd, Identity::key_file(key.private())).await;
+        let error = error.unwrap_err();
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        let text = format!("{error} {source:?}");
+        assert!(text.contains("chmod 600"), "{mode:o}: {text}");
+        // A text is in nobody's file.
+        login(&sshd, Identity::key_pem(key.private_text()))
+            .await
+            .unwrap();
+    }
+    assert_eq!(sshd.connections(), 5, "{}", sshd.log());
+    for mode in [0o600, 0o400, 0o700] {
+        fs::set_permissions(key.private(), fs::Permissions::from_mode(mode)).unwrap();
+        login(&sshd, Identity::key_file(key.private()))
+            .await
+            .unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,11 @@ use ssh_pool_tests::{Agent, KeyFormat, Sshd, TempDir, generate, sign_user_certif
 
 use crate::{host_for, known, login, new_key};
 
+fn set_mode(path: &std::path::Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
 async fn is_unusable(sshd: &Sshd, identity: Identity) {
     let shown = format!("{identity:?}");
     let error = login(sshd, identity).await.unwrap_err();
@@ -31,6 +36,8 @@ async fn an_identity_that_cannot_be_used_bothers_no_server() {
     let pkcs8 = key("pkcs8", secret, KeyFormat::Pkcs8);
     let not_a_key = dir.path().join("not-a-key");
     fs::write(&not_a_key, "hello\n").unwrap();
+    let others_read = key("others-read", None, KeyFormat::OpenSsh);
+    set_mode(others_read.private(), 0o640);
     let (ca, certified, other) = (new_key(), new_key(), new_key());
     let certificate = sign_user_certificate(&ca.1, &certified.1, &[sshd.user()]);
     let agent = Agent::start();
@@ -41,6 +48,7 @@ async fn an_identity_that_cannot_be_used_bothers_no_server() {
         // Not a file, for root either.
         Identity::key_file(dir.path()),
         Identity::key_file(&not_a_key),
+        Identity::key_file(others_read.private()),
         Identity::key_file(openssh.public()),
         Identity::key_file(openssh.private()),
         Identity::key_file_with_passphrase(openssh.private(), "wrong"),

@@ -9,7 +9,6 @@ use self::login::{End, Login};
 use super::keys::Credential;
 use crate::error::Error;
 
-mod agent;
 mod login;
 mod signer;
 
@@ -397,9 +396,7 @@ mod tests {
     #[tokio::test]
     async fn an_agent_that_does_not_answer_is_an_identity_error_unless_others_were_tried() {
         let server = Server::new(|_| Answer::Reject(&[PUBLICKEY]));
-        let agent = || Credential::Agent {
-            path: "/nonexistent/agent".into(),
-        };
+        let agent = || Credential::all_of("/nonexistent/agent");
         let error = server.login(vec![agent()]).await.unwrap_err();
         assert!(matches!(error, Error::Identity { .. }), "{error:?}");
         let mut credentials = keys([1]);
@@ -408,7 +405,7 @@ mod tests {
         assert_eq!(
             tried,
             [
-                "agent at /nonexistent/agent, which does not answer",
+                "agent at /nonexistent/agent (not used: the agent does not answer; check that it runs)",
                 "key 1"
             ]
         );

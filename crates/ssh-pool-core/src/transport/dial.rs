@@ -11,14 +11,15 @@ use tokio_util::sync::CancellationToken;
 use super::arithmetic::ExpensiveSessions;
 use super::client::{Channels, Client};
 use super::connect::{self, Attempts};
-use super::keys::Credential;
+use super::keys::{Credential, Keyring, Loader};
 use super::known_hosts::{TrustStore, Untrusted};
 use super::link::SshLink;
 use super::offer::{KexCost, kex_cost};
 use super::progress::Progress;
 use super::silence::Silence;
+use super::stopwatch::Stopwatch;
 use super::stream::Socket;
-use super::{AddressChoice, DialError, Endpoint, Kept, Link, Transport, auth, config, keys};
+use super::{AddressChoice, DialError, Endpoint, Kept, Link, Transport, auth, config};
 use crate::error::{Cause, CommandState, Error, Phase, no_descriptors};
 use crate::printable;
 
@@ -30,6 +31,7 @@ const THROTTLED: [&str; 2] = ["Exceeded MaxStartups", "Not allowed at this time"
 #[derive(Debug, Default)]
 pub(crate) struct Russh {
     expensive: Arc<ExpensiveSessions>,
+    keyring: Keyring,
 }
 
 impl Transport for Russh {
@@ -45,9 +47,11 @@ impl Transport for Russh {
                 choice,
                 attempts: Attempts::default(),
                 expensive: &self.expensive,
+                keyring: &self.keyring,
+                stopwatch: Stopwatch::new(endpoint.connect_timeout),
                 progress: Arc::default(),
             };
-            match tokio::time::timeout(endpoint.connect_timeout, dial.run(kept)).await {
+            match dial.stopwatch.limit(dial.run(kept)).await {
                 Ok(Ok(link)) => Ok(Arc::new(link) as Arc<dyn Link>),
                 Ok(Err(failure)) => Err(failure),
                 Err(_) => Err(dial.overdue()),
@@ -62,6 +66,8 @@ struct Dial<'a> {
     choice: &'a dyn AddressChoice,
     attempts: Attempts,
     expensive: &'a Arc<ExpensiveSessions>,
+    keyring: &'a Keyring,
+    stopwatch: Arc<Stopwatch>,
     progress: Arc<Progress>,
 }
 
@@ -72,15 +78,22 @@ impl Dial<'_> {
         } = self.endpoint;
         // Files first: no server is kept waiting in the middle of a handshake while keys are read
         // and decrypted.
-        let credentials = keys::load(name, &self.endpoint.identity)
-            .await
-            .map_err(local)?;
+        let loader = Loader {
+            keyring: self.keyring,
+            stopwatch: &self.stopwatch,
+            agent_limit: self.endpoint.agent_timeout,
+        };
+        let credentials = loader.load(name, &self.endpoint.identity);
+        let credentials = credentials.await.map_err(local)?;
         let trust = TrustStore::load(&self.endpoint.policy, host, *port)
             .await
             .map_err(|problem| self.untrusted(problem))?;
         let trust = Arc::new(trust);
         // A login that is broken off counts at the server: what it will open is held from before.
-        let agent = |credential: &Credential| matches!(credential, Credential::Agent { .. });
+        let agent = |credential: &Credential| match credential {
+            Credential::FromAgent(source) => source.has_agent(),
+            _ => false,
+        };
         let opens = trust.may_store() || credentials.iter().any(agent);
         let reserved = opens.then(|| self.reserve()).transpose()?;
 

@@ -1,18 +1,19 @@
 //! One login: which credential is offered when, and what a refusal means.
 
 use std::collections::{HashSet, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use russh::client::{AuthResult, Handle, Handler, KeyboardInteractiveAuthResponse};
+use russh::keys::agent::AgentIdentity;
 use russh::keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg};
 use russh::{MethodKind, MethodSet};
 
-use super::agent::{Agent, Key, Signed};
-use super::signer::{KeySigner, SignError};
+use super::signer::{AgentSigner, KeySigner, SignError};
 use crate::error::{Cause, Error};
 use crate::secret::Secret;
-use crate::transport::keys::{Credential, name};
+use crate::transport::keys::{AgentKey, Credential, FromAgent};
 
 /// How often the server may ask in one keyboard-interactive attempt: a password, a second factor,
 /// a notice.
@@ -43,16 +44,8 @@ enum Outcome {
     Lost,
 }
 
-#[derive(Clone)]
-enum Offer {
-    Credential(Credential),
-    AgentKey { agent: usize, key: Key },
-}
-
-impl Offer {
-    fn is_password(&self) -> bool {
-        matches!(self, Offer::Credential(Credential::Password(_)))
-    }
+fn is_password(offer: &Credential) -> bool {
+    matches!(offer, Credential::Password(_))
 }
 
 /// The hash that RSA keys sign with, which the server's `server-sig-algs` tells (RFC 8308).
@@ -70,13 +63,14 @@ pub(super) struct Login<'a, H: Handler> {
     /// What the server said could continue; unknown before its first answer.
     allowed: Option<MethodSet>,
     rsa: Option<RsaHash>,
-    agents: Vec<Option<Agent>>,
-    offers: VecDeque<Offer>,
+    offers: VecDeque<Credential>,
+    /// Sockets of agents that answer no more.
+    silent_agents: HashSet<PathBuf>,
     /// Public key and certificate blobs.
     offered: HashSet<Vec<u8>>,
     tried: Vec<String>,
     attempts: usize,
-    /// Why the first agent that failed did.
+    /// The first identity that an agent failed with, and why.
     agent_problem: Option<(String, Cause)>,
     /// There was no descriptor for an agent, which may have had the right key.
     descriptors: Option<Cause>,
@@ -97,8 +91,8 @@ where
             user,
             allowed: None,
             rsa: None,
-            agents: Vec::new(),
-            offers: credentials.into_iter().map(Offer::Credential).collect(),
+            offers: credentials.into(),
+            silent_agents: HashSet::new(),
             offered: HashSet::new(),
             tried: Vec::new(),
             attempts: 0,
@@ -108,15 +102,17 @@ where
     }
 
     pub(super) async fn run(&mut self, max_attempts: usize) -> End {
-        // A password is sent only to a server that wants one, and the failed attempt that finds
-        // this out would be counted. Asking with "none" is free (RFC 4252, section 5.2). Keys find
-        // it out by themselves, which saves the round trip.
-        if self.offers.front().is_none_or(Offer::is_password)
-            && let Some(end) = self.ask_for_methods().await
-        {
-            return end;
-        }
         while let Some(offer) = self.next() {
+            // A password is sent only to a server that wants one, and the failed attempt that finds
+            // this out would be counted. Asking with "none" is free (RFC 4252, section 5.2). Keys find
+            // it out by themselves, which saves the round trip.
+            if self.allowed.is_none() && is_password(&offer) {
+                self.offers.push_front(offer);
+                match self.ask_for_methods().await {
+                    Some(end) => return end,
+                    None => continue,
+                }
+            }
             if self.attempts >= max_attempts {
                 let left = self.offers.len() + 1;
                 self.tried.push(format!(
@@ -168,13 +164,13 @@ where
 
     /// The first offer whose method the server still allows. Those passed over stay: a partial
     /// success can bring their method back.
-    fn next(&mut self) -> Option<Offer> {
+    fn next(&mut self) -> Option<Credential> {
         let position = self.offers.iter().position(|offer| self.takes(offer))?;
         self.offers.remove(position)
     }
 
-    fn takes(&self, offer: &Offer) -> bool {
-        if offer.is_password() {
+    fn takes(&self, offer: &Credential) -> bool {
+        if is_password(offer) {
             self.allows(MethodKind::Password) || self.allows(MethodKind::KeyboardInteractive)
         } else {
             self.allows(MethodKind::PublicKey)
@@ -187,9 +183,9 @@ where
             .is_none_or(|allowed| allowed.contains(&method))
     }
 
-    async fn offer(&mut self, offer: Offer) -> Outcome {
+    async fn offer(&mut self, offer: Credential) -> Outcome {
         match offer {
-            Offer::Credential(Credential::Key { key, name }) => {
+            Credential::Key { key, name } => {
                 let blob = key.public_key().to_bytes().ok();
                 let Some(hash) = self.prepare(blob, &key.algorithm(), &name).await else {
                     return Outcome::Skipped;
@@ -198,11 +194,11 @@ where
                 let result = self.handle.authenticate_publickey(self.user, key).await;
                 self.answered(result)
             }
-            Offer::Credential(Credential::Certificate {
+            Credential::Certificate {
                 key,
                 certificate,
                 name,
-            }) => {
+            } => {
                 let blob = certificate.to_bytes().ok();
                 let Some(hash) = self.prepare(blob, &key.algorithm(), &name).await else {
                     return Outcome::Skipped;
@@ -217,34 +213,14 @@ where
                         tracing::warn!(%error, "a key cannot sign");
                         Outcome::Continue { partial: false }
                     }
-                    Err(SignError::Gone) => Outcome::Lost,
+                    // There is no agent in this.
+                    Err(SignError::Gone | SignError::Agent(_)) => Outcome::Lost,
                     Ok(result) => self.result(result),
                 }
             }
-            Offer::Credential(Credential::Agent { path }) => {
-                let binding = self.handle.agent_session_binding();
-                match Agent::connect(&path, binding).await {
-                    Ok((_, keys)) if keys.is_empty() => {
-                        self.tried
-                            .push(format!("agent at {}, which is empty", path.display()));
-                    }
-                    Ok((agent, keys)) => {
-                        let index = self.agents.len();
-                        self.agents.push(Some(agent));
-                        // In the agent's place, in the agent's order.
-                        for key in keys.into_iter().rev() {
-                            self.offers
-                                .push_front(Offer::AgentKey { agent: index, key });
-                        }
-                    }
-                    Err(error) => {
-                        return self.agent_failed(format!("agent at {}", path.display()), error);
-                    }
-                }
-                Outcome::Skipped
-            }
-            Offer::AgentKey { agent, key } => self.offer_agent_key(agent, key).await,
-            Offer::Credential(Credential::Password(password)) => {
+            Credential::FromAgent(source) => self.ask_agent(&source).await,
+            Credential::AgentKey(key) => self.offer_agent_key(&key).await,
+            Credential::Password(password) => {
                 if self.allows(MethodKind::Password) {
                     self.attempt("password".into());
                     let password = password.expose();
@@ -258,44 +234,77 @@ where
         }
     }
 
-    async fn offer_agent_key(&mut self, index: usize, key: Key) -> Outcome {
-        let name = name(&key.public_key(), &format_args!("agent: {}", key.comment()));
-        // An agent that failed before answers no more, so it is not put back.
-        let Some(mut agent) = self.agents.get_mut(index).and_then(Option::take) else {
+    /// Puts what an agent holds in its place, in its order.
+    async fn ask_agent(&mut self, source: &FromAgent) -> Outcome {
+        let found = source.find(self.handle.agent_session_binding()).await;
+        for credential in found.credentials.into_iter().rev() {
+            self.offers.push_front(credential);
+        }
+        let Some((identity, problem)) = found.problem else {
             return Outcome::Skipped;
         };
-        let blob = key.blob();
-        let algorithm = key.public_key().algorithm();
-        let Some(hash) = self.prepare(blob.clone(), &algorithm, &name).await else {
-            self.put_back(index, agent);
-            return Outcome::Skipped;
-        };
-        let signed = agent.offer(self.handle, self.user, key, hash.0).await;
-        if !matches!(signed, Signed::AgentGone(_)) {
-            self.put_back(index, agent);
+        tracing::warn!(%identity, %problem, "an identity is not used");
+        if problem.is_want_of_descriptors() {
+            self.descriptors = Some(Cause::new(problem));
+            return Outcome::Stuck;
         }
-        let unsigned = match signed {
-            Signed::Answered(result) => return self.result(result),
-            Signed::ConnectionGone => return Outcome::Lost,
-            // It may decline one key, such as one that asks its owner for confirmation.
-            Signed::Declined(error) | Signed::AgentGone(error) => error,
-        };
-        // The server would have taken the key: another credential may still sign with it.
-        if let Some(blob) = blob {
-            self.offered.remove(&blob);
-        }
-        let error = Cause::of_peer(unsigned);
-        tracing::warn!(key = name, %error, "the agent did not sign");
-        if let Some(last) = self.tried.last_mut() {
-            last.push_str(" which the agent did not sign with");
-        }
+        self.tried.push(format!("{identity} (not used: {problem})"));
+        self.agent_problem
+            .get_or_insert((identity, Cause::new(problem)));
         Outcome::Skipped
     }
 
-    fn put_back(&mut self, index: usize, agent: Agent) {
-        if let Some(slot) = self.agents.get_mut(index) {
-            *slot = Some(agent);
+    async fn offer_agent_key(&mut self, key: &AgentKey) -> Outcome {
+        if self.silent_agents.contains(key.agent().path()) {
+            return Outcome::Skipped;
         }
+        let public = key.offered().public_key().into_owned();
+        let blob = key.blob();
+        let Some(hash) = (self.prepare(blob.clone(), &public.algorithm(), key.name())).await else {
+            return Outcome::Skipped;
+        };
+        let session = self.handle.agent_session_binding().cloned();
+        let mut signer = AgentSigner {
+            key,
+            session: session.as_ref(),
+        };
+        let signed = match key.offered() {
+            AgentIdentity::PublicKey { .. } => {
+                self.handle
+                    .authenticate_publickey_with(self.user, public, hash.0, &mut signer)
+                    .await
+            }
+            AgentIdentity::Certificate { certificate, .. } => {
+                let certificate = certificate.clone();
+                self.handle
+                    .authenticate_certificate_with(self.user, certificate, hash.0, &mut signer)
+                    .await
+            }
+        };
+        let error = match signed {
+            Ok(result) => return self.result(result),
+            Err(SignError::Agent(error)) => error,
+            Err(SignError::Key(_) | SignError::Gone) => return Outcome::Lost,
+        };
+        // The server would have taken the key: it does not count it, and another credential may
+        // still sign with it.
+        self.attempts = self.attempts.saturating_sub(1);
+        if let Some(blob) = blob {
+            self.offered.remove(&blob);
+        }
+        let path = key.agent().path();
+        // It may decline one key, such as one that asks its owner for confirmation.
+        if !error.is_about_one_key() {
+            self.silent_agents.insert(path.to_owned());
+        }
+        tracing::warn!(key = key.name(), %error, "the agent did not sign");
+        if let Some(last) = self.tried.last_mut() {
+            last.push_str(&format!(", which the server would take, but {error}"));
+        }
+        let identity = format!("{} of the agent at {}", key.name(), path.display());
+        self.agent_problem
+            .get_or_insert((identity, Cause::new(error)));
+        Outcome::Skipped
     }
 
     /// Answers what does not echo with the password, and everything else with nothing (RFC 4256).
@@ -388,17 +397,6 @@ where
     fn attempt(&mut self, name: String) {
         self.tried.push(name);
         self.attempts += 1;
-    }
-
-    fn agent_failed(&mut self, name: String, cause: Cause) -> Outcome {
-        if cause.no_descriptors() {
-            self.descriptors = Some(cause);
-            return Outcome::Stuck;
-        }
-        tracing::warn!(agent = %name, error = %cause, "an agent does not answer");
-        self.tried.push(format!("{name}, which does not answer"));
-        self.agent_problem.get_or_insert((name, cause));
-        Outcome::Skipped
     }
 
     fn answered(&mut self, result: Result<AuthResult, russh::Error>) -> Outcome {

@@ -1,13 +1,16 @@
-//! Signs with a key in memory where the library would ask an agent.
+//! What signs where the library would ask an agent: a key in memory, or our own agent.
 
 use std::sync::Arc;
 
 use russh::Signer;
-use russh::keys::agent::AgentIdentity;
+use russh::keys::agent::{AgentIdentity, AgentSessionBinding};
 use russh::keys::ssh_encoding::Encode;
 use russh::keys::ssh_key::private::KeypairData;
 use russh::keys::ssh_key::{self, Signature};
 use russh::keys::{HashAlg, PrivateKey, signature};
+
+use crate::transport::agent::AgentError;
+use crate::transport::keys::AgentKey;
 
 /// A private key as a signer.
 ///
@@ -20,6 +23,7 @@ pub(super) struct KeySigner(pub(super) Arc<PrivateKey>);
 #[derive(Debug)]
 pub(super) enum SignError {
     Key(ssh_key::Error),
+    Agent(AgentError),
     /// The session has ended.
     Gone,
 }
@@ -48,6 +52,26 @@ impl Signer for KeySigner {
         blob.encode(&mut data)
             .map_err(|error| SignError::Key(error.into()))?;
         Ok(data)
+    }
+}
+
+/// A key that an agent holds, for one session.
+pub(super) struct AgentSigner<'a> {
+    pub(super) key: &'a AgentKey,
+    pub(super) session: Option<&'a AgentSessionBinding>,
+}
+
+impl Signer for AgentSigner<'_> {
+    type Error = SignError;
+
+    async fn auth_sign(
+        &mut self,
+        _: &AgentIdentity,
+        hash: Option<HashAlg>,
+        data: Vec<u8>,
+    ) -> Result<Vec<u8>, SignError> {
+        let signed = self.key.sign(self.session, hash, data).await;
+        signed.map_err(SignError::Agent)
     }
 }
 
