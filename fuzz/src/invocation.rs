@@ -34,22 +34,34 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// ssh.c, main: getopt; of two users or ports the first counts.
-fn as_ssh_does(arguments: &[OsString]) -> Option<Asked> {
-    let (mut user, mut port) = (None, None);
-    let mut words = arguments.iter();
-    let place = loop {
-        let word = words.next()?.to_str()?;
-        let Some(option) = word.strip_prefix('-') else {
-            break word;
-        };
-        if option == "-" {
-            break words.next()?.to_str()?;
+/// What options have said, as ssh.c has it: of two users or ports the first counts.
+#[derive(Default)]
+struct Said {
+    user: Option<String>,
+    port: Option<u16>,
+    no_input: bool,
+}
+
+/// getopt: options up to the first word that is none. True after `--`.
+fn options(words: &mut std::slice::Iter<'_, OsString>, said: &mut Said) -> Option<bool> {
+    while let Some(word) = words.as_slice().first() {
+        if !word.as_encoded_bytes().starts_with(b"-") {
+            return Some(false);
         }
+        let word = words.next()?.to_str()?;
+        let option = word.strip_prefix('-')?;
+        if option == "-" {
+            return Some(true);
+        }
+        assert!(!option.is_empty(), "a dash was let through");
         let mut letters = option.chars();
         while let Some(letter) = letters.next() {
             match letter {
                 '4' | '6' | 'T' | 'q' | 'x' | 'a' => continue,
+                'n' => {
+                    said.no_input = true;
+                    continue;
+                }
                 'p' | 'l' | 'o' => {}
                 _ => panic!("-{letter} was let through"),
             }
@@ -58,8 +70,10 @@ fn as_ssh_does(arguments: &[OsString]) -> Option<Asked> {
                 value => value,
             };
             match letter {
-                'l' => user = user.or_else(|| Some(value.to_owned())),
-                'p' => port = port.or_else(|| value.trim().parse::<u16>().ok()),
+                'l' => {
+                    said.user.get_or_insert_with(|| value.to_owned());
+                }
+                'p' => said.port = said.port.or_else(|| value.trim().parse::<u16>().ok()),
                 _ => {
                     let name = value.trim_start().split(['=', ' ', '\t']).next()?;
                     let name = name.to_ascii_lowercase();
@@ -68,24 +82,37 @@ fn as_ssh_does(arguments: &[OsString]) -> Option<Asked> {
             }
             break;
         }
-    };
+    }
+    Some(false)
+}
+
+/// ssh.c, main.
+fn as_ssh_does(arguments: &[OsString]) -> Option<Asked> {
+    let mut said = Said::default();
+    let mut words = arguments.iter();
+    let terminated = options(&mut words, &mut said)?;
+    let place = words.next()?.to_str()?;
     let host = match place.rsplit_once('@') {
         None => place,
         Some((name, host)) => {
-            user = user.or_else(|| Some(name.to_owned()));
+            said.user.get_or_insert_with(|| name.to_owned());
             host
         }
     };
-    let rest: Vec<OsString> = words.cloned().collect();
+    if !terminated {
+        options(&mut words, &mut said)?;
+    }
+    let rest = words.as_slice();
     let first = rest.first()?;
     assert!(
         !first.as_encoded_bytes().starts_with(b"-"),
         "{first:?} may be an option"
     );
     Some(Asked {
-        user,
+        user: said.user,
         host: host.to_owned(),
-        port,
+        port: said.port,
+        no_input: said.no_input,
         line: rest.join(&OsString::from(" ")),
     })
 }

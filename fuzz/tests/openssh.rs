@@ -153,6 +153,8 @@ fn arguments_mean_what_ssh_says_they_mean() {
         if let Some(user) = &asked.user {
             assert_eq!(said("user"), user, "{arguments:?}");
         }
+        let empty = if asked.no_input { "yes" } else { "no" };
+        assert_eq!(said("stdinnull"), empty, "{arguments:?}");
         understood += 1;
     }
     assert!(understood > 20, "{understood}: too few to mean anything");

@@ -215,3 +215,21 @@ async fn a_program_that_is_not_there_is_said_to_be() {
     assert!(matches!(error, Error::Start { .. }), "{error:?}");
     assert!(error.to_string().contains("cannot run git"), "{error}");
 }
+
+/// git-annex with `GIT_ANNEX_USE_GIT_SSH=1`: options after the host, and `-n` for a command that is
+/// to leave standard input alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ssh_that_is_called_with_options_after_the_host_takes_them() {
+    let place = Place::new();
+    let input = place.dir.path().join("input");
+    fs::write(&input, "left alone\n").unwrap();
+    let call = format!(
+        "!{{ eval \"$GIT_SSH_COMMAND\" -n {}@127.0.0.1 -p {} \"'cat; echo done'\"; cat; }} < '{}'",
+        place.sshd.user(),
+        place.sshd.port(),
+        input.display()
+    );
+    let mut command = place.command();
+    command.args(["-c", &format!("alias.annex={call}"), "annex"]);
+    assert_eq!(succeeds(command).await, "done\nleft alone\n");
+}

@@ -11,6 +11,7 @@ use std::thread;
 use filedescriptor::FileDescriptor;
 use rustix::fs::FileType;
 
+use super::invocation::Invocation;
 use super::message::{Frame, Request, VARIABLE, parse_address};
 use super::rights;
 
@@ -82,6 +83,11 @@ fn run(descriptor: Option<RawFd>, arguments: Vec<OsString>) -> Result<u8, Proble
         )
     };
     let socket = inherited(descriptor).map_err(problem(lost()))?;
+    if Invocation::parse(&arguments).is_ok_and(|asked| asked.no_input) {
+        let nothing = File::open("/dev/null").map_err(problem("/dev/null"))?;
+        rustix::stdio::dup2_stdin(&nothing)
+            .map_err(|error| problem("standard input")(error.into()))?;
+    }
     let (mut control, theirs) = UnixStream::pair().map_err(problem("no socket pair"))?;
     let (stdin, stdout) = (io::stdin(), io::stdout());
     let input = Passed::new(stdin.as_fd()).map_err(problem("standard input"))?;

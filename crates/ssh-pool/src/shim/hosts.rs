@@ -140,6 +140,7 @@ mod tests {
             user: user.map(str::to_owned),
             host: host.to_owned(),
             port,
+            no_input: false,
             line: "true".into(),
         }
     }

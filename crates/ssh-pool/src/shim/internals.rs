@@ -106,6 +106,8 @@ pub struct Asked {
     pub host: String,
     /// On which port.
     pub port: Option<u16>,
+    /// Whether standard input is empty (`-n`).
+    pub no_input: bool,
     /// One line for the remote shell.
     pub line: OsString,
 }
@@ -120,12 +122,14 @@ pub fn parse_arguments(arguments: &[OsString]) -> Result<Asked, Error> {
         user,
         host,
         port,
+        no_input,
         line,
     } = Invocation::parse(arguments)?;
     Ok(Asked {
         user,
         host,
         port,
+        no_input,
         line,
     })
 }

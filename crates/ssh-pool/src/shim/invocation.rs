@@ -19,47 +19,26 @@ pub(super) struct Invocation {
     pub(super) user: Option<String>,
     pub(super) host: String,
     pub(super) port: Option<u16>,
+    /// `-n`: the command's standard input is empty, whatever that of ssh is.
+    pub(super) no_input: bool,
     /// One line for the remote shell.
     pub(super) line: OsString,
 }
 
 impl Invocation {
-    /// Understands what git, git-lfs and docker ask for: `[-4|-6|-T|-q] [-p PORT] [-l USER] [-o
-    /// SendEnv=…] [--] [USER@]HOST COMMAND…`. Whatever else there is, is refused: other options of
-    /// ssh can run a program on this machine, and who chooses the arguments may not be who chose
-    /// the program.
+    /// Understands what git, git-lfs, git-annex and docker ask for: `[OPTIONS] [--] [USER@]HOST [OPTIONS] [--]
+    /// COMMAND…`, with `-4`, `-6`, `-T`, `-q`, `-x`, `-a`, `-n`, `-p PORT`, `-l USER` and `-o SendEnv=…`.
+    /// Any other option is refused: some run a program on this machine, and the arguments may come
+    /// from another place than the program.
     pub(super) fn parse(arguments: &[OsString]) -> Result<Self, Error> {
-        let (mut user, mut port) = (None, None);
-        let mut arguments = arguments.iter();
-        let place = loop {
-            let word = text(arguments.next(), "a host")?;
-            if let Some((letter, value)) = with_value(word) {
-                let value = match value {
-                    "" => text(arguments.next(), "the value of an option")?,
-                    value => value,
-                };
-                // Of several, ssh takes the first.
-                match letter {
-                    'p' => port = port.or(Some(parse_port(value)?)),
-                    'l' => user = user.or_else(|| Some(value.to_owned())),
-                    _ => check_option(value)?,
-                }
-                continue;
-            }
-            match word {
-                "--" => break text(arguments.next(), "a host")?,
-                "-4" | "-6" | "-T" | "-q" | "-x" | "-a" => {}
-                _ if word.starts_with('-') => {
-                    let shown = name_of(word).escape_debug();
-                    return Err(Error::arguments(format!("the option \"{shown}\"")));
-                }
-                place => break place,
-            }
-        };
+        let mut options = Options::default();
+        let mut words = arguments.iter();
+        let terminated = options.take(&mut words)?;
+        let place = text(words.next(), "a host")?;
         let host = match place.rsplit_once('@') {
             None => place,
             Some((name, host)) => {
-                user = user.or_else(|| Some(name.to_owned()));
+                options.user.get_or_insert_with(|| name.to_owned());
                 host
             }
         };
@@ -67,26 +46,94 @@ impl Invocation {
             let shown = name_of(place).escape_debug();
             return Err(Error::arguments(format!("\"{shown}\" is no host")));
         }
-        // As ssh does: the words are put together, and the remote shell takes them apart.
-        let words: Vec<OsString> = arguments.cloned().collect();
-        if words.is_empty() {
+        // ssh.c, main: options are read once more after the host, unless `--` stood before it.
+        if !terminated {
+            options.take(&mut words)?;
+        }
+        let words = words.as_slice();
+        let Some(first) = words.first() else {
             return Err(Error::arguments(
                 "no command: a login shell is not for here",
             ));
-        }
-        if words
-            .first()
-            .is_some_and(|word| word.as_encoded_bytes().starts_with(b"-"))
-        {
-            return Err(Error::arguments("an option after the host"));
+        };
+        // Stricter than ssh, which would run it after `--`.
+        if first.as_encoded_bytes().starts_with(b"-") {
+            return Err(Error::arguments("a command that begins with a dash"));
         }
         Ok(Self {
-            user,
+            user: options.user,
             host: host.to_owned(),
-            port,
+            port: options.port,
+            no_input: options.no_input,
+            // As ssh does: the words are joined, and the remote shell splits them.
             line: words.join(&OsString::from(" ")),
         })
     }
+}
+
+/// What options have said so far. Of two values ssh takes the first.
+#[derive(Default)]
+struct Options {
+    user: Option<String>,
+    port: Option<u16>,
+    no_input: bool,
+}
+
+impl Options {
+    /// Takes options, as getopt(3) of BSD reads them, up to the first word that is none; true after
+    /// `--`, which is taken too.
+    fn take(&mut self, words: &mut std::slice::Iter<'_, OsString>) -> Result<bool, Error> {
+        while let Some(word) = words.as_slice().first() {
+            if !word.as_encoded_bytes().starts_with(b"-") {
+                break;
+            }
+            let word = text(words.next(), "a host")?;
+            if word == "--" {
+                return Ok(true);
+            }
+            let mut letters = word.chars();
+            letters.next();
+            while let Some(letter) = letters.next() {
+                if "lop".contains(letter) {
+                    // A blank is enough: then the next word is no part of it.
+                    let value = match letters.as_str() {
+                        "" => text(words.next(), "the value of an option")?,
+                        value => value,
+                    };
+                    self.set(letter, value)?;
+                    break;
+                }
+                match letter {
+                    '4' | '6' | 'T' | 'q' | 'x' | 'a' => {}
+                    'n' => self.no_input = true,
+                    _ => return Err(unknown(word)),
+                }
+            }
+            if word == "-" {
+                return Err(unknown(word));
+            }
+        }
+        Ok(false)
+    }
+
+    fn set(&mut self, letter: char, value: &str) -> Result<(), Error> {
+        match letter {
+            'p' => {
+                let port = parse_port(value)?;
+                self.port.get_or_insert(port);
+            }
+            'l' => {
+                self.user.get_or_insert_with(|| value.to_owned());
+            }
+            _ => check_option(value)?,
+        }
+        Ok(())
+    }
+}
+
+fn unknown(word: &str) -> Error {
+    let shown = name_of(word).escape_debug();
+    Error::arguments(format!("the option \"{shown}\""))
 }
 
 /// Everything but the command is text.
@@ -101,17 +148,6 @@ fn text<'a>(word: Option<&'a OsString>, what: &str) -> Result<&'a str, Error> {
 fn parse_port(text: &str) -> Result<u16, Error> {
     let port = text.parse().ok().filter(|port| *port > 0);
     port.ok_or_else(|| Error::arguments(format!("\"{}\" is no port", text.escape_debug())))
-}
-
-/// An option that has a value, and what of it is in the same word, as docker has it. A blank is
-/// enough: then the next word is no part of it.
-fn with_value(word: &str) -> Option<(char, &str)> {
-    let option = word.strip_prefix('-')?;
-    let letter = option
-        .chars()
-        .next()
-        .filter(|letter| "lop".contains(*letter))?;
-    Some((letter, option.get(1..)?))
 }
 
 fn check_option(option: &str) -> Result<(), Error> {
@@ -142,6 +178,7 @@ mod tests {
             user: user.map(str::to_owned),
             host: host.to_owned(),
             port,
+            no_input: false,
             line: line.into(),
         }
     }
@@ -197,6 +234,70 @@ mod tests {
         ];
         for (words, expected) in cases {
             assert_eq!(parse(words).expect("understood"), expected);
+        }
+    }
+
+    #[test]
+    fn options_after_the_host_are_read_as_ssh_reads_them() {
+        // git-annex with GIT_ANNEX_USE_GIT_SSH=1.
+        let annex = parse(&[
+            "-n",
+            "git@web-1",
+            "-p",
+            "2222",
+            "git-annex-shell 'configlist'",
+        ]);
+        let expected = Invocation {
+            no_input: true,
+            ..meant(
+                Some("git"),
+                "web-1",
+                Some(2222),
+                "git-annex-shell 'configlist'",
+            )
+        };
+        assert_eq!(annex.expect("understood"), expected);
+        let cases: [(&[&str], Invocation); 5] = [
+            (
+                &["web-1", "-l", "me", "-p5", "--", "true"],
+                meant(Some("me"), "web-1", Some(5), "true"),
+            ),
+            // The first value counts, wherever it stands.
+            (
+                &["-p4", "me@web-1", "-l", "root", "-p", "5", "true"],
+                meant(Some("me"), "web-1", Some(4), "true"),
+            ),
+            // Letters in one word.
+            (
+                &["-Tqp", "7", "web-1", "-4x", "true"],
+                meant(None, "web-1", Some(7), "true"),
+            ),
+            // The command has begun.
+            (
+                &["web-1", "true", "-p", "9"],
+                meant(None, "web-1", None, "true -p 9"),
+            ),
+            (
+                &["web-1", "-oBatchMode=yes", "-n", "--", "ls", "--", "-n"],
+                Invocation {
+                    no_input: true,
+                    ..meant(None, "web-1", None, "ls -- -n")
+                },
+            ),
+        ];
+        for (words, expected) in cases {
+            assert_eq!(parse(words).expect("understood"), expected);
+        }
+        for words in [
+            &["--", "web-1", "-p", "5", "true"][..],
+            &["web-1", "--", "-p", "5"],
+            &["web-1", "-p", "5"],
+            &["web-1", "-F", "/tmp/config", "true"],
+            &["web-1", "-nS/tmp/socket", "true"],
+            &["-n", "web-1", "-oLocalCommand=x", "true"],
+            &["-", "web-1", "true"],
+        ] {
+            parse(words).expect_err("refused");
         }
     }
 
