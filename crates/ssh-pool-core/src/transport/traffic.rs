@@ -3,7 +3,8 @@
 //! Most messages of a connection belong to a channel that is in use, or answer a request. A server
 //! may send others: keepalives, a few host keys after the login, IGNORE and DEBUG. They cost
 //! processor time, and russh logs many of them, one line each, with the server's words in it. So a
-//! connection ends when there are too many.
+//! connection ends when there are too many. One short message beside each that is of use is not too
+//! many: asyncssh sends an IGNORE before each of its data, whatever the cipher (RFC 4251, section 9.3.1).
 //!
 //! The socket sees when a packet begins, and not what it is. The session's callbacks say which
 //! messages were of use, and russh has handled a packet when it asks for the next one. So a packet
@@ -26,6 +27,8 @@ const BYTES_A_SECOND: usize = 4 << 10;
 const BEGINNING: usize = 16;
 /// A reply of a key exchange with ML-KEM has more than 1 kB.
 const LONGEST_ANSWER: usize = 2 << 10;
+/// An empty IGNORE, padded, with the longest tag.
+const SHORT: usize = 128;
 /// KEXINIT, the reply, NEWKEYS and EXT_INFO (RFC 8308, section 2.4).
 const KEY_EXCHANGE: u32 = 4;
 /// Less than the data is for which a server makes room in the window.
@@ -132,11 +135,10 @@ impl PacketMeter {
             return Ok(());
         }
         if let Some(others) = expected.checked_sub(1) {
-            self.messages = self.messages.saturating_sub(others);
+            self.messages = self.messages.saturating_sub(expected);
             let others = usize::try_from(others).unwrap_or(usize::MAX);
-            self.bytes = self
-                .bytes
-                .saturating_sub(others.saturating_mul(LONGEST_ANSWER));
+            let used = others.saturating_mul(LONGEST_ANSWER).saturating_add(SHORT);
+            self.bytes = self.bytes.saturating_sub(used);
             return Ok(());
         }
         let now = Instant::now();
@@ -231,6 +233,24 @@ mod tests {
             packet(&mut meter, 60, 64).unwrap();
             traffic.answered();
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_ignore_beside_each_message_of_use_is_no_flood() {
+        let (traffic, mut meter) = meter();
+        for _ in 0..10 * MESSAGES {
+            packet(&mut meter, 80, 64).unwrap();
+            packet(&mut meter, 33, 64).unwrap();
+            traffic.expected();
+        }
+        // Long ones are.
+        let flood = (0..10 * MESSAGES).all(|_| {
+            packet(&mut meter, 1 << 10, 64).is_ok()
+                && packet(&mut meter, 33, 64)
+                    .map(|()| traffic.expected())
+                    .is_ok()
+        });
+        assert!(!flood);
     }
 
     #[tokio::test(start_paused = true)]
