@@ -8,6 +8,7 @@
 //! | | |
 //! |---|---|
 //! | [`Sshd`] in two [releases](Release), [`Dropbear`] | the real servers, with stock limits |
+//! | [`SftpServer`] | asyncssh and ProFTPD, which have SFTP of other makers |
 //! | [`Dockerd`], [`compose_config`] | a Docker daemon with an image, which knows of no other; `docker compose` |
 //! | [`Embedded`] | an SSH server inside this process, which needs nothing installed |
 //! | [`raw::RawServer`] | an SSH server that breaks the protocol in every way it is told to |
@@ -68,6 +69,7 @@ mod release;
 mod repos;
 mod run;
 mod script;
+mod sftp_server;
 mod sshd;
 mod storm;
 mod temp;
@@ -100,6 +102,7 @@ pub use relay::Cut;
 pub use release::Release;
 pub use repos::{OBJECTS_PER_COMMIT, Repos, git_env, stock_git};
 pub use script::{Fault, Rate, Side, Step};
+pub use sftp_server::SftpServer;
 pub use sshd::{Sshd, SshdBuilder};
 pub use storm::storm;
 pub use temp::TempDir;

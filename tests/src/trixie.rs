@@ -87,6 +87,11 @@ pub(crate) fn has(program: &str) -> bool {
     root().join(program).is_file()
 }
 
+/// Something else that scripts/test has put beside the root.
+pub(crate) fn beside(name: &str) -> PathBuf {
+    root().with_file_name(name)
+}
+
 /// Where scripts/test puts it, also for a test that was not started by scripts/test.
 pub(crate) fn root() -> PathBuf {
     if let Some(named) = std::env::var_os(VARIABLE) {

@@ -88,6 +88,11 @@ impl TestUser {
         self.password.as_deref()
     }
 
+    /// The numbers of the user and of the group.
+    pub(crate) fn ids(&self) -> (u32, u32) {
+        (self.uid, self.gid)
+    }
+
     /// Gives a file or a folder to this user. Needs root unless it is theirs already.
     pub fn own(&self, path: &Path) {
         chown(path, Some(self.uid), Some(self.gid))

@@ -143,13 +143,6 @@ fn one_folder_names_russh() {
 }
 
 #[test]
-fn two_files_name_russh_sftp() {
-    let home = ["session", "handle"].map(|file| format!("ssh-pool/src/sftp/{file}.rs"));
-    let at_home = |path: &str| home.iter().any(|file| file == path);
-    assert_eq!(strays(&["russh_sftp"], at_home), NONE);
-}
-
-#[test]
 fn the_facade_depends_on_neither() {
     let manifest = fs::read_to_string(crates().join("ssh-pool/Cargo.toml")).unwrap();
     let names: Vec<&str> = manifest
@@ -194,7 +187,6 @@ fn without_features_the_facade_adds_nothing_to_the_core() {
     for (feature, name) in [
         ("git", "command-fds"),
         ("docker", "hyper"),
-        ("sftp", "russh-sftp"),
         ("metrics", "metrics"),
     ] {
         let with = needed("ssh-pool", &format!("ring,{feature}"));

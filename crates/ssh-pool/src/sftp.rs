@@ -13,7 +13,7 @@
 //! # }
 //! ```
 //!
-//! A file is never seen half written: it is written under another name in the same folder
+//! Unless asked for otherwise ([`Replace`]), a file is never seen half written: it is written under another name in the same folder
 //! (`.ssh-pool.…`), put on the disk (`fsync@openssh.com`), and moved over the final name in one step
 //! (`posix-rename@openssh.com`). Many requests are under way at once, each as large as the server
 //! allows (`limits@openssh.com`). A lost connection is replaced, and the transfer goes on where it
@@ -32,15 +32,16 @@ use tokio::sync::Mutex;
 
 use crate::Host;
 
+mod attributes;
 mod download;
 mod error;
-mod handle;
-mod line;
+mod links;
 mod local;
 mod metadata;
 mod ops;
 mod options;
 mod path;
+mod place;
 mod reads;
 mod session;
 mod summary;
@@ -53,10 +54,11 @@ mod verify;
 pub use download::Download;
 pub use error::{Error, Reason};
 pub use metadata::{DirEntry, FileType, Metadata};
-pub use summary::{Progress, SkipReason, Skipped, Summary};
+pub use options::Replace;
+pub use summary::{Attribute, Failed, Progress, SkipReason, Skipped, Summary, Unset, UnsetReason};
 pub use upload::Upload;
 
-use session::{Fault, Session};
+use session::{Fault, RequestTimeout, Session};
 
 /// Opens SFTP sessions on a [`Host`].
 pub trait SftpExt {
@@ -88,10 +90,10 @@ impl SftpExt for Host {
 /// bandwidth call [`SftpExt::sftp`] once for each.
 ///
 /// A session that has ended is replaced by the next call. One that is open counts as something that
-/// runs: `Pool::close` waits for it, up to `Timeouts::drain`. No request has a deadline of its own: a
-/// dead connection is found by the pool's keepalives (`Timeouts::keepalive_interval`), and a server
-/// that is alive may be as slow as it likes. Put `tokio::time::timeout` around a call to limit it;
-/// everything here can be dropped at any time.
+/// runs: `Pool::close` waits for it, up to `Timeouts::drain`. A server that leaves a request
+/// unanswered is given up, see [`set_request_timeout`](Self::set_request_timeout). Put
+/// `tokio::time::timeout` around a call to limit all of it; everything here can be dropped at any
+/// time.
 #[derive(Clone)]
 pub struct Sftp {
     inner: Arc<Inner>,
@@ -101,6 +103,7 @@ struct Inner {
     host: Host,
     target: Arc<str>,
     slot: Mutex<Slot>,
+    timeout: Arc<RequestTimeout>,
 }
 
 #[derive(Default)]
@@ -121,7 +124,12 @@ impl Sftp {
         let target = host.status().target.into();
         let slot = Mutex::default();
         Self {
-            inner: Arc::new(Inner { host, target, slot }),
+            inner: Arc::new(Inner {
+                host,
+                target,
+                slot,
+                timeout: Arc::default(),
+            }),
         }
     }
 
@@ -131,6 +139,33 @@ impl Sftp {
 
     fn host(&self) -> &Host {
         &self.inner.host
+    }
+
+    /// How long the server may leave a request unanswered, for this session and all its clones, from
+    /// the next request on. Default: 60 s; ten times as long to put a file on the disk and to close
+    /// it.
+    ///
+    /// The time of a request begins when all earlier ones are answered, so a full pipeline on a slow
+    /// line may take as long as it needs: a line that moves one request (32 KiB, or up to 255 KiB
+    /// where the server allows it) in that time is quick enough. Then the session is given up, with
+    /// [`Error::Timeout`] for all that is under way, and the next call opens another one. A transfer
+    /// is not tried again.
+    ///
+    /// ```no_run
+    /// # async fn f(host: ssh_pool::Host) -> Result<(), ssh_pool::sftp::Error> {
+    /// use ssh_pool::sftp::SftpExt;
+    ///
+    /// let sftp = host.sftp().await?;
+    /// sftp.set_request_timeout(std::time::Duration::from_secs(10));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_request_timeout(&self, timeout: std::time::Duration) {
+        self.inner.timeout.set(timeout);
+    }
+
+    fn request_timeout(&self) -> std::time::Duration {
+        self.inner.timeout.get()
     }
 
     /// The session there is, or a new one.
@@ -154,7 +189,8 @@ impl Sftp {
         {
             return Err(fault.clone());
         }
-        match Session::open(&self.inner.host).await {
+        let opening = Session::open(&self.inner.host, self.inner.timeout.clone());
+        match opening.await {
             Ok(session) => {
                 let session = Arc::new(session);
                 slot.session = Some(session.clone());

@@ -38,7 +38,7 @@ fn open_below(pid: &str, folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Files below `folder` that the server has open.
-fn open_on(sshd: &Sshd, folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn open_on(sshd: &Sshd, folder: &Path) -> Vec<PathBuf> {
     let processes = sshd.session_processes();
     let pids = processes.iter().map(|(pid, _)| pid.to_string());
     pids.flat_map(|pid| open_below(&pid, folder)).collect()
@@ -146,6 +146,7 @@ async fn a_server_that_stands_still_holds_nobody_up_and_keeps_nothing() {
     let tasks = metrics.num_alive_tasks();
     let (tell, mut told) = mpsc::unbounded_channel();
     let (pid, local) = (*pid, place.file("a", &noise(32 << 20, 1)));
+    place.sftp.set_request_timeout(SOON);
     let up = |name| place.sftp.upload(&local, place.there(name));
     // The first has more under way than goes through a channel that nobody reads; the second has
     // only asked for a file.
@@ -162,7 +163,8 @@ async fn a_server_that_stands_still_holds_nobody_up_and_keeps_nothing() {
     first.abort();
     second.abort();
     drop(place.sftp);
-    // After 30 s for what was to be cleaned up the two tasks of the session have gone too.
+    // When the server is given up, or after 30 s for what was to be cleaned up, the two tasks of the
+    // session have gone too.
     let gone = || metrics.num_alive_tasks() <= tasks - 2;
     let gone = eventually_async(SOON + Duration::from_secs(30), gone).await;
     assert!(gone, "{} tasks of {tasks}", metrics.num_alive_tasks());

@@ -15,6 +15,7 @@ use crate::{builder, known};
 
 /// What is asked, by its number in the draft.
 pub(crate) const OPEN: u8 = 3;
+pub(crate) const CLOSE: u8 = 4;
 pub(crate) const READ: u8 = 5;
 pub(crate) const WRITE: u8 = 6;
 pub(crate) const OPENDIR: u8 = 11;
@@ -101,6 +102,7 @@ impl Request {
             OPEN => self.handle("file"),
             OPENDIR => self.handle("dir"),
             READDIR => self.status(EOF),
+            READLINK => self.status(FAILURE),
             READ => match self.range() {
                 (0, 10..) => self.data(b"0123456789"),
                 _ => self.status(EOF),
@@ -128,7 +130,7 @@ fn attributes(mode: u32, size: u64) -> Vec<u8> {
     bytes
 }
 
-/// What is said to a request, without its length; `None` for the usual.
+/// What is said to a request, without its length; `None` for the usual, and nothing for nothing.
 type Answers = dyn Fn(&Request) -> Option<Vec<u8>> + Send + Sync;
 
 /// A session with the fake.
@@ -199,7 +201,8 @@ fn serve(mut stream: TcpStream, answers: &Answers) {
         }
         // SSH_FXP_INIT
         let answer = if packet[0] == 1 {
-            vec![2, 0, 0, 0, 3]
+            let replacing = [word(b"posix-rename@openssh.com"), word(b"1")];
+            [vec![2, 0, 0, 0, 3], replacing.concat()].concat()
         } else {
             let request = Request {
                 kind: packet[0],
@@ -208,6 +211,9 @@ fn serve(mut stream: TcpStream, answers: &Answers) {
             };
             answers(&request).unwrap_or_else(|| request.usual())
         };
+        if answer.is_empty() {
+            continue;
+        }
         if stream.write_all(&word(&answer)).is_err() {
             return;
         }

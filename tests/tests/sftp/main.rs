@@ -12,18 +12,24 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ssh_pool::sftp::{Sftp, SftpExt};
+use ssh_pool::sftp::{Progress, Sftp, SftpExt};
 use ssh_pool::{Host, HostKeyPolicy, Identity, Pool};
 use ssh_pool_tests::{Proxy, Sshd, SshdBuilder, TempDir, TestUser};
 
+mod attributes;
 mod cancels;
 mod fake;
 mod files;
 mod hostile;
 mod losses;
+mod parts;
 mod refusals;
+mod replacing;
 mod servers;
+mod silence;
 #[path = "../support/mod.rs"]
 mod support;
 mod trees;
@@ -47,7 +53,12 @@ impl Place {
     }
 
     pub(crate) async fn on(server: SshdBuilder) -> Self {
-        let sshd = server.user(TestUser::plain()).start();
+        Self::by(TestUser::plain(), server).await
+    }
+
+    /// The folder on the server belongs to the ordinary user, whichever user logs in.
+    pub(crate) async fn by(user: TestUser, server: SshdBuilder) -> Self {
+        let sshd = server.user(user).start();
         let pool = builder(&sshd, known(&sshd)).build().unwrap();
         let host = pool.host(sshd.target()).unwrap();
         let sftp = host.sftp().await.unwrap();
@@ -115,6 +126,19 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// Counts calls of a progress call-back: there are none before a file is open for writing.
+pub(crate) fn counted() -> (
+    impl Fn(&Progress<'_>) + Send + Sync + 'static,
+    Arc<AtomicUsize>,
+) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = calls.clone();
+    let progress = move |_: &Progress<'_>| {
+        count.fetch_add(1, Ordering::SeqCst);
+    };
+    (progress, calls)
 }
 
 pub(crate) fn mode(path: &Path) -> u32 {

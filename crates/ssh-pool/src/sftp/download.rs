@@ -6,15 +6,15 @@ use std::pin::Pin;
 
 use sha2::{Digest, Sha256};
 
+use super::attributes::{self, Lacking, Settings};
 use super::error::Error;
-use super::handle::Handle;
 use super::local::{self, Content, Temp, Writer, blocking};
 use super::metadata::{FileType, Metadata};
 use super::ops::SMALL;
 use super::options::{Attempts, Call, Options, options};
 use super::reads::{Reads, changed};
-use super::session::{Fault, Mode, Settings};
-use super::summary::{FileMeter, Summary};
+use super::session::{Fault, Handle, Mode};
+use super::summary::{FileMeter, Summary, Unset};
 use super::upload::Done;
 use super::verify::Sum;
 use super::{Sftp, path, tree_down, verify};
@@ -23,7 +23,9 @@ use super::{Sftp, path, tree_down, verify};
 ///
 /// Each file is written under a temporary name beside the final one, and replaces what is there in
 /// one step. If the download fails, or is dropped, the old file stays and the temporary one is
-/// removed.
+/// removed. It has the mode of the remote file, and the owner of the file that it replaces, where
+/// this process may give files away (else see [`Summary::unset`]), except in a folder with the sticky
+/// bit.
 ///
 /// A file is taken as long as it was when it was opened: what is appended meanwhile is not in the
 /// copy. Files that have no size but content, as in `/proc`, may have up to 64 MiB.
@@ -32,8 +34,8 @@ use super::{Sftp, path, tree_down, verify};
 /// made last, and only those that stay inside the tree: relative, and with `..` only at their
 /// beginning and not too many. Other links, devices, sockets, FIFOs, and names with control
 /// characters or not in UTF-8 are left out and listed in [`Summary::skipped`]. Trees may be 100
-/// folders deep and have a million names. The first file that fails ends the download; those before
-/// it stay.
+/// folders deep and have a million names. The first file that fails ends the download, unless it is to
+/// [`keep_going`](Self::keep_going); those before it stay.
 #[must_use = "nothing is copied before it is awaited"]
 #[derive(Clone)]
 pub struct Download {
@@ -83,11 +85,11 @@ impl IntoFuture for Download {
     /// # Errors
     ///
     /// [`Error::Refused`] for the other side, [`Error::Local`] for this one,
-    /// [`Error::WrongType`] if something else is there than a file or a folder,
-    /// [`Error::Changed`] if the file became shorter meanwhile, [`Error::Mismatch`] after a
+    /// [`Error::WrongType`] if something else is there than a file or a folder, or in their place
+    /// here, [`Error::Unset`] if it is [`strict`](Self::strict), [`Error::Changed`] if the file became shorter meanwhile, [`Error::Mismatch`] after a
     /// verification; [`Error::BadName`], [`Error::TooMuch`] and [`Error::Protocol`] for servers
-    /// that are hostile or broken; [`Error::Session`] and [`Error::Lost`] when there is no more
-    /// session after all attempts.
+    /// that are hostile or broken; [`Error::Timeout`] if the server does not answer,
+    /// [`Error::Session`] and [`Error::Lost`] when there is no more session after all attempts.
     ///
     /// # Cancel safety
     ///
@@ -120,6 +122,7 @@ struct Work<'a> {
     place: Option<(Temp, Writer)>,
     written: u64,
     resumed: u64,
+    unset: Vec<Unset>,
 }
 
 /// Copies one file; `expected` is for the progress alone.
@@ -129,12 +132,15 @@ pub(super) async fn file(
     local: &Path,
     expected: u64,
 ) -> Result<Done, Error> {
+    let free = local.to_owned();
+    blocking(move || local::is_free(&free)).await?;
     let mut work = Work {
         meter: call.meter.file(Path::new(remote), expected),
         found: None,
         place: None,
         written: 0,
         resumed: 0,
+        unset: Vec::new(),
     };
     let mut attempts = Attempts::new(call.options.attempts);
     loop {
@@ -157,10 +163,17 @@ pub(super) async fn file(
         bytes: work.meter.done,
         retries: attempts.retries,
         resumed: work.resumed,
+        unset: work.unset,
     })
 }
 
 impl Work<'_> {
+    /// Keeps for the summary what the copy lacks.
+    fn lacks(&mut self, call: &Call, local: &Path, lacking: Vec<Lacking>) -> Result<(), Error> {
+        self.unset = attributes::lacking(call, &local::here(), local, lacking)?;
+        Ok(())
+    }
+
     async fn restart(&mut self) -> Result<(), Error> {
         if let Some((temp, writer)) = self.place.take() {
             writer.finish(temp.path()).await?;
@@ -196,7 +209,8 @@ async fn attempt(
     let size = found.len();
     let settings = Settings {
         mode: found.mode.map(|mode| mode & 0o777),
-        modified: found.modified.filter(|_| call.options.times),
+        owner: None,
+        modified: found.modified.filter(|_| call.options.times).map(i64::from),
     };
     let small = size <= u64::from(session.read_len) && !call.options.resume;
     if small {
@@ -216,12 +230,13 @@ async fn attempt(
         return Ok(());
     };
     writer.finish(temp.path()).await?;
-    let sync = call.options.sync;
-    let temp = blocking(move || {
-        temp.finish(settings, sync)?;
-        Ok(temp)
+    let (sync, path) = (call.options.sync, local.to_owned());
+    let (temp, lacking) = blocking(move || {
+        let lacking = temp.finish(settings, &path, sync)?;
+        Ok((temp, lacking))
     })
     .await?;
+    work.lacks(call, local, lacking)?;
     if call.options.verify || work.resumed > 0 {
         let content = Content::File(temp.file.clone());
         let same = verified(call, content, size, remote, temp.path()).await;
@@ -285,21 +300,23 @@ async fn keep(
     let path = aside(local, &path::fresh_name());
     let sync = call.options.sync;
     let final_path = local.to_owned();
-    let verify = call.options.verify;
-    let temp = blocking(move || {
+    // Then it has its name only after another look.
+    let pending = call.options.verify || call.options.strict;
+    let (temp, lacking) = blocking(move || {
         let temp = Temp::create(path)?;
         temp.write(&bytes, 0)?;
-        temp.finish(settings, sync)?;
-        if verify {
-            return Ok(Some(temp));
+        let lacking = temp.finish(settings, &final_path, sync)?;
+        if pending {
+            return Ok((Some(temp), lacking));
         }
         temp.commit(&final_path)?;
-        Ok(None)
+        Ok((None, lacking))
     })
     .await?;
+    work.lacks(call, local, lacking)?;
     if let Some(temp) = temp {
         let content = Content::File(temp.file.clone());
-        if !verified(call, content, size, remote, temp.path()).await? {
+        if call.options.verify && !verified(call, content, size, remote, temp.path()).await? {
             return Err(mismatch(call, remote));
         }
         let final_path = local.to_owned();
@@ -317,7 +334,7 @@ async fn verified(
     path: &Path,
 ) -> Result<bool, Error> {
     let sum = verify::local(content, size, path).await?;
-    verify::remote_is(call, remote, &sum).await
+    verify::remote_is(call, remote, &sum, size).await
 }
 
 fn mismatch(call: &Call, remote: &str) -> Error {

@@ -3,8 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::metadata::FileType;
+use super::summary::{Attribute, UnsetReason};
 
 /// Why a server refused something: the codes of SFTP version 3
 /// (draft-ietf-secsh-filexfer-02, section 7).
@@ -68,6 +70,63 @@ pub enum Error {
         path: String,
         /// How the connection was lost, if it was.
         source: Option<Box<crate::Error>>,
+    },
+
+    /// The server has left a request unanswered for that long (see
+    /// [`Sftp::set_request_timeout`](super::Sftp::set_request_timeout)), and the session was given
+    /// up. Whether the operation was carried out is not known.
+    #[error(
+        "{target}: no answer from the SFTP server within {} s ({operation} {path:?}); its disk may \
+         hang: look there, or raise the request timeout",
+        after.as_secs_f64()
+    )]
+    Timeout {
+        /// The target as `user@host:port`.
+        target: Arc<str>,
+        /// What was under way.
+        operation: &'static str,
+        /// The remote path.
+        path: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
+
+    /// The folder takes no new file, which is to replace the old one in one step: found out before
+    /// anything is sent. Where the file itself may be written, [`Replace::InPlace`] is a way.
+    ///
+    /// [`Replace::InPlace`]: super::Replace::InPlace
+    #[error(
+        "{target}: cannot write {path:?} by way of a new file in the folder {folder:?}: {reason} \
+         (\"{message}\"){}",
+        way_out(*reason)
+    )]
+    Folder {
+        /// The target as `user@host:port`.
+        target: Arc<str>,
+        /// The remote folder.
+        folder: String,
+        /// The remote path.
+        path: String,
+        /// Why not.
+        reason: Reason,
+        /// The server's words, escaped.
+        message: String,
+    },
+
+    /// The mode, the owner or the time of a file cannot be set, and the copy is
+    /// [`strict`](super::Upload::strict).
+    #[error(
+        "{path:?} ({place}): cannot set the {attribute}: {reason}; a copy that is not strict lists it"
+    )]
+    Unset {
+        /// The target as `user@host:port`, or `this machine`.
+        place: Arc<str>,
+        /// The path.
+        path: PathBuf,
+        /// What cannot be set.
+        attribute: Attribute,
+        /// Why not.
+        reason: UnsetReason,
     },
 
     /// The server said no.
@@ -154,8 +213,9 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// The two sides have different SHA-256 sums.
-    #[error("{target}: the copy of {path:?} is not like the original, and was thrown away")]
+    /// The two sides have different SHA-256 sums. The copy was removed, unless it was written in
+    /// place.
+    #[error("{target}: the copy of {path:?} is not like the original; copy it again")]
     Mismatch {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -164,8 +224,11 @@ pub enum Error {
     },
 
     /// The file is there, and this server cannot replace a file in one step: it has no
-    /// `posix-rename@openssh.com`.
-    #[error("{target}: this server cannot replace {path:?} in one step; remove it first")]
+    /// `posix-rename@openssh.com`. Found out before anything is sent.
+    #[error(
+        "{target}: this server cannot replace {path:?} in one step; remove it first, or choose \
+         Replace::Aside"
+    )]
     NotAtomic {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -196,16 +259,50 @@ impl Error {
             Self::Session { source, .. } => source.is_transient(),
             // Not after the pool was closed.
             Self::Lost { source, .. } => source.as_ref().is_none_or(|source| source.is_transient()),
+            Self::Timeout { .. } => true,
             _ => false,
         }
+    }
+
+    /// Whether a deadline passed: that of a request, or one of the pool's.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            Self::Timeout { .. } => true,
+            Self::Session { source, .. } => source.is_timeout(),
+            _ => false,
+        }
+    }
+
+    /// Whether it ends a copy of a folder that is to [keep going](super::Upload::keep_going): the
+    /// next file would fare no better, or the server is not to be trusted.
+    pub(super) fn is_fatal(&self) -> bool {
+        matches!(
+            self,
+            Self::Session { .. }
+                | Self::Lost { .. }
+                | Self::Timeout { .. }
+                | Self::Protocol { .. }
+                | Self::BadName { .. }
+                | Self::TooMuch { .. }
+        )
     }
 
     /// What the server said, if it refused something.
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         match self {
-            Self::Refused { reason, .. } => Some(*reason),
+            Self::Refused { reason, .. } | Self::Folder { reason, .. } => Some(*reason),
             _ => None,
         }
+    }
+}
+
+fn way_out(reason: Reason) -> &'static str {
+    match reason {
+        Reason::PermissionDenied => {
+            " of the folder; where the file itself may be written, Replace::InPlace does without it"
+        }
+        _ => "",
     }
 }

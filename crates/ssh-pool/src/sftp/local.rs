@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, FileTimes, Permissions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -10,9 +10,11 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::attributes::{Lacking, Settings};
 use super::error::Error;
 use super::metadata::FileType;
-use super::session::Settings;
+use super::summary::{Attribute, UnsetReason};
+use crate::printable;
 
 /// Chunks that wait between the disk and the network.
 const AHEAD: usize = 4;
@@ -102,8 +104,8 @@ impl Source {
                 content,
                 size,
                 settings: Settings {
-                    mode: Some(found.mode() & 0o777),
-                    modified: u32::try_from(found.mtime()).ok(),
+                    modified: Some(found.mtime()),
+                    ..Settings::mode(found.mode() & 0o777)
                 },
                 path,
             })
@@ -243,23 +245,56 @@ impl Temp {
         self.keep = false;
     }
 
-    /// All is written: mode, time and disk.
-    pub(super) fn finish(&self, settings: Settings, sync: bool) -> Result<(), Error> {
-        let finish = || -> io::Result<()> {
-            if let Some(mode) = settings.mode {
-                self.file.set_permissions(Permissions::from_mode(mode))?;
+    /// All is written: owner, mode, time and disk. `path` is where it is to be; what the file system
+    /// does not let us set is given back.
+    pub(super) fn finish(
+        &self,
+        settings: Settings,
+        path: &Path,
+        sync: bool,
+    ) -> Result<Vec<Lacking>, Error> {
+        let mut lacking = Vec::new();
+        let refused = |error: io::Error| UnsetReason::Refused(printable(error.to_string()));
+        if let Some(reason) = self.own(path) {
+            lacking.push((Attribute::Owner, reason));
+        }
+        if let Some(mode) = settings.mode
+            && let Err(error) = self.file.set_permissions(Permissions::from_mode(mode))
+        {
+            lacking.push((Attribute::Mode, refused(error)));
+        }
+        if let Some(seconds) = settings.modified {
+            let since = Duration::from_secs(seconds.try_into().unwrap_or_default());
+            let time = SystemTime::UNIX_EPOCH + since;
+            let times = FileTimes::new().set_modified(time).set_accessed(time);
+            if let Err(error) = self.file.set_times(times) {
+                lacking.push((Attribute::Modified, refused(error)));
             }
-            if let Some(seconds) = settings.modified {
-                let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.into());
-                self.file
-                    .set_times(FileTimes::new().set_modified(time).set_accessed(time))?;
-            }
-            if sync {
-                self.file.sync_all()?;
-            }
-            Ok(())
-        };
-        finish().map_err(|e| failed("write", &self.path, e))
+        }
+        if sync {
+            let synced = self.file.sync_all();
+            synced.map_err(|e| failed("write", &self.path, e))?;
+        }
+        Ok(lacking)
+    }
+
+    /// Gives it to the owner of the file that it replaces, or at least to the group. The reason, if
+    /// another user owns it then.
+    fn own(&self, path: &Path) -> Option<UnsetReason> {
+        let old = fs::symlink_metadata(path).ok()?;
+        let new = self.file.metadata().ok()?;
+        if !old.is_file() || (old.uid(), old.gid()) == (new.uid(), new.gid()) {
+            return None;
+        }
+        let folder = path.parent().filter(|folder| *folder != Path::new(""));
+        let folder = fs::metadata(folder.unwrap_or(Path::new("."))).ok()?;
+        if folder.mode() & 0o1000 != 0 {
+            return (old.uid() != new.uid()).then_some(UnsetReason::SharedFolder);
+        }
+        let error = fchown(&*self.file, Some(old.uid()), Some(old.gid())).err()?;
+        // That of a group that we are in.
+        fchown(&*self.file, None, Some(old.gid())).ok();
+        Some(UnsetReason::Refused(printable(error.to_string())))
     }
 
     /// Gives it its name.
@@ -316,6 +351,16 @@ pub(super) fn make_dir(path: &Path) -> Result<bool, Error> {
             made.map_err(|e| failed("make the folder", path, e))?;
             Ok(true)
         }
+    }
+}
+
+/// A file may be put here: a folder would be in the way. Found out before anything is read.
+pub(super) fn is_free(path: &Path) -> Result<(), Error> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() || found.is_symlink() => Ok(()),
+        Ok(found) => Err(wrong_type(path, found.file_type().into(), FileType::File)),
+        // Not there; or it shows later.
+        Err(_) => Ok(()),
     }
 }
 

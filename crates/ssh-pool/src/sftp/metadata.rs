@@ -53,6 +53,13 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// The same of a link.
+    pub(super) fn into_symlink(mut self) -> Self {
+        let mode = self.mode.unwrap_or(0o777);
+        self.mode = Some((mode & !0o170_000) | 0o120_000);
+        self
+    }
+
     /// What it is; [`FileType::Other`] if the server does not say.
     #[must_use]
     pub fn file_type(&self) -> FileType {

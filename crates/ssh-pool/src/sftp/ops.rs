@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::error::{Error, Reason};
-use super::metadata::{DirEntry, Metadata};
-use super::options::Options;
-use super::session::{Fault, Mode, Session, Settings};
-use super::{Sftp, download, path, upload};
+use super::metadata::{DirEntry, FileType, Metadata};
+use super::options::{Options, Replace};
+use super::session::{Attributes, Fault, Mode, Session};
+use super::{Sftp, download, links, path, upload};
 use crate::printable;
 
 /// More names than any folder has that is listed at once.
@@ -133,7 +133,8 @@ impl Sftp {
     }
 
     /// Moves a file or folder within a file system. A file that is there is replaced in one step
-    /// where the server can do that (`posix-rename@openssh.com`).
+    /// where the server can do that (`posix-rename@openssh.com`). ProFTPD follows symbolic links here,
+    /// and moves what they lead to.
     ///
     /// # Errors
     ///
@@ -141,7 +142,7 @@ impl Sftp {
     pub async fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), Error> {
         let (from, to) = (path::remote(from.as_ref())?, path::remote(to.as_ref())?);
         let session = self.session(&from).await?;
-        self.move_over(&session, &from, &to).await
+        self.move_over(&session, &from, &to, Replace::Atomic).await
     }
 
     /// Moves, and says why it cannot replace.
@@ -150,19 +151,47 @@ impl Sftp {
         session: &Arc<Session>,
         from: &str,
         to: &str,
+        replace: Replace,
     ) -> Result<(), Error> {
-        match session.rename(from, to).await {
-            Err(fault) if fault.is(Reason::Failure) && !session.posix_rename => {
-                if session.lstat(to).await.is_ok() {
-                    return Err(Error::NotAtomic {
-                        target: self.target().clone(),
-                        path: to.to_owned(),
-                    });
-                }
-                Err(self.at(fault, "rename to", to))
-            }
-            moved => moved.map_err(|fault| self.at(fault, "rename to", to)),
+        let fault = match session.rename(from, to).await {
+            Ok(()) => return Ok(()),
+            Err(fault @ Fault::Refused(..)) => fault,
+            Err(fault) => return Err(self.at(fault, "rename to", to)),
+        };
+        // There is no code for what is there already.
+        let (moved, there) = tokio::join!(session.lstat(from), session.lstat(to));
+        let there = match there {
+            Err(Fault::Refused(..)) => return Err(self.at(fault, "rename to", to)),
+            there => there.map_err(|fault| self.at(fault, "rename to", to))?,
+        };
+        let wanted = moved.map_or(FileType::File, |moved| moved.file_type());
+        if there.is_dir() && wanted != FileType::Dir {
+            return Err(Error::WrongType {
+                place: self.target().clone(),
+                path: to.into(),
+                found: FileType::Dir,
+                wanted,
+            });
         }
+        let in_the_way = match session.posix_rename {
+            true => fault.is(Reason::Unsupported),
+            false => fault.is(Reason::Failure) || fault.is(Reason::Unsupported),
+        };
+        if !in_the_way {
+            return Err(self.at(fault, "rename to", to));
+        }
+        if replace != Replace::Aside {
+            return Err(Error::NotAtomic {
+                target: self.target().clone(),
+                path: to.to_owned(),
+            });
+        }
+        let link = match there.is_symlink() {
+            true => session.read_link(to).await.ok(),
+            false => None,
+        };
+        let moved = move_in_steps(session, from, to, link).await;
+        moved.map_err(|fault| self.at(fault, "rename to", to))
     }
 
     /// Makes a symbolic link at `link` that says `target`.
@@ -177,11 +206,14 @@ impl Sftp {
     ) -> Result<(), Error> {
         let (to, link) = (path::remote(target.as_ref())?, path::remote(link.as_ref())?);
         let session = self.session(&link).await?;
-        let made = session.symlink(&to, &link).await;
-        made.map_err(|fault| self.at(fault, "make the link", &link))
+        let at = |fault| self.at(fault, "make the link", &link);
+        links::learn_order(self, &session, &link)
+            .await
+            .map_err(at)?;
+        session.symlink(&to, &link).await.map_err(at)
     }
 
-    /// What a symbolic link says.
+    /// What a symbolic link says. ProFTPD puts its folder before a relative text.
     ///
     /// # Errors
     ///
@@ -199,11 +231,11 @@ impl Sftp {
     pub async fn set_permissions(&self, path: impl AsRef<Path>, mode: u32) -> Result<(), Error> {
         let path = &*path::remote(path.as_ref())?;
         let session = self.session(path).await?;
-        let settings = Settings {
+        let mode = Attributes {
             mode: Some(mode & 0o7777),
-            ..Settings::default()
+            ..Attributes::default()
         };
-        let set = session.set(path, settings).await;
+        let set = session.set(path, &mode).await;
         set.map_err(|fault| self.at(fault, "change", path))
     }
 
@@ -241,7 +273,8 @@ impl Sftp {
     }
 
     /// Writes all of a file, and replaces one that is there in one step, as
-    /// [`upload`](Self::upload) does. The mode is 0644.
+    /// [`upload`](Self::upload) does. The mode is 0644. It does not say whether the owner of the old
+    /// file could be kept; an upload does.
     ///
     /// # Errors
     ///
@@ -255,4 +288,37 @@ impl Sftp {
         let contents = contents.into();
         upload::bytes(self, contents, &path, &Options::default()).await
     }
+}
+
+/// Moves the old file away, the new one there, and removes the old one; if the new one cannot be
+/// moved, the old one gets its name again. An old link, of which `link` is the text, is removed and
+/// made again: servers may move what it leads to. In a task of its own: half of it is worse than all
+/// or nothing.
+pub(super) async fn move_in_steps(
+    session: &Arc<Session>,
+    from: &str,
+    to: &str,
+    link: Option<String>,
+) -> Result<(), Fault> {
+    let aside = path::beside(to, &path::fresh_name());
+    let (session, from, to) = (session.clone(), from.to_owned(), to.to_owned());
+    let work = session.runtime.clone().spawn(async move {
+        match &link {
+            Some(_) => session.remove(&to).await?,
+            None => session.rename(&to, &aside).await?,
+        }
+        let moved = session.rename(&from, &to).await;
+        let after = match (&moved, &link) {
+            (Ok(()), None) => session.remove(&aside).await,
+            (Ok(()), Some(_)) => Ok(()),
+            (Err(_), None) => session.rename(&aside, &to).await,
+            (Err(_), Some(text)) => session.symlink(text, &to).await,
+        };
+        if after.is_err() {
+            tracing::warn!(path = to, aside, "a file that was replaced stays aside");
+        }
+        moved
+    });
+    // The runtime is shutting down.
+    work.await.unwrap_or(Err(Fault::Lost(None)))
 }

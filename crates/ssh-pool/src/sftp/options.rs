@@ -1,21 +1,42 @@
 //! How a transfer is made.
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 use super::Sftp;
 use super::error::Error;
-use super::summary::{Callback, Meter};
+use super::summary::{Callback, Failed, Meter};
 
 /// Bytes of one call that are under way at once, over all its files: requests and what answers
-/// them. On a line of 100 ms that is 80 MB/s.
+/// them.
 pub(super) const WINDOW: usize = 8 << 20;
 /// Requests of one file that are under way at once, as OpenSSH's `sftp` has it.
 pub(super) const REQUESTS: usize = 64;
-/// Handles are text to the crate below, and OpenSSH numbers them: beyond 127 they are none.
+/// A session has a hundred handles, also for what else is done with it.
 const MOST_FILES: usize = 64;
+
+/// How a file takes the place of one that is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Replace {
+    /// In one step: a reader sees the old file or the new one. The new one is written beside it and
+    /// moved over it, which takes the right to make files in that folder, and
+    /// `posix-rename@openssh.com`. It keeps the owner of the old one where the account may give it
+    /// away; its hard links keep the old content.
+    #[default]
+    Atomic,
+    /// As `Atomic` where the server can replace in one step. Elsewhere the old file is moved aside
+    /// first, and removed in the end: for a moment there is no file of that name, and after a lost
+    /// connection the old one may be left under a name that begins with `.ssh-pool.`.
+    Aside,
+    /// The old file is emptied and written: a reader sees parts of the new one, and a copy that
+    /// fails leaves such a part. Owner, mode and hard links stay, and no other file has to be made.
+    /// A symbolic link is an error.
+    InPlace,
+}
 
 #[derive(Clone)]
 pub(super) struct Options {
@@ -24,6 +45,9 @@ pub(super) struct Options {
     pub(super) resume: bool,
     pub(super) times: bool,
     pub(super) sync: bool,
+    pub(super) strict: bool,
+    pub(super) keep_going: bool,
+    pub(super) replace: Replace,
     pub(super) concurrency: usize,
     pub(super) attempts: u32,
 }
@@ -36,6 +60,9 @@ impl Default for Options {
             resume: false,
             times: false,
             sync: true,
+            strict: false,
+            keep_going: false,
+            replace: Replace::Atomic,
             concurrency: 32,
             attempts: 5,
         }
@@ -82,8 +109,8 @@ macro_rules! options {
                 self
             }
 
-            /// Keeps the times of the last change, in whole seconds. Default: no. Permissions are
-            /// always kept, without setuid, setgid and sticky.
+            /// Keeps the times of the last change of files, in whole seconds from 1970 to 2106.
+            /// Default: no. Permissions are always kept, without setuid, setgid and sticky.
             pub fn times(mut self, times: bool) -> Self {
                 self.options.times = times;
                 self
@@ -94,6 +121,25 @@ macro_rules! options {
             /// takes `fsync@openssh.com`.
             pub fn sync(mut self, sync: bool) -> Self {
                 self.options.sync = sync;
+                self
+            }
+
+            /// Fails where the mode, the owner or the time of a file cannot be set: with
+            /// [`Error::Unset`](crate::sftp::Error::Unset), and the old file stays. Default: no, the
+            /// file is replaced, and [`Summary::unset`](crate::sftp::Summary::unset) says what it
+            /// lacks.
+            pub fn strict(mut self, strict: bool) -> Self {
+                self.options.strict = strict;
+                self
+            }
+
+            /// Of a folder, copies what can be copied, and lists the rest in
+            /// [`Summary::failed`](crate::sftp::Summary::failed): files and folders that cannot be
+            /// read, or cannot be made on the other side. Default: no, the first that fails ends the
+            /// copy. A lost session, a server that does not answer, and one that does not keep to
+            /// the protocol end it all the same.
+            pub fn keep_going(mut self, keep_going: bool) -> Self {
+                self.options.keep_going = keep_going;
                 self
             }
 
@@ -132,6 +178,7 @@ pub(super) struct Call {
     pub(super) meter: Meter,
     /// In KiB.
     pub(super) window: Arc<Semaphore>,
+    failed: Mutex<Vec<Failed>>,
 }
 
 impl Call {
@@ -141,7 +188,34 @@ impl Call {
             meter: Meter::new(options.progress.clone()),
             options,
             window: Arc::new(Semaphore::new(WINDOW >> 10)),
+            failed: Mutex::default(),
         }
+    }
+
+    /// What a part of a folder came to. `None`: it has failed, and that is kept for the summary.
+    pub(super) fn part<T>(
+        &self,
+        path: &Path,
+        result: Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        match result {
+            Ok(done) => Ok(Some(done)),
+            Err(error) if self.options.keep_going && !error.is_fatal() => {
+                let (path, error) = (path.to_owned(), Arc::new(error));
+                self.failures().push(Failed { path, error });
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn take_failed(&self) -> Vec<Failed> {
+        std::mem::take(&mut *self.failures())
+    }
+
+    fn failures(&self) -> MutexGuard<'_, Vec<Failed>> {
+        // A list is as good as it was before a panic.
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -177,7 +251,9 @@ impl Attempts {
             self.reached = reached;
             self.failed = 0;
         }
-        if !error.is_transient() || self.failed >= self.allowed {
+        // A server that leaves one request unanswered for a minute is not asked five times.
+        let again = error.is_transient() && !matches!(error, Error::Timeout { .. });
+        if !again || self.failed >= self.allowed {
             return Err(error);
         }
         tracing::debug!(%error, reached, "a transfer goes on with a new session");

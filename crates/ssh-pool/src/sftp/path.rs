@@ -22,6 +22,10 @@ pub(super) fn remote(path: &Path) -> Result<String, Error> {
     if text.contains('\0') {
         return Err(invalid("it holds a NUL byte"));
     }
+    // A server ends the session over a packet that is too long.
+    if text.len() > LONGEST_PATH {
+        return Err(invalid("it is longer than any file system takes"));
+    }
     Ok(text.to_owned())
 }
 
@@ -43,6 +47,15 @@ pub(super) fn join(dir: &str, name: &str) -> String {
         format!("{dir}{name}")
     } else {
         format!("{dir}/{name}")
+    }
+}
+
+/// The folder that `path` is in.
+pub(super) fn folder(path: &str) -> &str {
+    match path.rsplit_once('/') {
+        Some(("", _)) => "/",
+        Some((folder, _)) => folder,
+        None => ".",
     }
 }
 
@@ -69,6 +82,8 @@ pub(super) fn beside(path: &str, name: &str) -> String {
     }
 }
 
+/// PATH_MAX is 4,096 bytes on Linux; others take 32,767 characters.
+const LONGEST_PATH: usize = 64 << 10;
 /// File systems take 255 characters, of up to four bytes each.
 const LONGEST: usize = 1020;
 
@@ -162,6 +177,8 @@ mod tests {
         assert_eq!(beside("/srv/app/name", "x"), "/srv/app/x");
         assert_eq!(beside("/name", "x"), "/x");
         assert_eq!(beside("name", "x"), "x");
+        assert_eq!(folder("/srv/app/name"), "/srv/app");
+        assert_eq!((folder("/name"), folder("name")), ("/", "."));
         assert_ne!(fresh_name(), fresh_name());
         assert_eq!(lasting_name("a"), lasting_name("a"));
         assert_ne!(lasting_name("a"), lasting_name("b"));

@@ -6,9 +6,8 @@ use futures_util::stream::FuturesOrdered;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::Error;
-use super::handle::Handle;
 use super::options::{Call, REQUESTS, permits};
-use super::session::Fault;
+use super::session::{Fault, Handle};
 
 /// Reads in order, many requests at once, and hands on what has come.
 pub(super) struct Reads<'a> {

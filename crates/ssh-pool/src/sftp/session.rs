@@ -1,20 +1,26 @@
-//! One SFTP session. This file and `handle.rs` are those that name russh-sftp.
+//! One SFTP session: which requests there are, and what an answer means.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use russh_sftp::client::error::Error as Raw;
-use russh_sftp::client::{Config, RawSftpSession};
-use russh_sftp::protocol::{FileAttributes, OpenFlags, Packet, Status, StatusCode};
 use tokio::runtime::Handle as Runtime;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OnceCell, Semaphore, oneshot};
 
 use super::error::{Error, Reason};
-use super::handle::Handle;
-use super::line::{End, Fate, Line};
 use super::metadata::{DirEntry, Metadata};
 use crate::{Host, printable};
+
+mod handle;
+mod line;
+mod packet;
+
+use line::{End, Line, Pace};
+use packet::{Answer, Name, Request, kind, open};
+
+pub(super) use handle::Handle;
+pub(super) use line::RequestTimeout;
+pub(super) use packet::Attributes;
 
 /// A server that has accepted the subsystem says its version at once, or never.
 const HELLO: Duration = Duration::from_secs(30);
@@ -24,10 +30,13 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(30);
 const PLAIN: u64 = 32 << 10;
 /// What OpenSSH allows, and the most that is asked for at once.
 const LARGEST: u64 = 255 << 10;
-/// Files and folders that a session has open at once; more wait. To the crate below a handle is
-/// text, which OpenSSH's, a number, is only up to 127.
+/// Files and folders that a session has open at once; more wait. OpenSSH has as many handles as
+/// descriptors, ProFTPD and others have a hundred or two.
 const HANDLES: usize = 100;
 const POSIX_RENAME: &str = "posix-rename@openssh.com";
+const FSYNC: &str = "fsync@openssh.com";
+const STATVFS: &str = "statvfs@openssh.com";
+const LIMITS: &str = "limits@openssh.com";
 
 /// What a request came to, without the path that it was for.
 #[derive(Debug, Clone)]
@@ -39,6 +48,8 @@ pub(super) enum Fault {
     Session(Box<crate::Error>),
     /// The session has ended.
     Lost(Option<Box<crate::Error>>),
+    /// The server left a request unanswered for so long.
+    TimedOut(Duration),
     Protocol(&'static str),
 }
 
@@ -71,6 +82,12 @@ impl Fault {
                 path,
                 source,
             },
+            Self::TimedOut(after) => Error::Timeout {
+                target,
+                operation,
+                path,
+                after,
+            },
             Self::Protocol(what) => Error::Protocol {
                 target,
                 operation,
@@ -83,51 +100,48 @@ impl Fault {
     pub(super) fn is(&self, wanted: Reason) -> bool {
         matches!(self, Self::Refused(reason, _) if *reason == wanted)
     }
+
+    fn unasked() -> Self {
+        Self::Protocol("answers another question")
+    }
 }
 
-/// What is to be set of a file.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Settings {
-    pub(super) mode: Option<u32>,
-    /// Of the last change, in seconds.
-    pub(super) modified: Option<u32>,
-}
-
-impl From<Settings> for FileAttributes {
-    fn from(settings: Settings) -> Self {
-        Self {
-            permissions: settings.mode,
-            atime: settings.modified,
-            mtime: settings.modified,
-            ..Self::default()
+impl From<End> for Fault {
+    fn from(end: End) -> Self {
+        match end {
+            End::Closed => Self::Lost(None),
+            End::Lost(error) => Self::Lost(Some(Box::new(error))),
+            End::Nonsense => Self::Protocol("says what is not SFTP"),
+            End::Silent(after) => Self::TimedOut(after),
         }
     }
 }
 
-/// No `From`: that would show a type of another crate.
-pub(super) fn metadata(attributes: FileAttributes) -> Metadata {
+/// No `From`: that would show what a packet holds.
+pub(super) fn metadata(attributes: Attributes) -> Metadata {
     Metadata {
         size: attributes.size,
-        mode: attributes.permissions,
-        owner: attributes.uid.zip(attributes.gid),
-        modified: attributes.mtime,
+        mode: attributes.mode,
+        owner: attributes.owner,
+        modified: attributes.times.map(|(_, modified)| modified),
     }
 }
 
-/// How a file is opened.
+/// How a file is opened; what is made gets this mode, as far as the server's mask allows.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Mode {
     Read,
-    /// Made for this, readable by nobody else.
-    Create,
+    /// Made for this.
+    Create(u32),
     /// Made if it is not there, and kept if it is.
-    Continue,
+    Continue(u32),
+    /// Made if it is not there, and emptied if it is.
+    Truncate(u32),
 }
 
 /// A session on a stream of its own. Dropped, it ends.
 pub(super) struct Session {
-    pub(super) raw: RawSftpSession,
-    fate: Arc<Fate>,
+    line: Line,
     pub(super) runtime: Runtime,
     handles: Arc<Semaphore>,
     /// Bytes that one request may ask for, and bring.
@@ -136,6 +150,10 @@ pub(super) struct Session {
     pub(super) fsync: bool,
     pub(super) posix_rename: bool,
     statvfs: bool,
+    /// Whether a rename is one of the link itself; found out when it matters.
+    pub(super) moves_links: OnceCell<bool>,
+    /// Whether a new link is named before what it says.
+    pub(super) link_first: OnceCell<bool>,
 }
 
 impl fmt::Debug for Session {
@@ -146,101 +164,88 @@ impl fmt::Debug for Session {
     }
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        // A clean end waits for a server that takes what was written; a cut does not.
-        self.fate.cut();
-    }
-}
-
 impl Session {
-    pub(super) async fn open(host: &Host) -> Result<Self, Fault> {
+    pub(super) async fn open(host: &Host, timeout: Arc<RequestTimeout>) -> Result<Self, Fault> {
         let stream = host.subsystem("sftp").await;
         let stream = stream.map_err(|error| Fault::Session(Box::new(error)))?;
-        let (line, fate) = Line::new(stream);
-        let config = Config {
-            // A full pipeline on a slow line takes its time, and a dead connection is found by the
-            // pool's keepalives: so no request has a deadline.
-            request_timeout_secs: u64::MAX,
-            ..Config::default()
-        };
-        let mut session = Self {
-            raw: RawSftpSession::new_with_config(line, config),
-            fate,
-            runtime: Runtime::current(),
-            handles: Arc::new(Semaphore::new(HANDLES)),
-            read_len: PLAIN as u32,
-            write_len: PLAIN as usize,
-            fsync: false,
-            posix_rename: false,
-            statvfs: false,
-        };
-        let hello = session.hello();
-        match tokio::time::timeout(HELLO, hello).await {
-            Ok(Ok(Hello {
-                read_len,
-                write_len,
-                extensions,
-            })) => {
-                session.read_len = read_len;
-                session.write_len = write_len;
-                [session.fsync, session.posix_rename, session.statvfs] = extensions;
-                Ok(session)
+        let hello = async {
+            let (line, version, extensions) = Line::open(stream, timeout).await?;
+            if version < 3 {
+                return Err(Fault::Protocol("speaks an SFTP before version 3"));
             }
-            Ok(Err(fault)) => Err(fault),
-            Err(_) => Err(Fault::Protocol("does not begin to speak SFTP")),
-        }
+            let offers = |name: &str| extensions.iter().any(|offered| offered == name.as_bytes());
+            let mut session = Self {
+                line,
+                runtime: Runtime::current(),
+                handles: Arc::new(Semaphore::new(HANDLES)),
+                read_len: PLAIN as u32,
+                write_len: PLAIN as usize,
+                fsync: offers(FSYNC),
+                posix_rename: offers(POSIX_RENAME),
+                statvfs: offers(STATVFS),
+                moves_links: OnceCell::new(),
+                link_first: OnceCell::new(),
+            };
+            if offers(LIMITS) {
+                session.learn_limits().await?;
+            }
+            Ok(session)
+        };
+        let hello = tokio::time::timeout(HELLO, hello).await;
+        hello.unwrap_or(Err(Fault::Protocol("does not begin to speak SFTP")))
     }
 
-    async fn hello(&self) -> Result<Hello, Fault> {
-        let version = self.call(self.raw.init()).await?;
-        if version.version < 3 {
-            return Err(Fault::Protocol("speaks an SFTP before version 3"));
-        }
-        let offered = |name: &str| version.extensions.contains_key(name);
-        let clamp = |length: Option<u64>| length.unwrap_or(PLAIN).clamp(1024, LARGEST);
-        let mut hello = Hello {
-            read_len: PLAIN as u32,
-            write_len: PLAIN as usize,
-            extensions: [
-                offered("fsync@openssh.com"),
-                offered(POSIX_RENAME),
-                offered("statvfs@openssh.com"),
-            ],
+    async fn learn_limits(&mut self) -> Result<(), Fault> {
+        let answer = self.ask(Request::extended(LIMITS)).await?;
+        let Answer::Extended(data) = answer else {
+            return Err(unexpected(answer));
         };
-        if offered("limits@openssh.com") {
-            let limits = self.call(self.raw.limits()).await?;
-            // Zero: the server names none.
-            let of = |length: u64| clamp((length > 0).then_some(length));
-            hello.read_len = of(limits.max_read_len) as u32;
-            hello.write_len = of(limits.max_write_len) as usize;
-        }
-        Ok(hello)
+        // Of a packet, of a read, of a write. Zero: the server names none.
+        let limits = packet::numbers(&data);
+        let limit = |at: usize| {
+            let named = limits.get(at).copied().filter(|limit| *limit > 0);
+            named.unwrap_or(PLAIN).clamp(1024, LARGEST)
+        };
+        self.read_len = limit(1) as u32;
+        self.write_len = limit(2) as usize;
+        Ok(())
     }
 
     pub(super) fn is_alive(&self) -> bool {
-        self.fate.is_alive()
+        self.line.is_alive()
     }
 
-    pub(super) async fn call<T>(
-        &self,
-        request: impl Future<Output = Result<T, Raw>>,
-    ) -> Result<T, Fault> {
-        let result = tokio::select! {
-            biased;
-            result = request => Some(result),
-            () = self.fate.over() => None,
-        };
-        match result {
-            Some(Ok(answer)) => Ok(answer),
-            Some(Err(Raw::Status(status))) => Err(refused(&status)),
-            Some(Err(Raw::UnexpectedPacket)) => Err(Fault::Protocol("answers another question")),
-            // Everything else means that the session has ended: only the stream knows how.
-            Some(Err(_)) | None => Err(match self.fate.end() {
-                End::Closed => Fault::Lost(None),
-                End::Lost(error) => Fault::Lost(Some(Box::new(error))),
-                End::Nonsense => Fault::Protocol("says what is not SFTP"),
-            }),
+    async fn ask(&self, request: Request) -> Result<Answer, Fault> {
+        Ok(self.line.ask(request, Pace::Prompt).await?)
+    }
+
+    /// A request whose answer is yes or no.
+    async fn tell(&self, request: Request, pace: Pace) -> Result<(), Fault> {
+        match self.line.ask(request, pace).await? {
+            Answer::Status { code: 0, .. } => Ok(()),
+            answer => Err(unexpected(answer)),
+        }
+    }
+
+    async fn attributes(&self, request: Request) -> Result<Metadata, Fault> {
+        match self.ask(request).await? {
+            Answer::Attributes(attributes) => Ok(metadata(attributes)),
+            answer => Err(unexpected(answer)),
+        }
+    }
+
+    /// Bytes of an open file.
+    async fn data(&self, request: Request) -> Result<Vec<u8>, Fault> {
+        match self.ask(request).await? {
+            Answer::Data(data) => Ok(data),
+            answer => Err(unexpected(answer)),
+        }
+    }
+
+    async fn names(&self, request: Request) -> Result<Vec<Name>, Fault> {
+        match self.ask(request).await? {
+            Answer::Names(names) => Ok(names),
+            answer => Err(unexpected(answer)),
         }
     }
 
@@ -250,49 +255,33 @@ impl Session {
         path: &str,
         mode: Mode,
     ) -> Result<Handle, Fault> {
-        let flags = match mode {
-            Mode::Read => OpenFlags::READ,
-            Mode::Create => OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUDE,
-            Mode::Continue => OpenFlags::READ | OpenFlags::WRITE | OpenFlags::CREATE,
+        let (flags, mode) = match mode {
+            Mode::Read => (open::READ, None),
+            Mode::Create(mode) => (open::WRITE | open::CREATE | open::EXCLUSIVE, Some(mode)),
+            Mode::Continue(mode) => (open::WRITE | open::CREATE, Some(mode)),
+            Mode::Truncate(mode) => (open::WRITE | open::CREATE | open::TRUNCATE, Some(mode)),
         };
-        let mode = (!matches!(mode, Mode::Read)).then_some(0o600);
-        let attributes = FileAttributes {
-            permissions: mode,
-            ..FileAttributes::default()
+        let attributes = Attributes {
+            mode,
+            ..Attributes::default()
         };
-        let (session, path) = (self.clone(), path.to_owned());
-        self.handle(async move {
-            let opened = session.raw.open(path, flags, attributes);
-            Ok(session.call(opened).await?.handle)
-        })
-        .await
+        let request = Request::new(kind::OPEN).word(path).u32(flags);
+        self.handle(request.attributes(&attributes)).await
     }
 
-    async fn open_dir(self: &Arc<Self>, path: &str) -> Result<Handle, Fault> {
-        let (session, path) = (self.clone(), path.to_owned());
-        self.handle(async move { Ok(session.call(session.raw.opendir(path)).await?.handle) })
-            .await
-    }
-
-    async fn handle(
-        self: &Arc<Self>,
-        opening: impl Future<Output = Result<String, Fault>> + Send + 'static,
-    ) -> Result<Handle, Fault> {
+    async fn handle(self: &Arc<Self>, request: Request) -> Result<Handle, Fault> {
         // The semaphore is never closed.
         let permit = self.handles.clone().acquire_owned().await.ok();
-        let (mut answer, opened) = oneshot::channel();
+        let (answer, opened) = oneshot::channel();
         let session = self.clone();
         self.runtime.spawn(async move {
-            let left = async {
-                answer.closed().await;
-                tokio::time::sleep(FAREWELL).await;
-            };
-            let opened = tokio::select! {
-                opened = opening => opened,
-                () = left => return,
+            let opened = match session.ask(request).await {
+                Ok(Answer::Handle(id)) => Ok(Handle::new(session, id, permit)),
+                Ok(answer) => Err(unexpected(answer)),
+                Err(fault) => Err(fault),
             };
             // A handle that nobody takes is dropped, which closes it.
-            drop(answer.send(opened.map(|id| Handle::new(session, id, permit))));
+            drop(answer.send(opened));
         });
         opened.await.unwrap_or(Err(Fault::Lost(None)))
     }
@@ -303,21 +292,20 @@ impl Session {
         path: &str,
         limit: usize,
     ) -> Result<Option<Vec<DirEntry>>, Fault> {
-        let handle = self.open_dir(path).await?;
+        let handle = self.handle(Request::new(kind::OPENDIR).word(path)).await?;
         let mut entries = Vec::new();
         loop {
-            match self.call(self.raw.readdir(handle.id())).await {
-                Ok(names) if names.files.is_empty() => {
+            match self.names(handle.request(kind::READDIR)).await {
+                Ok(names) if names.is_empty() => {
                     return Err(Fault::Protocol("lists nothing, again and again"));
                 }
                 Ok(names) => entries.extend(
                     names
-                        .files
                         .into_iter()
-                        .filter(|file| file.filename != "." && file.filename != "..")
-                        .map(|file| DirEntry {
-                            name: file.filename,
-                            metadata: metadata(file.attrs),
+                        .filter(|entry| entry.name != b"." && entry.name != b"..")
+                        .map(|entry| DirEntry {
+                            name: text(entry.name),
+                            metadata: metadata(entry.attributes),
                         }),
                 ),
                 Err(Fault::End) => break,
@@ -332,109 +320,123 @@ impl Session {
     }
 
     pub(super) async fn stat(&self, path: &str) -> Result<Metadata, Fault> {
-        Ok(metadata(self.call(self.raw.stat(path)).await?.attrs))
+        self.attributes(Request::new(kind::STAT).word(path)).await
     }
 
+    /// Without following a link. ProFTPD follows it all the same, and only READLINK tells.
     pub(super) async fn lstat(&self, path: &str) -> Result<Metadata, Fault> {
-        Ok(metadata(self.call(self.raw.lstat(path)).await?.attrs))
+        let found = self.attributes(Request::new(kind::LSTAT).word(path));
+        match tokio::join!(found, self.read_link(path)) {
+            (Ok(found), Ok(_)) => Ok(found.into_symlink()),
+            (found, Ok(_) | Err(Fault::Refused(..))) => found,
+            (found, Err(fault)) => found.and(Err(fault)),
+        }
     }
 
-    pub(super) async fn set(&self, path: &str, settings: Settings) -> Result<(), Fault> {
-        self.call(self.raw.setstat(path, settings.into())).await?;
-        Ok(())
+    pub(super) async fn set(&self, path: &str, attributes: &Attributes) -> Result<(), Fault> {
+        let request = Request::new(kind::SETSTAT).word(path);
+        let request = request.attributes(attributes);
+        self.tell(request, Pace::Prompt).await
     }
 
     pub(super) async fn mkdir(&self, path: &str, mode: u32) -> Result<(), Fault> {
-        let attributes = FileAttributes {
-            permissions: Some(mode),
-            ..FileAttributes::default()
+        let attributes = Attributes {
+            mode: Some(mode),
+            ..Attributes::default()
         };
-        self.call(self.raw.mkdir(path, attributes)).await?;
-        Ok(())
+        let request = Request::new(kind::MKDIR).word(path);
+        let request = request.attributes(&attributes);
+        self.tell(request, Pace::Prompt).await
     }
 
     pub(super) async fn remove(&self, path: &str) -> Result<(), Fault> {
-        self.call(self.raw.remove(path)).await?;
-        Ok(())
+        let request = Request::new(kind::REMOVE).word(path);
+        self.tell(request, Pace::Prompt).await
     }
 
     pub(super) async fn rmdir(&self, path: &str) -> Result<(), Fault> {
-        self.call(self.raw.rmdir(path)).await?;
-        Ok(())
+        let request = Request::new(kind::RMDIR).word(path);
+        self.tell(request, Pace::Prompt).await
     }
 
+    /// Makes a link. Which of the two comes first has to be known, see `links.rs`.
     pub(super) async fn symlink(&self, target: &str, link: &str) -> Result<(), Fault> {
-        // OpenSSH has the two in the other order than the draft (PROTOCOL, section 4.1), and
-        // everybody has followed it.
-        self.call(self.raw.symlink(target, link)).await?;
-        Ok(())
+        let request = Request::new(kind::SYMLINK);
+        let request = match self.link_first.get() {
+            Some(true) => request.word(link).word(target),
+            _ => request.word(target).word(link),
+        };
+        self.tell(request, Pace::Prompt).await
     }
 
     pub(super) async fn read_link(&self, path: &str) -> Result<String, Fault> {
-        one_name(self.call(self.raw.readlink(path)).await?.files)
+        one_name(self.names(Request::new(kind::READLINK).word(path)).await?)
     }
 
     pub(super) async fn real_path(&self, path: &str) -> Result<String, Fault> {
-        one_name(self.call(self.raw.realpath(path)).await?.files)
+        one_name(self.names(Request::new(kind::REALPATH).word(path)).await?)
     }
 
     /// Moves, and replaces what is there where the server can do that in one step.
     pub(super) async fn rename(&self, from: &str, to: &str) -> Result<(), Fault> {
-        if !self.posix_rename {
-            self.call(self.raw.rename(from, to)).await?;
+        if self.posix_rename {
+            let request = Request::extended(POSIX_RENAME).word(from).word(to);
+            match self.tell(request, Pace::Prompt).await {
+                Err(fault) if fault.is(Reason::Unsupported) => {}
+                renamed => return renamed,
+            }
+        }
+        let request = Request::new(kind::RENAME).word(from).word(to);
+        self.tell(request, Pace::Prompt).await
+    }
+
+    /// Puts an open file on the disk, where the server offers that.
+    async fn fsync(&self, handle: &[u8]) -> Result<(), Fault> {
+        if !self.fsync {
             return Ok(());
         }
-        let mut words = Vec::with_capacity(8 + from.len() + to.len());
-        for word in [from, to] {
-            // A path is far shorter than 4 GiB.
-            words.extend_from_slice(&u32::try_from(word.len()).unwrap_or(u32::MAX).to_be_bytes());
-            words.extend_from_slice(word.as_bytes());
-        }
-        match self.call(self.raw.extended(POSIX_RENAME, words)).await? {
-            Packet::Status(status) if status.status_code == StatusCode::Ok => Ok(()),
-            Packet::Status(status) => Err(refused(&status)),
-            _ => Err(Fault::Protocol("answers another question")),
-        }
+        let request = Request::extended(FSYNC).word(handle);
+        self.tell(request, Pace::Slow).await
     }
 
     /// Whether the file system has no room: asked after a write has failed without a reason.
     pub(super) async fn is_full(&self, path: &str) -> bool {
-        self.statvfs
-            && self
-                .call(self.raw.statvfs(path))
-                .await
-                .is_ok_and(|fs| fs.blocks_avail == 0)
+        if !self.statvfs {
+            return false;
+        }
+        let answer = self.ask(Request::extended(STATVFS).word(path)).await;
+        // PROTOCOL, section 4.4: the fifth number is that of free blocks for everybody.
+        matches!(answer, Ok(Answer::Extended(data)) if packet::numbers(&data).get(4) == Some(&0))
     }
 }
 
-/// What a server says at first.
-struct Hello {
-    read_len: u32,
-    write_len: usize,
-    /// fsync, posix-rename, statvfs.
-    extensions: [bool; 3],
-}
-
-fn refused(status: &Status) -> Fault {
-    let reason = match status.status_code {
-        StatusCode::Eof => return Fault::End,
-        StatusCode::Ok => return Fault::Protocol("says yes in the place of an answer"),
-        StatusCode::NoSuchFile => Reason::NotFound,
-        StatusCode::PermissionDenied => Reason::PermissionDenied,
-        StatusCode::OpUnsupported => Reason::Unsupported,
-        // A server must not claim to have no connection: that would be retried.
-        StatusCode::Failure
-        | StatusCode::BadMessage
-        | StatusCode::NoConnection
-        | StatusCode::ConnectionLost => Reason::Failure,
+/// What an answer means that is not the one that was asked for.
+fn unexpected(answer: Answer) -> Fault {
+    let Answer::Status { code, message } = answer else {
+        return Fault::unasked();
     };
-    Fault::Refused(reason, printable(&status.error_message))
+    // Section 7 of the draft.
+    let reason = match code {
+        0 => return Fault::Protocol("says yes in the place of an answer"),
+        1 => return Fault::End,
+        2 => Reason::NotFound,
+        3 => Reason::PermissionDenied,
+        8 => Reason::Unsupported,
+        // Also 6 and 7: a server must not claim to have no connection, for that would be retried.
+        _ => Reason::Failure,
+    };
+    Fault::Refused(reason, printable(message))
 }
 
-fn one_name(files: Vec<russh_sftp::protocol::File>) -> Result<String, Fault> {
-    let mut names = files.into_iter();
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+fn one_name(names: Vec<Name>) -> Result<String, Fault> {
+    let mut names = names.into_iter();
     match (names.next(), names.next()) {
-        (Some(file), None) if !file.filename.contains('\0') => Ok(file.filename),
+        (Some(only), None) if !only.name.contains(&0) => Ok(text(only.name)),
         _ => Err(Fault::Protocol("does not answer with one name")),
     }
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::error::Error;
+
 /// How far a transfer is. From the call-back of [`Upload::progress`](super::Upload::progress) and
 /// [`Download::progress`](super::Download::progress).
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +42,91 @@ pub struct Summary {
     pub resumed: u64,
     /// What was left out, and why.
     pub skipped: Vec<Skipped>,
+    /// What was copied, but for its mode, its owner or its time. See
+    /// [`Upload::strict`](super::Upload::strict).
+    pub unset: Vec<Unset>,
+    /// What could not be copied. Empty, unless the copy was to
+    /// [keep going](super::Upload::keep_going).
+    pub failed: Vec<Failed>,
 }
+
+/// What belongs to a file beside its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Attribute {
+    /// The permission bits.
+    Mode,
+    /// The user and the group that it belongs to.
+    Owner,
+    /// The time of the last change.
+    Modified,
+}
+
+impl fmt::Display for Attribute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mode => "mode",
+            Self::Owner => "owner",
+            Self::Modified => "time of the last change",
+        })
+    }
+}
+
+/// Something of a copy that could not be set; its content is complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unset {
+    /// The path of the copy.
+    pub path: PathBuf,
+    /// What could not be set.
+    pub attribute: Attribute,
+    /// Why not.
+    pub reason: UnsetReason,
+}
+
+/// Why something of a copy could not be set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnsetReason {
+    /// The other side refuses it; its words, escaped.
+    Refused(String),
+    /// A time before 1970 or after 2106-02-07: SFTP version 3 has 32 bits for it
+    /// (draft-ietf-secsh-filexfer-02, section 5).
+    OutOfRange,
+    /// The old file belongs to another user, and its folder has the sticky bit, as `/tmp` has:
+    /// there, a file may have been put in the way in order to get the new content.
+    SharedFolder,
+}
+
+impl fmt::Display for UnsetReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(text) => f.write_str(text),
+            Self::OutOfRange => f.write_str("SFTP has no times before 1970 or after 2106"),
+            Self::SharedFolder => {
+                f.write_str("it is that of another user, in a folder with the sticky bit")
+            }
+        }
+    }
+}
+
+/// Something of a folder that could not be copied. Two are equal if path and text of the error are.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Failed {
+    /// Its path at the source. Of a folder nothing below it was copied.
+    pub path: PathBuf,
+    /// Why not.
+    pub error: Arc<Error>,
+}
+
+impl PartialEq for Failed {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path && self.error.to_string() == other.error.to_string()
+    }
+}
+
+impl Eq for Failed {}
 
 /// Something that was left out.
 #[derive(Debug, Clone, PartialEq, Eq)]

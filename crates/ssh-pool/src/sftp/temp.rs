@@ -34,6 +34,11 @@ impl RemoteTemp {
         self.keep = true;
     }
 
+    /// The server has refused to make it.
+    pub(super) fn refused(&mut self) {
+        self.keep = true;
+    }
+
     /// Removes it when dropped, whatever was said before.
     pub(super) fn discard(&mut self) {
         self.keep = false;

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::attributes::{self, Lacking};
 use super::download;
 use super::error::Error;
 use super::local::{self, blocking};
@@ -10,8 +11,9 @@ use super::metadata::{DirEntry, FileType, Metadata};
 use super::options::{Attempts, Call, persistent};
 use super::path::{self, Name};
 use super::session::Fault;
-use super::summary::{SkipReason, Skipped, Summary};
+use super::summary::{Attribute, SkipReason, Skipped, Summary, UnsetReason};
 use super::tree_up::at_once;
+use crate::printable;
 
 /// Folders in each other. A path of more than 4,096 bytes is none, and a server can list a folder
 /// inside itself for ever.
@@ -57,28 +59,61 @@ pub(super) async fn copy(call: &Call, remote: &str, local: &Path) -> Result<Summ
         skipped: plan.skipped,
         ..Summary::default()
     };
-    let made = make_dirs(local.to_owned(), root, plan.dirs).await?;
-    summary.dirs = made.len() as u64;
+    // Dropped, the folders get their modes, whatever becomes of the copy.
+    let made = make_dirs(call, local.to_owned(), root, plan.dirs).await?;
+    summary.dirs = made.0.len() as u64;
     let copy = |item: Item| async move {
-        download::file(call, &item.remote, &item.local, item.found.len()).await
+        let done = download::file(call, &item.remote, &item.local, item.found.len()).await;
+        call.part(Path::new(&item.remote), done)
     };
-    for done in at_once(call, plan.files, copy).await? {
+    for done in at_once(call, plan.files, copy).await?.into_iter().flatten() {
         done.count(&mut summary);
     }
     // After all files: nothing is written through a link of the server's.
-    for skipped in at_once(call, plan.links, |item| make_link(call, item, local)).await? {
+    let link = |item: Item| async move {
+        let path = item.remote.clone();
+        call.part(Path::new(&path), make_link(call, item, local).await)
+    };
+    for skipped in at_once(call, plan.links, link).await?.into_iter().flatten() {
         match skipped {
             None => summary.symlinks += 1,
             Some(skipped) => summary.skipped.push(skipped),
         }
     }
-    blocking(move || {
-        made.iter()
-            .rev()
-            .try_for_each(|(path, mode)| local::set_mode(path, *mode))
-    })
-    .await?;
+    for (path, lacking) in blocking(move || Ok(made.finish())).await? {
+        let unset = attributes::lacking(call, &local::here(), &path, vec![lacking])?;
+        summary.unset.extend(unset);
+    }
+    summary.failed = call.take_failed();
     Ok(summary)
+}
+
+/// Folders that were made, parents first, with the modes that they are to have in the end: until then
+/// it must be possible to write to them.
+struct Made(Vec<(PathBuf, u32)>);
+
+impl Made {
+    /// Sets the modes; those that this machine's file system refuses.
+    fn finish(mut self) -> Vec<(PathBuf, Lacking)> {
+        let mut refused = Vec::new();
+        for (path, mode) in std::mem::take(&mut self.0).into_iter().rev() {
+            if let Err(error) = local::set_mode(&path, mode) {
+                let reason = UnsetReason::Refused(printable(error.to_string()));
+                refused.push((path, (Attribute::Mode, reason)));
+            }
+        }
+        refused
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for (path, mode) in self.0.iter().rev() {
+            if let Err(error) = local::set_mode(path, *mode) {
+                tracing::debug!(%error, "a folder keeps another mode");
+            }
+        }
+    }
 }
 
 /// Lists everything, a level of depth after the other.
@@ -102,11 +137,15 @@ async fn plan(call: &Call, remote: &str, local: &Path, root: Metadata) -> Result
             return Err(too_much("folders in each other", DEEPEST));
         }
         let list = |folder: Item| async move {
-            let entries = list(call, &folder.remote).await?;
-            Ok((folder, entries))
+            let listed = list(call, &folder.remote).await;
+            if folder.depth == 0 {
+                return listed.map(|entries| Some((folder, entries)));
+            }
+            let listed = call.part(Path::new(&folder.remote), listed)?;
+            Ok(listed.map(|entries| (folder, entries)))
         };
         let mut below = Vec::new();
-        for (folder, entries) in at_once(call, folders, list).await? {
+        for (folder, entries) in at_once(call, folders, list).await?.into_iter().flatten() {
             plan.names += entries.len() as u64;
             if plan.names > MOST {
                 return Err(too_much("names", MOST));
@@ -153,7 +192,11 @@ async fn sort(
     if found.mode.is_none() {
         // Some servers list names alone.
         let asked = persistent!(call, "stat", &*remote, session => session.lstat(&remote))?;
-        found = asked.map_err(|fault| call.sftp.at(fault, "stat", &remote))?;
+        let asked = asked.map_err(|fault| call.sftp.at(fault, "stat", &remote));
+        match call.part(Path::new(&remote), asked)? {
+            Some(asked) => found = asked,
+            None => return Ok(()),
+        }
     }
     let found_type = found.file_type();
     let item = Item {
@@ -184,28 +227,36 @@ fn skipped(root: &Path, local: &Path, reason: SkipReason) -> Skipped {
     }
 }
 
-/// Makes the folders; those that were made, with the modes that they are to have in the end.
+/// Makes the folders.
 async fn make_dirs(
+    call: &Call,
     local: PathBuf,
     root: Metadata,
     dirs: Vec<Item>,
-) -> Result<Vec<(PathBuf, u32)>, Error> {
+) -> Result<Made, Error> {
     let mode = |found: &Metadata| found.mode.unwrap_or(0o755) & 0o777;
-    blocking(move || {
-        let mut made = Vec::new();
+    let (made, failed) = blocking(move || {
+        let mut made = Made(Vec::new());
         // The caller has named the root: there a link is as good as a folder.
         if !local.is_dir() && local::make_dir(&local)? {
             local::set_mode(&local, 0o700)?;
-            made.push((local, mode(&root)));
+            made.0.push((local, mode(&root)));
         }
+        let mut failed = Vec::new();
         for dir in dirs {
-            if local::make_dir(&dir.local)? {
-                made.push((dir.local, mode(&dir.found)));
+            match local::make_dir(&dir.local) {
+                Ok(true) => made.0.push((dir.local, mode(&dir.found))),
+                Ok(false) => {}
+                Err(error) => failed.push((dir.remote, error)),
             }
         }
-        Ok(made)
+        Ok((made, failed))
     })
-    .await
+    .await?;
+    for (path, error) in failed {
+        call.part(Path::new(&path), Err::<(), _>(error))?;
+    }
+    Ok(made)
 }
 
 /// Makes a link, unless it may lead out of the tree.

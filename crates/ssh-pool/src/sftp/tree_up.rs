@@ -1,9 +1,11 @@
 //! Folders to the server.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -13,23 +15,26 @@ use super::local::{self, Source, blocking};
 use super::metadata::FileType;
 use super::options::{Call, persistent};
 use super::path::{self, Name};
-use super::session::{Fault, Settings};
-use super::summary::{SkipReason, Skipped, Summary};
-use super::temp::RemoteTemp;
-use super::upload;
+use super::session::{Attributes, Fault};
+use super::summary::{Attribute, Failed, SkipReason, Skipped, Summary, Unset, UnsetReason};
+use super::{attributes, links, upload};
 
 /// What is in a local folder, parents before their children.
 #[derive(Default)]
 struct Plan {
+    root: PathBuf,
+    keep_going: bool,
     /// Each level of depth for itself: a folder can be made when the one above it is there.
     levels: Vec<Vec<Dir>>,
     files: Vec<Item>,
     links: Vec<(Item, String)>,
     skipped: Vec<Skipped>,
+    failed: Vec<Failed>,
     bytes: u64,
 }
 
 struct Dir {
+    local: PathBuf,
     remote: String,
     mode: u32,
 }
@@ -43,35 +48,125 @@ struct Item {
 pub(super) async fn copy(call: &Call, local: &Path, remote: &str) -> Result<Summary, Error> {
     let plan = {
         let (local, remote) = (local.to_owned(), remote.to_owned());
-        blocking(move || plan(&local, &remote)).await?
+        let keep_going = call.options.keep_going;
+        blocking(move || plan(&local, &remote, keep_going)).await?
     };
     call.meter.expect(plan.bytes);
     let mut summary = Summary {
         skipped: plan.skipped,
+        failed: plan.failed,
         ..Summary::default()
     };
-    let mut made = Vec::new();
-    for (depth, level) in plan.levels.into_iter().enumerate() {
-        let make = |dir| make_dir(call, dir, depth == 0);
-        made.extend(at_once(call, level, make).await?.into_iter().flatten());
-    }
-    summary.dirs = made.len() as u64;
-    // What is small is taken into memory; what is large has a thread that reads ahead.
-    let small = call.sftp.session(remote).await?.write_len as u64;
-    let copy = |item: Item| async move {
-        let source = Source::open(&item.local, small).await?;
-        upload::file(call, &source, &item.remote).await
+    let mut folders = Folders::default();
+    let copied = async {
+        for (depth, level) in plan.levels.into_iter().enumerate() {
+            make_dirs(call, level, depth == 0, &mut folders).await?;
+        }
+        copy_files(call, plan.files, &folders, &mut summary).await?;
+        let link = |(item, target): (Item, String)| async move {
+            let made = links::make(call, &target, &item.remote).await;
+            call.part(&item.local, made)
+        };
+        let links = plan.links.into_iter();
+        let links = links
+            .filter(|(item, _)| folders.has(&item.remote))
+            .collect();
+        let made = at_once(call, links, link).await?;
+        summary.symlinks = made.iter().flatten().count() as u64;
+        Ok(())
     };
-    for done in at_once(call, plan.files, copy).await? {
-        done.count(&mut summary);
+    let copied = copied.await;
+    summary.dirs = folders.made.len() as u64;
+    // Last: a folder may be one without write permission. After a failure too, where the server can
+    // still be asked.
+    if !copied.as_ref().is_err_and(Error::is_transient) {
+        let made = std::mem::take(&mut folders.made);
+        let unset = at_once(call, made, |dir| set_mode(call, dir)).await;
+        copied?;
+        summary.unset.extend(unset?.into_iter().flatten());
+    } else {
+        copied?;
     }
-    let link = |(item, target): (Item, String)| async move {
-        make_link(call, &target, &item.remote).await
-    };
-    summary.symlinks = at_once(call, plan.links, link).await?.len() as u64;
-    // Last: a folder may be one that nobody may write to.
-    at_once(call, made, |dir| set_mode(call, dir)).await?;
+    summary.failed.extend(call.take_failed());
     Ok(summary)
+}
+
+/// What became of the folders of a tree.
+#[derive(Default)]
+struct Folders {
+    made: Vec<Dir>,
+    /// Of those that were made: nothing is in them but what this copy puts there.
+    fresh: HashSet<String>,
+    /// Could not be made.
+    missing: HashSet<String>,
+}
+
+impl Folders {
+    /// Whether the folder of this is there.
+    fn has(&self, remote: &str) -> bool {
+        !self.missing.contains(path::folder(remote))
+    }
+}
+
+/// Makes the folders of one level of depth.
+async fn make_dirs(
+    call: &Call,
+    level: Vec<Dir>,
+    is_root: bool,
+    folders: &mut Folders,
+) -> Result<(), Error> {
+    let (level, lost): (Vec<Dir>, Vec<Dir>) =
+        (level.into_iter()).partition(|dir| is_root || folders.has(&dir.remote));
+    folders
+        .missing
+        .extend(lost.into_iter().map(|dir| dir.remote));
+    let make = |dir: Dir| async move {
+        let (local, remote) = (dir.local.clone(), dir.remote.clone());
+        let made = make_dir(call, dir, is_root).await;
+        if is_root {
+            return made.map(|made| (remote, Some(made)));
+        }
+        Ok((remote, call.part(&local, made)?))
+    };
+    for (remote, made) in at_once(call, level, make).await? {
+        match made {
+            Some(Some(dir)) => {
+                folders.fresh.insert(remote);
+                folders.made.push(dir);
+            }
+            Some(None) => {}
+            None => {
+                folders.missing.insert(remote);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn copy_files(
+    call: &Call,
+    mut files: Vec<Item>,
+    folders: &Folders,
+    summary: &mut Summary,
+) -> Result<(), Error> {
+    let Some(first) = files.first() else {
+        return Ok(());
+    };
+    // What is small is taken into memory; what is large has a thread that reads ahead.
+    let small = call.sftp.session(&first.remote).await?.write_len as u64;
+    files.retain(|item| folders.has(&item.remote));
+    let copy = |item: Item| async move {
+        let is_fresh = folders.fresh.contains(path::folder(&item.remote));
+        let copied = async {
+            let source = Source::open(&item.local, small).await?;
+            upload::file(call, &source, &item.remote, is_fresh).await
+        };
+        call.part(&item.local, copied.await)
+    };
+    for done in at_once(call, files, copy).await?.into_iter().flatten() {
+        done.count(summary);
+    }
+    Ok(())
 }
 
 /// Does the same for all of them, so many at once; the first error ends it.
@@ -100,13 +195,17 @@ where
 }
 
 /// Looks at everything, without following a link.
-fn plan(local: &Path, remote: &str) -> Result<Plan, Error> {
+fn plan(local: &Path, remote: &str, keep_going: bool) -> Result<Plan, Error> {
     let root = fs::metadata(local).map_err(|e| local::failed("open", local, e))?;
     if !root.is_dir() {
         let found = root.file_type().into();
         return Err(local::wrong_type(local, found, FileType::Dir));
     }
-    let mut plan = Plan::default();
+    let mut plan = Plan {
+        root: local.to_owned(),
+        keep_going,
+        ..Plan::default()
+    };
     let mut folders = vec![(
         local.to_owned(),
         remote.to_owned(),
@@ -116,8 +215,18 @@ fn plan(local: &Path, remote: &str) -> Result<Plan, Error> {
         let mut below = Vec::new();
         let mut level = Vec::new();
         for (folder, remote, mode) in folders {
-            look(&mut plan, local, &folder, &remote, &mut below)?;
+            let listed = fs::read_dir(&folder).map_err(|e| local::failed("list", &folder, e));
+            let Some(listed) = plan.part(&folder, listed)? else {
+                continue;
+            };
+            for entry in listed {
+                let added = add(&mut plan, &folder, &remote, entry, &mut below);
+                if let Err((path, error)) = added {
+                    plan.part(&path, Err::<(), _>(error))?;
+                }
+            }
             level.push(Dir {
+                local: folder,
                 remote,
                 mode: mode & 0o777,
             });
@@ -128,49 +237,66 @@ fn plan(local: &Path, remote: &str) -> Result<Plan, Error> {
     Ok(plan)
 }
 
-fn look(
+impl Plan {
+    fn skip(&mut self, local: &Path, reason: SkipReason) {
+        let path = local.strip_prefix(&self.root).unwrap_or(local).to_owned();
+        self.skipped.push(Skipped { path, reason });
+    }
+
+    /// `None`: it has failed, and the rest is to be copied.
+    fn part<T>(&mut self, path: &Path, result: Result<T, Error>) -> Result<Option<T>, Error> {
+        match result {
+            Ok(found) => Ok(Some(found)),
+            // Without its root there is nothing to copy.
+            Err(error) if self.keep_going && path != self.root => {
+                let (path, error) = (path.to_owned(), Arc::new(error));
+                self.failed.push(Failed { path, error });
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Puts an entry of a folder where it belongs.
+fn add(
     plan: &mut Plan,
-    root: &Path,
     folder: &Path,
     remote: &str,
+    entry: io::Result<fs::DirEntry>,
     below: &mut Vec<(PathBuf, String, u32)>,
-) -> Result<(), Error> {
-    let unreadable = |error| local::failed("list", folder, error);
-    for entry in fs::read_dir(folder).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        let local = entry.path();
-        let mut skip = |reason| {
-            let path = local.strip_prefix(root).unwrap_or(&local).to_owned();
-            plan.skipped.push(Skipped { path, reason });
-        };
-        let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|name| path::judge(name) == Name::Good) else {
-            skip(SkipReason::Name);
-            continue;
-        };
-        let remote = path::join(remote, name);
-        // Of the entry itself, not of what a link leads to.
-        let found = entry.metadata();
-        let found = found.map_err(|e| local::failed("stat", &local, e))?;
-        match found.file_type().into() {
-            FileType::Dir => below.push((local, remote, found.permissions().mode())),
-            FileType::File => {
-                plan.bytes += found.len();
-                plan.files.push(Item { local, remote });
-            }
-            FileType::Symlink => {
-                let target = fs::read_link(&local);
-                let target = target.map_err(|e| local::failed("read the link", &local, e))?;
-                match target.to_str() {
-                    Some(target) => {
-                        let target = target.to_owned();
-                        plan.links.push((Item { local, remote }, target));
-                    }
-                    None => skip(SkipReason::Name),
-                }
-            }
-            FileType::Other => skip(SkipReason::Special),
+) -> Result<(), (PathBuf, Error)> {
+    let entry = entry.map_err(|e| (folder.to_owned(), local::failed("list", folder, e)))?;
+    let local = entry.path();
+    let failed = |what| {
+        let path = local.clone();
+        move |error| (path.clone(), local::failed(what, &path, error))
+    };
+    let name = entry.file_name();
+    let Some(name) = name.to_str().filter(|name| path::judge(name) == Name::Good) else {
+        plan.skip(&local, SkipReason::Name);
+        return Ok(());
+    };
+    let remote = path::join(remote, name);
+    // Of the entry itself, not of what a link leads to.
+    let found = entry.metadata().map_err(failed("stat"))?;
+    match found.file_type().into() {
+        FileType::Dir => below.push((local, remote, found.permissions().mode())),
+        FileType::File => {
+            plan.bytes += found.len();
+            plan.files.push(Item { local, remote });
         }
+        FileType::Symlink => {
+            let target = fs::read_link(&local).map_err(failed("read the link"))?;
+            match target.to_str() {
+                Some(target) => {
+                    let target = target.to_owned();
+                    plan.links.push((Item { local, remote }, target));
+                }
+                None => plan.skip(&local, SkipReason::Name),
+            }
+        }
+        FileType::Other => plan.skip(&local, SkipReason::Special),
     }
     Ok(())
 }
@@ -206,40 +332,28 @@ async fn make_dir(call: &Call, dir: Dir, root: bool) -> Result<Option<Dir>, Erro
     }
 }
 
-async fn set_mode(call: &Call, dir: Dir) -> Result<(), Error> {
+async fn set_mode(call: &Call, dir: Dir) -> Result<Option<Unset>, Error> {
     let path = &*dir.remote;
-    let settings = Settings {
+    let mode = Attributes {
         mode: Some(dir.mode),
-        modified: None,
+        ..Attributes::default()
     };
-    let set = persistent!(call, "change", path, session => session.set(path, settings))?;
-    set.map_err(|fault| call.sftp.at(fault, "change", path))
-}
-
-/// Makes a link in one step, in the place of whatever was there.
-async fn make_link(call: &Call, target: &str, remote: &str) -> Result<(), Error> {
-    let at = |fault| call.sftp.at(fault, "make the link", remote);
-    let mut attempts = super::options::Attempts::new(call.options.attempts);
-    loop {
-        // Another name each time: whether a lost request was carried out is not known.
-        let temp = RemoteTemp::new(&call.sftp, path::beside(remote, &path::fresh_name()), false);
-        let made = async {
-            let session = call.sftp.session(remote).await?;
-            session.symlink(target, temp.path()).await.map_err(at)?;
-            call.sftp.move_over(&session, temp.path(), remote).await
-        };
-        let made = made.await;
-        match made {
-            Ok(()) => {
-                temp.moved();
-                return Ok(());
-            }
-            Err(error) => {
-                if !error.is_transient() {
-                    temp.remove().await;
-                }
-                attempts.again(error, 0).await?;
-            }
-        }
+    let set = persistent!(call, "change", path, session => session.set(path, &mode))?;
+    let refusal = match set {
+        Ok(()) => return Ok(None),
+        Err(Fault::Refused(reason, message)) => format!("{reason} (\"{message}\")"),
+        Err(fault) => return Err(call.sftp.at(fault, "change", path)),
+    };
+    // It may have been made with that mode.
+    let found = persistent!(call, "stat", path, session => session.stat(path))?;
+    if found.is_ok_and(|found| {
+        found
+            .permissions()
+            .is_some_and(|bits| bits & 0o777 == dir.mode)
+    }) {
+        return Ok(None);
     }
+    let lacking = vec![(Attribute::Mode, UnsetReason::Refused(refusal))];
+    let unset = attributes::lacking(call, call.sftp.target(), path.as_ref(), lacking)?;
+    Ok(unset.into_iter().next())
 }

@@ -9,24 +9,32 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::attributes::{self, Settings};
 use super::error::{Error, Reason};
-use super::handle::Handle;
 use super::local::{Content, Source};
-use super::options::{Attempts, Call, Options, REQUESTS, options, permits};
-use super::session::{Fault, Mode, Session, Settings};
-use super::summary::{FileMeter, Summary};
+use super::options::{Attempts, Call, Options, REQUESTS, Replace, options, permits};
+use super::place::{self, Place};
+use super::session::{Fault, Handle, Mode, Session};
+use super::summary::{FileMeter, Summary, Unset};
 use super::temp::RemoteTemp;
-use super::{Sftp, path, tree_up, verify};
+use super::{Sftp, ops, path, tree_up, verify};
 
 /// An upload that is to be made: `.await` it. From [`Sftp::upload`] and [`Sftp::upload_dir`].
 ///
 /// Each file is written under a temporary name beside the final one, and replaces what is there in
 /// one step: readers see the old file or the new one. If the upload fails, or is dropped, the old
-/// file stays and the temporary one is removed, as far as the server can be reached.
+/// file stays and the temporary one is removed, as far as the server can be reached. Other ways to
+/// [`replace`](Self::replace) a file are a choice. What stands in the way is found out before anything is sent.
+///
+/// The new file has the mode of the local one, and the owner of the file that it replaces, where
+/// the account may give files away; else it keeps at least the group, if it can, and
+/// [`Summary::unset`] says so. In a folder with the sticky bit, such as `/tmp`, it belongs to the
+/// account. Other hard links of the old file keep the old content.
 ///
 /// Of a folder, symbolic links become links with the same text and are never followed; devices,
 /// sockets, FIFOs and names that are not UTF-8 are left out and listed in [`Summary::skipped`]. The
-/// first file that fails ends the upload; those before it stay.
+/// first file that fails ends the upload, unless it is to [`keep_going`](Self::keep_going); those
+/// before it stay.
 #[must_use = "nothing is copied before it is awaited"]
 #[derive(Clone)]
 pub struct Upload {
@@ -50,6 +58,25 @@ impl Upload {
         }
     }
 
+    /// How a file takes the place of one that is there. Default: [`Replace::Atomic`], in one step.
+    /// With [`Replace::InPlace`] there is nothing to [`resume`](Self::resume): each call writes the
+    /// whole file.
+    ///
+    /// ```no_run
+    /// use ssh_pool::sftp::{Replace, Sftp};
+    ///
+    /// # async fn f(sftp: Sftp) -> Result<(), ssh_pool::sftp::Error> {
+    /// // The account may write this file, and make none beside it.
+    /// let up = sftp.upload("app.conf", "/etc/app.conf");
+    /// up.replace(Replace::InPlace).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn replace(mut self, replace: Replace) -> Self {
+        self.options.replace = replace;
+        self
+    }
+
     async fn run(self) -> Result<Summary, Error> {
         let call = Call::new(self.sftp, self.options);
         if self.tree {
@@ -62,7 +89,8 @@ impl Upload {
         drop(session);
         call.meter.expect(source.size);
         let mut summary = Summary::default();
-        file(&call, &source, &remote).await?.count(&mut summary);
+        let done = file(&call, &source, &remote, false).await?;
+        done.count(&mut summary);
         Ok(summary)
     }
 }
@@ -75,16 +103,19 @@ impl IntoFuture for Upload {
     ///
     /// # Errors
     ///
-    /// [`Error::Local`] for this side, [`Error::Refused`] for the other one,
+    /// [`Error::Local`] for this side, [`Error::Refused`] for the other one. Before anything is sent:
     /// [`Error::WrongType`] if there is a folder in the place of the file or the reverse,
-    /// [`Error::Changed`] if the file became shorter meanwhile, [`Error::Mismatch`] after a
-    /// verification, [`Error::NotAtomic`] on servers that cannot replace; [`Error::Session`] and
-    /// [`Error::Lost`] when there is no more session after all attempts.
+    /// [`Error::Folder`] if no file can be made beside it, and [`Error::NotAtomic`] on servers that
+    /// cannot replace. [`Error::Changed`] if the file became shorter meanwhile,
+    /// [`Error::Mismatch`] after a verification, [`Error::Unset`] if it is [`strict`](Self::strict);
+    /// [`Error::Timeout`] if the server does not answer, [`Error::Session`] and [`Error::Lost`] when
+    /// there is no more session after all attempts.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, the file has its old content or, if the last step was under way, its new one. What
-    /// is unfinished is removed in the background, which may take a new connection, and up to 30 s.
+    /// Dropped, the file has its old content or, if the last step was under way, its new one; one that
+    /// is written in place has a part of it. What is unfinished is removed in the background, which
+    /// may take a new connection, and up to 30 s.
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(self.run())
     }
@@ -95,14 +126,16 @@ pub(super) struct Done {
     pub(super) bytes: u64,
     pub(super) retries: u64,
     pub(super) resumed: u64,
+    pub(super) unset: Vec<Unset>,
 }
 
 impl Done {
-    pub(super) fn count(&self, summary: &mut Summary) {
+    pub(super) fn count(self, summary: &mut Summary) {
         summary.files += 1;
         summary.bytes += self.bytes;
         summary.retries += self.retries;
         summary.resumed += self.resumed;
+        summary.unset.extend(self.unset);
     }
 }
 
@@ -118,39 +151,50 @@ pub(super) async fn bytes(
         path: remote.into(),
         size: bytes.len() as u64,
         content: Content::Memory(bytes.into()),
-        settings: Settings {
-            mode: Some(0o644),
-            modified: None,
-        },
+        settings: Settings::mode(0o644),
     };
-    file(&call, &source, remote).await.map(drop)
+    file(&call, &source, remote, false).await.map(drop)
 }
 
 /// How far a file has come, over all attempts.
-struct Work<'a> {
+pub(super) struct Work<'a> {
     meter: FileMeter<'a>,
-    temp: RemoteTemp,
+    /// What is written: the final file itself, if it is written in place.
+    pub(super) temp: RemoteTemp,
+    /// Nothing can be there yet: the folder was made for this upload.
+    pub(super) is_fresh: bool,
+    pub(super) place: Place,
     /// Whether the temporary file may be there.
     begun: bool,
     /// The server has all bytes before this one.
     acknowledged: u64,
     resumed: u64,
+    unset: Vec<Unset>,
 }
 
-/// Copies one file.
-pub(super) async fn file(call: &Call, source: &Source, remote: &str) -> Result<Done, Error> {
+/// Copies one file, into a folder that was made a moment ago or another one.
+pub(super) async fn file(
+    call: &Call,
+    source: &Source,
+    remote: &str,
+    is_fresh: bool,
+) -> Result<Done, Error> {
+    let in_place = call.options.replace == Replace::InPlace;
     let resume = call.options.resume;
-    let name = if resume {
-        path::lasting_name(remote)
-    } else {
-        path::fresh_name()
+    let written = match resume {
+        _ if in_place => remote.to_owned(),
+        true => path::beside(remote, &path::lasting_name(remote)),
+        false => path::beside(remote, &path::fresh_name()),
     };
     let mut work = Work {
         meter: call.meter.file(&source.path, source.size),
-        temp: RemoteTemp::new(&call.sftp, path::beside(remote, &name), resume),
+        temp: RemoteTemp::new(&call.sftp, written, resume || in_place),
+        is_fresh,
+        place: Place::default(),
         begun: false,
         acknowledged: 0,
         resumed: 0,
+        unset: Vec::new(),
     };
     let mut attempts = Attempts::new(call.options.attempts);
     loop {
@@ -165,7 +209,7 @@ pub(super) async fn file(call: &Call, source: &Source, remote: &str) -> Result<D
             }
             Err(error) => error,
         };
-        if matches!(error, Error::Mismatch { .. }) {
+        if matches!(error, Error::Mismatch { .. }) && !in_place {
             work.temp.discard();
         }
         if let Err(error) = attempts.again(error, work.acknowledged).await {
@@ -180,6 +224,7 @@ pub(super) async fn file(call: &Call, source: &Source, remote: &str) -> Result<D
         bytes: source.size,
         retries: attempts.retries,
         resumed: work.resumed,
+        unset: work.unset,
     })
 }
 
@@ -194,9 +239,10 @@ async fn attempt(
     let handle = open(call, &session, source, remote, work).await?;
     let written = async {
         pump(call, &handle, source, remote, work).await?;
-        let settings = Settings {
+        let wanted = Settings {
+            mode: source.settings.mode.filter(|_| !work.place.keeps_mode),
+            owner: work.place.owner,
             modified: source.settings.modified.filter(|_| call.options.times),
-            ..source.settings
         };
         let sync = async {
             match call.options.sync {
@@ -204,31 +250,44 @@ async fn attempt(
                 false => Ok(()),
             }
         };
-        let (set, synced) = tokio::join!(handle.set(settings), sync);
+        let set = attributes::settle(&handle, work.temp.path(), &wanted);
+        let (lacking, synced) = tokio::join!(set, sync);
         synced.map_err(|fault| call.sftp.at(fault, "write", remote))?;
-        set.map_err(|fault| call.sftp.at(fault, "change", remote))
+        lacking.map_err(|fault| call.sftp.at(fault, "change", remote))
     };
-    if let Err(error) = written.await {
-        return Err(explain(&session, work.temp.path(), error).await);
-    }
+    let mut lacking = match written.await {
+        Ok(lacking) => lacking,
+        Err(error) => return Err(explain(&session, work.temp.path(), error).await),
+    };
+    lacking.extend(work.place.lacking.iter().cloned());
+    work.unset = attributes::lacking(call, call.sftp.target(), remote.as_ref(), lacking)?;
     let closed = handle.close().await;
     closed.map_err(|fault| call.sftp.at(fault, "write", remote))?;
     if call.options.verify || work.resumed > 0 {
         let content = source.content.clone();
         let sum = verify::local(content, source.size, &source.path).await?;
-        if !verify::remote_is(call, work.temp.path(), &sum).await? {
+        if !verify::remote_is(call, work.temp.path(), &sum, source.size).await? {
             return Err(Error::Mismatch {
                 target: call.sftp.target().clone(),
                 path: remote.to_owned(),
             });
         }
     }
+    if call.options.replace == Replace::InPlace {
+        return Ok(());
+    }
+    if let Some(text) = work.place.link.take() {
+        let moved = ops::move_in_steps(&session, work.temp.path(), remote, Some(text));
+        return moved
+            .await
+            .map_err(|fault| call.sftp.at(fault, "rename to", remote));
+    }
     call.sftp
-        .move_over(&session, work.temp.path(), remote)
+        .move_over(&session, work.temp.path(), remote, call.options.replace)
         .await
 }
 
-/// Opens the temporary file, and finds out where to go on.
+/// Opens what is written, and finds out where to go on.
 async fn open(
     call: &Call,
     session: &Arc<Session>,
@@ -237,30 +296,31 @@ async fn open(
     work: &mut Work<'_>,
 ) -> Result<Handle, Error> {
     let first = !std::mem::replace(&mut work.begun, true);
-    let mode = if first && !call.options.resume {
-        Mode::Create
-    } else {
-        Mode::Continue
-    };
+    // It can be written to and opened again until all is done, and is no more open than in the end.
+    let mode = source.settings.mode.unwrap_or(0o644) | 0o600;
     let at = |fault: Fault| call.sftp.at(fault, "write", remote);
-    let opened = session.open_file(work.temp.path(), mode).await;
-    let handle = opened.map_err(at)?;
-    if matches!(mode, Mode::Continue) {
+    let mut handle = if first {
+        place::open(call, session, remote, mode, work).await?
+    } else {
+        let opened = session.open_file(work.temp.path(), Mode::Continue(mode));
+        opened.await.map_err(at)?
+    };
+    let in_place = call.options.replace == Replace::InPlace;
+    if !first || (call.options.resume && !in_place) {
         let there = handle.stat().await.map_err(at)?.len();
         if first {
             work.acknowledged = there;
             work.resumed = there;
         }
-        // More than that is no part of this file; less was lost with the server's memory.
         if there > source.size {
+            // That is no part of this file. Opened anew, and not cut: some servers refuse FSETSTAT.
+            let opened = session.open_file(work.temp.path(), Mode::Truncate(mode));
+            handle = opened.await.map_err(at)?;
             work.acknowledged = 0;
             work.resumed = 0;
         }
+        // Less was lost with the server's memory; more is written again.
         work.acknowledged = work.acknowledged.min(there);
-        if there > work.acknowledged {
-            let cut = handle.truncate(work.acknowledged).await;
-            cut.map_err(at)?;
-        }
     }
     work.meter.set(work.acknowledged);
     Ok(handle)
@@ -317,7 +377,7 @@ async fn write(
     _permit: Option<OwnedSemaphorePermit>,
 ) -> Result<u64, Fault> {
     let length = chunk.len() as u64;
-    handle.write(at, chunk).await?;
+    handle.write(at, &chunk).await?;
     Ok(length)
 }
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -46,8 +47,13 @@ fn of_file(file: &Arc<File>, size: u64, path: &Path) -> Result<Sum, Error> {
 
 /// Whether the remote file has this sum. The server's own `sha256sum` is quick, but it may be
 /// missing, or see other files than the SFTP server does: only what it confirms is believed.
-pub(super) async fn remote_is(call: &Call, path: &str, wanted: &Sum) -> Result<bool, Error> {
-    if by_command(&call.sftp, path).await == Some(*wanted) {
+pub(super) async fn remote_is(
+    call: &Call,
+    path: &str,
+    wanted: &Sum,
+    size: u64,
+) -> Result<bool, Error> {
+    if by_command(&call.sftp, path, size).await == Some(*wanted) {
         return Ok(true);
     }
     let session = call.sftp.session(path).await?;
@@ -56,7 +62,7 @@ pub(super) async fn remote_is(call: &Call, path: &str, wanted: &Sum) -> Result<b
     Ok(download::sum(call, &handle, path).await? == *wanted)
 }
 
-async fn by_command(sftp: &Sftp, path: &str) -> Option<Sum> {
+async fn by_command(sftp: &Sftp, path: &str, size: u64) -> Option<Sum> {
     // A command starts in the login folder, the SFTP server perhaps elsewhere.
     let path = sftp.live().await.ok()?.real_path(path).await.ok()?;
     let run = sftp
@@ -64,6 +70,8 @@ async fn by_command(sftp: &Sftp, path: &str) -> Option<Sum> {
         .command("sha256sum")
         .arg("--")
         .arg(path)
+        // At 10 MB/s, after which it is quicker to read it.
+        .timeout(sftp.request_timeout() + Duration::from_millis(size / 10_000))
         .output();
     let output = run.await.ok().filter(|output| output.status.success())?;
     parse(&output.stdout)

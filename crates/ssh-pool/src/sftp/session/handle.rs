@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use russh_sftp::protocol::FileAttributes;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::metadata::Metadata;
-use super::session::{FAREWELL, Fault, Session, Settings, metadata};
+use super::line::Pace;
+use super::packet::{Attributes, Request, kind};
+use super::{FAREWELL, Fault, Session};
+use crate::sftp::metadata::Metadata;
 
 /// An open file or folder of a server. Dropped, it is closed in the background.
 #[derive(Debug)]
-pub(super) struct Handle {
+pub(in crate::sftp) struct Handle {
     session: Arc<Session>,
-    id: String,
+    /// Any bytes: OpenSSH and asyncssh have a number in binary, others a text.
+    id: Vec<u8>,
     open: bool,
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -20,7 +22,7 @@ pub(super) struct Handle {
 impl Handle {
     pub(super) fn new(
         session: Arc<Session>,
-        id: String,
+        id: Vec<u8>,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
         Self {
@@ -31,81 +33,68 @@ impl Handle {
         }
     }
 
-    pub(super) fn id(&self) -> String {
-        self.id.clone()
+    /// A request about it.
+    pub(super) fn request(&self, kind: u8) -> Request {
+        Request::new(kind).word(&self.id)
     }
 
-    pub(super) fn session(&self) -> &Arc<Session> {
+    pub(in crate::sftp) fn session(&self) -> &Arc<Session> {
         &self.session
     }
 
     /// Reads up to `length` bytes; `None` is the end. Fewer bytes are no end.
-    pub(super) async fn read(&self, offset: u64, length: u32) -> Result<Option<Vec<u8>>, Fault> {
-        let read = self.session.raw.read(self.id.clone(), offset, length);
-        match self.session.call(read).await {
-            Ok(data) if data.data.is_empty() => Err(Fault::Protocol("sends nothing")),
-            Ok(data) if data.data.len() > length as usize => {
+    pub(in crate::sftp) async fn read(
+        &self,
+        offset: u64,
+        length: u32,
+    ) -> Result<Option<Vec<u8>>, Fault> {
+        let request = self.request(kind::READ).u64(offset).u32(length);
+        match self.session.data(request).await {
+            Ok(data) if data.is_empty() => Err(Fault::Protocol("sends nothing")),
+            Ok(data) if data.len() > length as usize => {
                 Err(Fault::Protocol("sends more than was asked for"))
             }
-            Ok(data) => Ok(Some(data.data)),
+            Ok(data) => Ok(Some(data)),
             Err(Fault::End) => Ok(None),
             Err(fault) => Err(fault),
         }
     }
 
-    pub(super) async fn write(&self, offset: u64, data: Vec<u8>) -> Result<(), Fault> {
-        let write = self.session.raw.write(self.id.clone(), offset, data);
-        self.session.call(write).await?;
-        Ok(())
+    pub(in crate::sftp) async fn write(&self, offset: u64, data: &[u8]) -> Result<(), Fault> {
+        let request = self.request(kind::WRITE).u64(offset).word(data);
+        self.session.tell(request, Pace::Prompt).await
     }
 
-    pub(super) async fn stat(&self) -> Result<Metadata, Fault> {
-        let stat = self.session.raw.fstat(self.id.clone());
-        Ok(metadata(self.session.call(stat).await?.attrs))
+    pub(in crate::sftp) async fn stat(&self) -> Result<Metadata, Fault> {
+        self.session.attributes(self.request(kind::FSTAT)).await
     }
 
-    pub(super) async fn set(&self, settings: Settings) -> Result<(), Fault> {
-        let set = self.session.raw.fsetstat(self.id.clone(), settings.into());
-        self.session.call(set).await?;
-        Ok(())
-    }
-
-    pub(super) async fn truncate(&self, size: u64) -> Result<(), Fault> {
-        let attributes = FileAttributes {
-            size: Some(size),
-            ..FileAttributes::default()
-        };
-        let set = self.session.raw.fsetstat(self.id.clone(), attributes);
-        self.session.call(set).await?;
-        Ok(())
+    pub(in crate::sftp) async fn set(&self, attributes: &Attributes) -> Result<(), Fault> {
+        let request = self.request(kind::FSETSTAT).attributes(attributes);
+        self.session.tell(request, Pace::Prompt).await
     }
 
     /// Puts it on the disk, where the server offers that (`fsync@openssh.com`).
-    pub(super) async fn sync(&self) -> Result<(), Fault> {
-        if self.session.fsync {
-            let sync = self.session.raw.fsync(self.id.clone());
-            self.session.call(sync).await?;
-        }
-        Ok(())
+    pub(in crate::sftp) async fn sync(&self) -> Result<(), Fault> {
+        self.session.fsync(&self.id).await
     }
 
     /// Closes it, and says whether that went well: some servers write only then.
-    pub(super) async fn close(mut self) -> Result<(), Fault> {
+    pub(in crate::sftp) async fn close(mut self) -> Result<(), Fault> {
         self.open = false;
-        let close = self.session.raw.close(self.id.clone());
-        self.session.call(close).await?;
-        Ok(())
+        let request = self.request(kind::CLOSE);
+        self.session.tell(request, Pace::Slow).await
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         if self.open && self.session.is_alive() {
-            let (session, id) = (self.session.clone(), std::mem::take(&mut self.id));
+            let (session, request) = (self.session.clone(), self.request(kind::CLOSE));
             let permit = self.permit.take();
             self.session.runtime.clone().spawn(async move {
                 let _until_closed = permit;
-                let close = session.raw.close(id);
+                let close = session.tell(request, Pace::Slow);
                 if tokio::time::timeout(FAREWELL, close).await.is_err() {
                     tracing::debug!("a server does not close a file");
                 }

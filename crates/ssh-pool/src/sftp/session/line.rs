@@ -1,13 +1,16 @@
-//! The stream below a session: it remembers how it ended, and can be cut.
+//! The stream of a session: which requests are under way, how it ended, and when it is cut.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::Notify;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
 
+use super::packet::{self, Answer, Request};
 use crate::ChannelStream;
 
 /// How a line ended.
@@ -17,162 +20,298 @@ pub(super) enum End {
     Closed,
     /// The connection was lost.
     Lost(crate::Error),
-    /// Our reader gave up: what came was not SFTP.
+    /// What came was not SFTP.
     Nonsense,
+    /// The server left a request unanswered for so long.
+    Silent(Duration),
+}
+
+impl End {
+    /// A lost connection is the inner error of what a stream says.
+    pub(super) fn of(error: &io::Error) -> Self {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        inner.map_or(Self::Closed, |error| Self::Lost(crate::Error::clone(error)))
+    }
+}
+
+/// How long a server may leave a request unanswered; all sessions of an `Sftp` share it.
+#[derive(Debug)]
+pub(in crate::sftp) struct RequestTimeout(AtomicU64);
+
+impl RequestTimeout {
+    const DEFAULT: Duration = Duration::from_secs(60);
+    /// What puts all of a file on the disk may take as many times longer.
+    const SLOW: u32 = 10;
+
+    pub(in crate::sftp) fn set(&self, timeout: Duration) {
+        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        self.0.store(millis, Ordering::Relaxed);
+    }
+
+    pub(in crate::sftp) fn get(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+
+    fn of(&self, pace: Pace) -> Duration {
+        match pace {
+            Pace::Prompt => self.get(),
+            Pace::Slow => self.get().saturating_mul(Self::SLOW),
+        }
+    }
+}
+
+impl Default for RequestTimeout {
+    fn default() -> Self {
+        let timeout = Self(AtomicU64::default());
+        timeout.set(Self::DEFAULT);
+        timeout
+    }
+}
+
+/// How long a request may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Pace {
+    Prompt,
+    /// It waits for a disk, or whatever a server has in its place.
+    Slow,
+}
+
+/// A request that has no answer yet.
+#[derive(Debug)]
+struct Pending {
+    /// Closed if the request was dropped: the answer is still due.
+    answer: oneshot::Sender<Answer>,
+    timeout: Duration,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    cut: bool,
+    /// By number, which is the order in which they were sent.
+    pending: BTreeMap<u32, Pending>,
+    next: u32,
+    /// Since when the first of them is the first. A server answers in order, or nearly, so what is
+    /// behind a long queue on a slow line has not yet begun to wait.
+    since: Option<Instant>,
     end: Option<End>,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
 }
 
-/// What both sides of a line know.
+impl State {
+    /// When the server has left the first request unanswered for too long.
+    fn due(&self) -> Option<(Instant, Duration)> {
+        let (_, first) = self.pending.first_key_value()?;
+        // Longer than any clock counts: never.
+        let due = self.since?.checked_add(first.timeout)?;
+        Some((due, first.timeout))
+    }
+}
+
+/// What both tasks and all requests of a line know.
 #[derive(Debug, Default)]
-pub(super) struct Fate {
+struct Shared {
     state: Mutex<State>,
     over: Notify,
 }
 
-impl Fate {
+impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Only the first end counts.
+    /// Only the first end counts. All requests fail, and both tasks end.
     fn ended(&self, end: End) {
-        self.state().end.get_or_insert(end);
+        let pending = {
+            let mut state = self.state();
+            state.end.get_or_insert(end);
+            std::mem::take(&mut state.pending)
+        };
+        drop(pending);
         self.over.notify_waiters();
     }
 
-    /// Waits for the end: a request that is made at that very moment is answered by nobody.
-    pub(super) async fn over(&self) {
+    async fn over(&self) {
         loop {
             let over = self.over.notified();
-            if !self.is_alive() {
+            if self.state().end.is_some() {
                 return;
             }
             over.await;
         }
     }
 
-    /// Whether it goes on, as far as is known.
-    pub(super) fn is_alive(&self) -> bool {
-        let state = self.state();
-        !state.cut && state.end.is_none()
-    }
-
-    /// Reads and writes end now, whatever the server does: a server that takes nothing must not
-    /// keep our tasks.
-    pub(super) fn cut(&self) {
-        let wakers = {
+    /// Hands an answer to its request. One that was not asked for is dropped.
+    fn answered(&self, id: u32, answer: Answer) {
+        let pending = {
             let mut state = self.state();
-            state.cut = true;
-            [state.reader.take(), state.writer.take()]
+            let first = state.pending.first_key_value().map(|(first, _)| *first);
+            if first == Some(id) {
+                state.since = Some(Instant::now());
+            }
+            state.pending.remove(&id)
         };
-        wakers.into_iter().flatten().for_each(Waker::wake);
-        self.over.notify_waiters();
-    }
-
-    /// How it ended, after a request has failed without an answer. Whoever reads or writes records
-    /// a closed or lost stream before anybody is told, so what is not recorded was nonsense.
-    pub(super) fn end(&self) -> End {
-        let end = self.state().end.get_or_insert(End::Nonsense).clone();
-        self.cut();
-        end
+        if let Some(pending) = pending {
+            pending.answer.send(answer).ok();
+        }
     }
 }
 
-/// One stream to the server's SFTP process.
+/// One stream to the server's SFTP process. Dropped, it is cut: nothing waits for a server that
+/// takes nothing.
 #[derive(Debug)]
 pub(super) struct Line {
-    stream: ChannelStream,
-    fate: Arc<Fate>,
+    shared: Arc<Shared>,
+    outbox: mpsc::UnboundedSender<Vec<u8>>,
+    timeout: Arc<RequestTimeout>,
 }
 
 impl Line {
-    pub(super) fn new(stream: ChannelStream) -> (Self, Arc<Fate>) {
-        let fate = Arc::new(Fate::default());
-        let line = Self {
-            stream,
-            fate: fate.clone(),
+    /// Says hello, and reads what the server says: its version and the names of its extensions.
+    pub(super) async fn open(
+        mut stream: ChannelStream,
+        timeout: Arc<RequestTimeout>,
+    ) -> Result<(Self, u32, Vec<Vec<u8>>), End> {
+        let hello = async {
+            let written = async {
+                stream.write_all(&packet::INIT).await?;
+                stream.flush().await
+            };
+            // What is no SFTP server may say something and end: then this fails, and not the reading.
+            written.await.ok();
+            read_packet(&mut stream).await
         };
-        (line, fate)
+        let hello = hello.await.map_err(|error| End::of(&error))?;
+        let (version, extensions) = packet::version(&hello?).ok_or(End::Nonsense)?;
+        let shared = Arc::new(Shared::default());
+        let (outbox, packets) = mpsc::unbounded_channel();
+        let (from, to) = tokio::io::split(stream);
+        tokio::spawn(until_over(shared.clone(), read(from, shared.clone())));
+        tokio::spawn(until_over(shared.clone(), write(to, packets)));
+        let line = Self {
+            shared,
+            outbox,
+            timeout,
+        };
+        Ok((line, version, extensions))
     }
 
-    /// A lost connection is the inner error of what a stream says.
-    fn failed(&self, error: &io::Error) {
-        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-        self.fate.ended(match inner {
-            Some(error) => End::Lost(crate::Error::clone(error)),
-            None => End::Closed,
-        });
+    /// Whether it is open, as far as is known.
+    pub(super) fn is_alive(&self) -> bool {
+        self.shared.state().end.is_none()
     }
-}
 
-impl AsyncRead for Line {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        {
-            let mut state = self.fate.state();
-            if state.cut {
-                return Poll::Ready(Ok(()));
+    /// Sends a request and waits for its answer, or for the end of the line: a server that leaves a
+    /// request unanswered is given up.
+    pub(super) async fn ask(&self, request: Request, pace: Pace) -> Result<Answer, End> {
+        let mut answer = self.send(request, pace)?;
+        loop {
+            let due = self.shared.state().due();
+            let overdue = async {
+                match due {
+                    Some((due, timeout)) => {
+                        tokio::time::sleep_until(due).await;
+                        timeout
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                answer = &mut answer => return answer.map_err(|_| self.end()),
+                timeout = overdue => {
+                    // The first may be another one by now.
+                    let due = self.shared.state().due();
+                    if due.is_some_and(|(due, _)| due <= Instant::now()) {
+                        self.shared.ended(End::Silent(timeout));
+                    }
+                }
             }
-            state.reader = Some(cx.waker().clone());
-        }
-        let before = buf.remaining();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        match &polled {
-            Poll::Ready(Ok(())) if before > 0 && buf.remaining() == before => {
-                self.fate.ended(End::Closed);
-            }
-            Poll::Ready(Err(error)) => self.failed(error),
-            _ => {}
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Line {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        {
-            let mut state = self.fate.state();
-            if state.cut {
-                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-            }
-            state.writer = Some(cx.waker().clone());
-        }
-        match Pin::new(&mut self.stream).poll_write(cx, buf) {
-            // The channel has ended. Why, the reading side is told, after what has still arrived;
-            // then the line is cut, which wakes this side.
-            Poll::Ready(Err(_)) => Poll::Pending,
-            other => other,
         }
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+    fn send(&self, request: Request, pace: Pace) -> Result<oneshot::Receiver<Answer>, End> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.shared.state();
+        if let Some(end) = &state.end {
+            return Err(end.clone());
+        }
+        let id = state.next;
+        state.next = id.wrapping_add(1);
+        if state.pending.is_empty() {
+            state.since = Some(Instant::now());
+        }
+        let pending = Pending {
+            answer: sender,
+            timeout: self.timeout.of(pace),
+        };
+        state.pending.insert(id, pending);
+        // In the order of their numbers, so under the lock. The task that writes has gone only after
+        // an end, which drops what is pending.
+        self.outbox.send(request.numbered(id)).ok();
+        Ok(receiver)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    /// How it ended, after a request has failed without an answer.
+    fn end(&self) -> End {
+        self.shared.state().end.clone().unwrap_or(End::Closed)
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        if self.fate.is_alive() {
-            self.fate.ended(End::Nonsense);
+        self.shared.ended(End::Closed);
+    }
+}
+
+/// Without one of its tasks a line is over: also when their runtime ends before others that use it.
+struct EndsLine(Arc<Shared>);
+
+impl Drop for EndsLine {
+    fn drop(&mut self) {
+        self.0.ended(End::Closed);
+    }
+}
+
+async fn until_over(shared: Arc<Shared>, work: impl Future<Output = ()>) {
+    let line = EndsLine(shared);
+    tokio::select! {
+        () = line.0.over() => {}
+        () = work => {}
+    }
+}
+
+async fn read(mut from: ReadHalf<ChannelStream>, shared: Arc<Shared>) {
+    let end = loop {
+        match read_packet(&mut from).await {
+            Ok(Ok(packet)) => match packet::answer(packet) {
+                Some((id, answer)) => shared.answered(id, answer),
+                None => break End::Nonsense,
+            },
+            Ok(Err(end)) => break end,
+            Err(error) => break End::of(&error),
+        }
+    };
+    shared.ended(end);
+}
+
+async fn read_packet(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Result<Vec<u8>, End>> {
+    let length = from.read_u32().await?;
+    if length > packet::LONGEST {
+        return Ok(Err(End::Nonsense));
+    }
+    let mut packet = vec![0; usize::try_from(length).unwrap_or_default()];
+    from.read_exact(&mut packet).await?;
+    Ok(Ok(packet))
+}
+
+async fn write(mut to: WriteHalf<ChannelStream>, mut packets: mpsc::UnboundedReceiver<Vec<u8>>) {
+    while let Some(packet) = packets.recv().await {
+        let written = async {
+            to.write_all(&packet).await?;
+            to.flush().await
+        };
+        if written.await.is_err() {
+            // The channel has ended. The reading side learns why, after what has still arrived.
+            return std::future::pending().await;
         }
     }
 }
