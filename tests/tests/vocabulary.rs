@@ -14,8 +14,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use ssh_pool::{
     Cause, Command, CommandState, ConnectionStatus, Error, ExitStatus, Host, HostKeyPolicy,
-    HostKeyProblem, HostStatus, Identity, Limits, Output, Phase, Pool, PoolBuilder, PoolStatus,
-    Stdio, Stream, StreamGroup, Target, Timeouts, Waited,
+    HostKeyProblem, HostStatus, Identity, Limits, Output, PartialOutput, Phase, Pool, PoolBuilder,
+    PoolStatus, Stdio, Stream, StreamGroup, Target, Timeouts, Waited,
 };
 
 fn policies(path: &Path) -> [HostKeyPolicy; 5] {
@@ -170,6 +170,7 @@ fn failed(error: &Error) -> String {
     };
     let attempts: u32 = error.attempts();
     let (_, _): (Option<&str>, Waited) = (error.target(), error.waited());
+    let _: Option<&PartialOutput> = error.partial_output();
     format!("{error} ({phase}, {again}, {attempts}, {source:?}, {kind})")
 }
 

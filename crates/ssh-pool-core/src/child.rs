@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::command::Input;
-use crate::error::{Cause, CommandState, Error, Origin, Phase, Stream};
+use crate::error::{Cause, CommandState, Error, Origin, PartialOutput, Phase, Stream};
 use crate::event::EventKind;
 use crate::hub::{Deadline, Entry, Hub};
 use crate::lanes::Lanes;
@@ -341,10 +341,17 @@ impl Child {
                 return Err(self.too_much(stream, limit));
             }
         }
-        let status = match status {
-            Some(status) => status?,
-            None => self.state.wait().await?,
+        let ended = match status {
+            Some(ended) => ended,
+            None => self.state.wait().await,
         };
+        let status = ended.map_err(|error| {
+            error.with_output(PartialOutput {
+                status: inbox.transcript().exit,
+                stdout: stdout.take(),
+                stderr: stderr.take(),
+            })
+        })?;
         Ok(Output {
             status,
             stdout: stdout.take(),

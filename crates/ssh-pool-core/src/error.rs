@@ -10,13 +10,16 @@ mod attempts;
 mod cause;
 mod host_key;
 mod origin;
+mod partial;
 mod phase;
 mod refusal;
+mod text;
 
 pub use cause::Cause;
-pub(crate) use cause::no_descriptors;
+pub(crate) use cause::{no_descriptors, words_of};
 pub use host_key::HostKeyProblem;
 pub use origin::Origin;
+pub use partial::PartialOutput;
 pub use phase::{CommandState, Phase};
 pub use refusal::{Refusal, Stream};
 
@@ -24,14 +27,14 @@ pub use refusal::{Refusal, Stream};
 ///
 /// Match on the variant to decide what to do, on [`phase`](Error::phase) to say where it
 /// happened, and on [`command_state`](Error::command_state) to know whether running the command
-/// again could run it twice. `Display` names the target and what to do, never a secret, and
-/// leaves the cause to [`source`](std::error::Error::source).
-#[derive(Debug, Clone, thiserror::Error)]
+/// again could run it twice. `Display` names the target, the reason and what to do on one line, and
+/// never a secret. [`source`](std::error::Error::source) is the operating system's [`io::Error`](std::io::Error), for
+/// its kind and code, where there is one; the words of every other cause are in `Display` already.
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
     /// The caller's input cannot be used: a NUL byte in an argument, a malformed target, an
     /// option out of range, a string that is longer than the server takes. Nothing was sent.
-    #[error("invalid {what}: {reason}")]
     InvalidInput {
         /// Which input.
         what: &'static str,
@@ -40,7 +43,6 @@ pub enum Error {
     },
 
     /// The host name did not resolve.
-    #[error("{target}: the host name does not resolve; check its spelling and the resolver")]
     Resolve {
         /// The target as `user@host:port`.
         target: Origin,
@@ -49,7 +51,6 @@ pub enum Error {
     },
 
     /// TCP did not connect, or was lost before the server had identified itself.
-    #[error("{target}: cannot connect; check that the server is up, and the port and firewalls")]
     Connect {
         /// The target as `user@host:port`.
         target: Origin,
@@ -58,7 +59,6 @@ pub enum Error {
     },
 
     /// Something answered that does not speak SSH.
-    #[error("{target}: not an SSH server, it said \"{received}\"; check the port")]
     NotSsh {
         /// The target as `user@host:port`.
         target: Origin,
@@ -71,7 +71,6 @@ pub enum Error {
     /// The server turned the connection away because there are too many of them: sshd's
     /// `MaxStartups` or `PerSourcePenalties`, or a limit of unauthenticated connections per
     /// address.
-    #[error("{target}: the server is throttling connections (\"{message}\"); try again later")]
     Throttled {
         /// The target as `user@host:port`.
         target: Origin,
@@ -82,10 +81,6 @@ pub enum Error {
     },
 
     /// Key exchange failed or the connection was lost during it.
-    #[error(
-        "{target}: key exchange failed; the connection was lost, or the two sides have no algorithm \
-         in common"
-    )]
     KeyExchange {
         /// The target as `user@host:port`.
         target: Origin,
@@ -96,7 +91,6 @@ pub enum Error {
     },
 
     /// The server's host key is not trusted under the chosen `HostKeyPolicy`.
-    #[error("{target}: {reason}")]
     HostKey {
         /// The target as `user@host:port`.
         target: Origin,
@@ -106,7 +100,6 @@ pub enum Error {
 
     /// An identity could not be loaded: a missing or unreadable key file, a wrong passphrase, an
     /// agent that does not answer.
-    #[error("{target}: cannot use the identity {identity}")]
     Identity {
         /// The target as `user@host:port`.
         target: Origin,
@@ -120,12 +113,6 @@ pub enum Error {
     ///
     /// The failure is remembered for the cool-down of `Timeouts::auth_cooldown`; until then it is
     /// returned without another login attempt.
-    #[error(
-        "{target}: login refused after offering {}; the server allows {allowed}; check the user \
-         name and the account's authorized keys{}",
-        display_list(tried),
-        cooldown_note(*cooldown)
-    )]
     AuthRejected {
         /// The target as `user@host:port`.
         target: Origin,
@@ -138,7 +125,6 @@ pub enum Error {
     },
 
     /// The connection was lost while authenticating.
-    #[error("{target}: the connection was lost during authentication; the server's log says why")]
     AuthLost {
         /// The target as `user@host:port`.
         target: Origin,
@@ -151,11 +137,6 @@ pub enum Error {
     ///
     /// sshd does that where `ChrootDirectory` names a folder that is not root's alone, and where PAM
     /// refuses to open a session; its log says which. Nothing has been sent.
-    #[error(
-        "{target}: connected, but the server closed the connection before it started a session \
-         ({reason}); {attempts} attempts, the next in {retry_in:?}; the server's log says why: a \
-         ChrootDirectory with wrong owner or modes, PAM, a limit of the account, or its own end"
-    )]
     ClosedAfterLogin {
         /// The target as `user@host:port`.
         target: Origin,
@@ -168,7 +149,6 @@ pub enum Error {
     },
 
     /// A deadline passed.
-    #[error("{target}: no result after {after:?} (phase: {phase}){}", timeout_hint(*phase, *killed))]
     Timeout {
         /// The target as `user@host:port`.
         target: Origin,
@@ -185,10 +165,6 @@ pub enum Error {
     },
 
     /// The server refuses every session: `MaxSessions 0`, or an account without a shell.
-    #[error(
-        "{target}: the server refuses every session on a fresh connection ({reason}); check \
-         MaxSessions and the account"
-    )]
     SessionRefused {
         /// The target as `user@host:port`.
         target: Origin,
@@ -197,21 +173,18 @@ pub enum Error {
     },
 
     /// The server refused the exec request; the command did not start.
-    #[error("{target}: the server refused to execute the command; check what the account may run")]
     ExecRefused {
         /// The target as `user@host:port`.
         target: Origin,
     },
 
     /// The server refused a terminal; the command did not start. sshd: `PermitTTY`.
-    #[error("{target}: the server refused a terminal; check PermitTTY, or run without one")]
     PtyRefused {
         /// The target as `user@host:port`.
         target: Origin,
     },
 
     /// The server refused the subsystem.
-    #[error("{target}: the server has no subsystem \"{name}\", or refuses it to this account")]
     SubsystemRefused {
         /// The target as `user@host:port`.
         target: Origin,
@@ -220,7 +193,6 @@ pub enum Error {
     },
 
     /// The server did not open a stream to an address.
-    #[error("{target}: no stream to {to}: {refusal} ({message})")]
     StreamRefused {
         /// The target as `user@host:port`.
         target: Origin,
@@ -235,10 +207,6 @@ pub enum Error {
     /// The server does not listen for us. It gives no reason (RFC 4254, section 4): forwarding is
     /// off for this account (`AllowTcpForwarding`, `AllowStreamLocalForwarding`, `PermitListen`),
     /// or the address cannot be bound.
-    #[error(
-        "{target}: the server does not listen on {on}; check that forwarding is allowed and the \
-         address is free"
-    )]
     ForwardRefused {
         /// The target as `user@host:port`.
         target: Origin,
@@ -247,7 +215,6 @@ pub enum Error {
     },
 
     /// We cannot listen on this machine.
-    #[error("{target}: cannot listen on {on} on this machine")]
     Listen {
         /// The target as `user@host:port`.
         target: Origin,
@@ -260,10 +227,6 @@ pub enum Error {
     /// The command was asked and then forced to end, and the server has not said that it did: it
     /// passes no signals on (a forced command, or a process of another user), or it does not
     /// answer. Its channel has been closed.
-    #[error(
-        "{target}: the server did not confirm within {after:?} that the command has ended; it may \
-         still be running"
-    )]
     NotKilled {
         /// The target as `user@host:port`.
         target: Origin,
@@ -273,7 +236,6 @@ pub enum Error {
 
     /// The connection was lost while the command was on its way or running. Or it is the second one
     /// that ended under a request before that was sent, which may have been why.
-    #[error("{target}: the connection was lost (phase: {phase}){}", lost_hint(*phase))]
     ConnectionLost {
         /// The target as `user@host:port`.
         target: Origin,
@@ -286,10 +248,6 @@ pub enum Error {
 
     /// The server closed the channel without an exit status, as sshd's `ChannelTimeout` does.
     /// The command may still be running.
-    #[error(
-        "{target}: the server closed the channel without an exit status; the command may still be \
-         running"
-    )]
     ClosedWithoutStatus {
         /// The target as `user@host:port`.
         target: Origin,
@@ -300,11 +258,6 @@ pub enum Error {
     /// restricted shell), or a forced command (sshd(8), `command=`; sshd_config(5),
     /// `ForceCommand`). For an account that runs only its forced command, or has no shell, use
     /// [`Command::verbatim`](crate::Command::verbatim), which asks for no sign.
-    #[error(
-        "{target}: no sign that the command ran: the account's login shell or a forced command ended \
-         in its place ({status}{}); check the login shell, or use Command::verbatim",
-        said_note(said)
-    )]
     Unproven {
         /// The target as `user@host:port`.
         target: Origin,
@@ -318,10 +271,6 @@ pub enum Error {
     /// An [`idempotent`](crate::Command::idempotent) command was lost with its connection, was tried
     /// again, and has failed in the end. It may have run, whatever the last attempt failed with: an
     /// earlier one had been sent.
-    #[error(
-        "{target}: no result after {attempts} attempts; the command may have run up to \
-        {attempts} times"
-    )]
     Repeated {
         /// The target as `user@host:port`.
         target: Origin,
@@ -335,11 +284,6 @@ pub enum Error {
     /// `Limits::output_bytes` for `output()`; more than `Limits::stream_bytes` that its reader
     /// had not read, on a shared connection; or more than `Limits::buffered_bytes` of all commands
     /// and shared streams of the pool together.
-    #[error(
-        "{target}: more than {limit} bytes would have had to be kept, and {stream} was cut off; \
-         raise Limits::output_bytes or Limits::stream_bytes (of the whole pool: \
-         Limits::buffered_bytes), read faster, or do not share"
-    )]
     OutputLimit {
         /// The target as `user@host:port`.
         target: Origin,
@@ -351,10 +295,6 @@ pub enum Error {
 
     /// As many callers wait in the pool as `Limits::queued_commands` allows; this one was not let
     /// in, and nothing has begun.
-    #[error(
-        "{target}: {limit} callers of the pool are waiting already; run fewer commands at once, or \
-         raise Limits::queued_commands"
-    )]
     QueueFull {
         /// The target as `user@host:port`.
         target: Origin,
@@ -367,12 +307,6 @@ pub enum Error {
     ///
     /// The call has waited for one of them to end; not so that of a
     /// [`StreamGroup`](crate::StreamGroup) that has streams, which gets this at once.
-    #[error(
-        "{target}: {open} streams are open on this host, as many as Limits::{limit} allows{}; end \
-         some, raise the limit, share connections (`shared()`), or put streams that need one another \
-         into a StreamGroup",
-        ended_note(*after)
-    )]
     StreamLimit {
         /// The target as `user@host:port`.
         target: Origin,
@@ -387,10 +321,6 @@ pub enum Error {
     /// This process, or this machine, had no file descriptor left to make a connection with until the
     /// caller's deadline. Idle connections of the pool were closed to make room, and the caller waited
     /// for others to end.
-    #[error(
-        "{target}: no file descriptors are left for another connection; raise the limit (ulimit \
-         -n), or run fewer commands at once"
-    )]
     Descriptors {
         /// The target as `user@host:port`.
         target: Origin,
@@ -399,63 +329,10 @@ pub enum Error {
     },
 
     /// The pool has been closed.
-    #[error("{target}: the pool is closed; build another one for new work")]
     Closed {
         /// The target as `user@host:port`.
         target: Origin,
     },
-}
-
-fn display_list(items: &[String]) -> String {
-    if items.is_empty() {
-        "nothing".into()
-    } else {
-        items.join(", ")
-    }
-}
-
-fn said_note(said: &str) -> String {
-    if said.is_empty() {
-        String::new()
-    } else {
-        format!(", it said \"{said}\"")
-    }
-}
-
-fn cooldown_note(cooldown: Duration) -> String {
-    if cooldown.is_zero() {
-        String::new()
-    } else {
-        format!("; no new attempt for {cooldown:?}")
-    }
-}
-
-fn ended_note(after: Option<Duration>) -> String {
-    after.map_or_else(String::new, |after| {
-        format!(", and none of them ended within {after:?}")
-    })
-}
-
-fn timeout_hint(phase: Phase, killed: bool) -> &'static str {
-    match phase {
-        _ if killed => "; the command was ended",
-        Phase::Queue => "; its turn has not come: raise the limits or run fewer commands at once",
-        Phase::Resolve => "; check the resolver",
-        Phase::Connect | Phase::Banner | Phase::KeyExchange => "; check the network path",
-        Phase::Auth => "; the server is slow to decide: raise Timeouts::connect or see its log",
-        Phase::Channel => "; the server has not answered: check its load and the network path",
-        Phase::Exec | Phase::Running => "; the command was told to end and may still be running",
-        _ => "",
-    }
-}
-
-fn lost_hint(phase: Phase) -> &'static str {
-    if phase >= Phase::Exec {
-        "; the command may have run"
-    } else {
-        "; it is the second that ended under this request, which was not sent and is tried on no \
-         other: see the server's log"
-    }
 }
 
 impl Error {
@@ -566,6 +443,26 @@ impl Error {
             target: target.into(),
             attempts,
             source: Box::new(self),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Resolve { source, .. }
+            | Error::Connect { source, .. }
+            | Error::NotSsh { source, .. }
+            | Error::Throttled { source, .. }
+            | Error::KeyExchange { source, .. }
+            | Error::Identity { source, .. }
+            | Error::AuthLost { source, .. }
+            | Error::Listen { source, .. }
+            | Error::ConnectionLost { source, .. }
+            | Error::Descriptors { source, .. } => source.below(),
+            Error::Timeout { source, .. } => source.as_ref().and_then(Cause::below),
+            Error::Repeated { source, .. } => source.source(),
+            _ => None,
         }
     }
 }

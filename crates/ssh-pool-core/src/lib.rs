@@ -48,7 +48,9 @@ mod waited;
 pub use address::Address;
 pub use child::{Child, ChildStderr, ChildStdin, ChildStdout};
 pub use command::{Command, Stdio};
-pub use error::{Cause, CommandState, Error, HostKeyProblem, Origin, Phase, Refusal, Stream};
+pub use error::{
+    Cause, CommandState, Error, HostKeyProblem, Origin, PartialOutput, Phase, Refusal, Stream,
+};
 pub use event::{Event, EventKind, Events, Retirement};
 pub use forward::Forward;
 pub use host::Host;

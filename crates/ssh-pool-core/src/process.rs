@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use std::time::Duration;
 
 use crate::command_line::Tag;
-use crate::error::{Error, Origin, Phase};
+use crate::error::{Error, Origin, PartialOutput, Phase, Stream};
 use crate::hub::{self, ConnectionId, Deadline, Entry, Hub, Next, Reached};
 use crate::inbox::{End, Sink, Transcript};
 use crate::lanes::Lanes;
@@ -441,6 +441,16 @@ impl Process {
     /// Somebody has it now, and sees to its end.
     pub(crate) fn hand_over(&mut self) {
         self.over = false;
+    }
+
+    /// What has arrived of the output that is collected.
+    pub(crate) fn partial_output(&self) -> PartialOutput {
+        let inbox = &self.channel.inbox;
+        PartialOutput {
+            status: inbox.transcript().exit,
+            stdout: inbox.collected(Stream::Stdout),
+            stderr: inbox.collected(Stream::Stderr),
+        }
     }
 
     /// What the end of the channel means. `limit` is the cap on output that holds.

@@ -153,8 +153,9 @@ async fn attempt(
         let judgement = match judgement {
             Ok(judgement) => judgement,
             Err((phase, after)) => {
+                let output = process.partial_output();
                 let outcome = Box::pin(process.terminate()).await;
-                return Err(timed_out(hub, phase, after, outcome));
+                return Err(timed_out(hub, phase, after, outcome).with_output(output));
             }
         };
         match judgement {
@@ -170,7 +171,7 @@ async fn attempt(
                     peer_addr: wire.peer_addr(),
                 });
             }
-            Judgement::Failed(error) => return Err(error),
+            Judgement::Failed(error) => return Err(error.with_output(process.partial_output())),
             Judgement::NeverStarted => process.never_started(entry)?,
         }
     }

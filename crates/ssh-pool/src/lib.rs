@@ -26,7 +26,7 @@
 //! - [`Command`], [`Stdio`] and [`Pty`], [`Output`] and [`ExitStatus`]: what runs there;
 //! - [`Child`], with its [`ChildStdin`], [`ChildStdout`] and [`ChildStderr`]: while it runs;
 //! - [`Connect`], [`ChannelStream`], [`Forward`] and [`Address`]: streams through a server;
-//! - [`Error`], with its [`Phase`], [`CommandState`], [`Cause`], [`HostKeyProblem`],
+//! - [`Error`], with its [`Phase`], [`CommandState`], [`Cause`], [`HostKeyProblem`], [`PartialOutput`],
 //!   [`Refusal`] and [`Stream`]: what went wrong, and whether it is safe to try again;
 //! - [`StreamGroup`]: streams that need one another;
 //! - [`Waited`]: why a command waited, in each [`Output`], [`Child`] and [`Error`], with its
@@ -86,9 +86,9 @@
 pub use ssh_pool_core::{
     Address, Breaker, Cause, ChannelStream, Child, ChildStderr, ChildStdin, ChildStdout, Command,
     CommandState, Connect, ConnectionStatus, Error, Event, EventKind, Events, ExitStatus, Forward,
-    Host, HostKeyPolicy, HostKeyProblem, HostStatus, Identity, Limits, Origin, Output, Phase, Pool,
-    PoolBuilder, PoolStatus, Pty, Purpose, Refusal, Retirement, Stdio, Stream, StreamGroup, Target,
-    Timeouts, Waited, printable,
+    Host, HostKeyPolicy, HostKeyProblem, HostStatus, Identity, Limits, Origin, Output,
+    PartialOutput, Phase, Pool, PoolBuilder, PoolStatus, Pty, Purpose, Refusal, Retirement, Stdio,
+    Stream, StreamGroup, Target, Timeouts, Waited, printable,
 };
 
 #[cfg(feature = "docker")]

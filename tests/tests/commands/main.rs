@@ -21,6 +21,7 @@ mod endings;
 mod input;
 mod losses;
 mod output;
+mod partial;
 mod quoting;
 mod retries;
 mod sizes;

@@ -1,6 +1,5 @@
 //! One host is one machine: names with several addresses, and names that move.
 
-use std::error::Error as _;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -254,9 +253,9 @@ fn an_address_that_swallows_packets_costs_a_moment_and_no_share_of_the_connect_t
         let error = host.command("true").output().await.unwrap_err();
         assert!(error.is_timeout(), "{error}");
         assert_eq!(error.phase(), Phase::Connect);
-        let reasons = error.source().unwrap().to_string();
         let [v6, hole] = [v6.addr(), hole.addr()];
-        assert_eq!(reasons, format!("{v6}: no answer; {hole}: no answer"));
+        let reasons = format!("{v6}: no answer, {hole}: no answer");
+        assert!(error.to_string().contains(&reasons), "{error}");
     });
 }
 
@@ -291,7 +290,7 @@ fn an_address_that_refuses_costs_nothing_and_the_error_names_all_that_were_tried
         }
         let error = error.unwrap();
         assert!(refused(&error), "{error}");
-        let reasons = error.source().unwrap().to_string();
+        let reasons = error.to_string();
         for address in [nobody, sshd.addr()] {
             assert!(reasons.contains(&format!("{address}: ")), "{reasons}");
         }

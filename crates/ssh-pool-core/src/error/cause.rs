@@ -1,14 +1,18 @@
 //! What is underneath an error.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
+use super::Error;
+use super::text::Words;
 use crate::printable;
 
 /// The cause of an [`Error`](crate::Error): opaque, so that no dependency's type is part of this
 /// API, and shared, because one failed dial answers many waiters.
 ///
-/// Read it through [`std::error::Error::source`].
+/// Its words are in those of the error. If it comes from the operating system,
+/// [`io_error`](Cause::io_error) has the kind and the code.
 #[derive(Clone)]
 pub struct Cause(pub(super) Arc<dyn std::error::Error + Send + Sync + 'static>);
 
@@ -27,14 +31,20 @@ impl Cause {
     ) -> Self {
         let error = error.into();
         let first: &(dyn std::error::Error + 'static) = &*error;
-        let io = std::iter::successors(Some(first), |error| error.source())
-            .any(|error| error.is::<std::io::Error>());
+        let io = chain(first).any(|error| error.is::<io::Error>());
         if io {
             Self::new(error)
         } else {
             Self::new(printable(error.to_string()))
         }
     }
+}
+
+/// An error and everything underneath it.
+fn chain<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
 }
 
 /// Whether an error, or what is underneath it, says that this process (EMFILE) or this machine
@@ -45,23 +55,65 @@ pub(crate) fn no_descriptors(error: &(dyn std::error::Error + 'static)) -> bool 
     } else {
         &[24, 23] // the same numbers on every Unix
     };
-    std::iter::successors(Some(error), |error| error.source())
-        .filter_map(|error| error.downcast_ref::<std::io::Error>()?.raw_os_error())
+    chain(error)
+        .filter_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error())
         .any(|code| CODES.contains(&code))
 }
 
+/// What an I/O error says, without its code.
+pub(crate) fn words_of(error: &io::Error) -> String {
+    let text = error.to_string();
+    let code = (error.raw_os_error()).map(|code| format!(" (os error {code})"));
+    let words = code.and_then(|code| text.strip_suffix(&code).map(str::to_owned));
+    words.unwrap_or(text)
+}
+
 impl Cause {
+    /// The I/O error underneath, if there is one.
+    #[must_use]
+    pub fn io_error(&self) -> Option<&io::Error> {
+        chain(&*self.0).find_map(|error| error.downcast_ref())
+    }
+
     /// The kind of the I/O error underneath, if there is one.
     #[must_use]
-    pub fn io_error_kind(&self) -> Option<std::io::ErrorKind> {
-        let mut error: Option<&(dyn std::error::Error + 'static)> = Some(&*self.0);
-        while let Some(current) = error {
-            if let Some(io) = current.downcast_ref::<std::io::Error>() {
-                return Some(io.kind());
+    pub fn io_error_kind(&self) -> Option<io::ErrorKind> {
+        self.io_error().map(io::Error::kind)
+    }
+
+    /// What an error with this cause has as its source: the operating system's error, for its code.
+    /// Everything else is in the words of that error already, and would be read twice.
+    pub(super) fn below(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        let error = self
+            .io_error()
+            .filter(|error| error.raw_os_error().is_some())?;
+        Some(error)
+    }
+
+    /// What it says, and what is underneath it, on one line. Of the operating system the words.
+    pub(super) fn reason(&self) -> String {
+        let mut reason = String::new();
+        for error in chain(&*self.0) {
+            let failure = error.downcast_ref::<Error>();
+            let text = match (failure, error.downcast_ref::<io::Error>()) {
+                (Some(failure), _) => Words(failure).to_string(),
+                (None, Some(error)) => words_of(error),
+                (None, None) => error.to_string(),
+            };
+            if !reason.contains(&text) {
+                let separator = if reason.is_empty() { "" } else { ": " };
+                reason.extend([separator, &text]);
             }
-            error = current.source();
+            if failure.is_some() {
+                break; // it has the reason in its words
+            }
         }
-        None
+        reason
+    }
+
+    /// Whether it is an earlier failure of the pool's own.
+    pub(super) fn is_failure(&self) -> bool {
+        self.0.is::<Error>()
     }
 
     pub(crate) fn no_descriptors(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::display_list;
+use super::text::display_list;
 
 /// Why a host key is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

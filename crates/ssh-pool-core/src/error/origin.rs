@@ -1,10 +1,10 @@
-//! Whom an error is about, and what its call had waited for.
+//! Whom an error is about, what its call had waited for, and what its command had written.
 
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::Error;
+use super::{Error, PartialOutput};
 use crate::waited::Waited;
 
 /// The target of an [`Error`], as `user@host:port`. Reads like a `str`.
@@ -13,8 +13,16 @@ use crate::waited::Waited;
 #[derive(Clone)]
 pub struct Origin {
     name: Arc<str>,
-    /// Set where the call returns: what failed may have been shared, its waits were not.
-    waited: Option<Arc<Waited>>,
+    /// Set where the call returns: what failed may have been shared, its waits were not. In one place,
+    /// because each error has room for it.
+    call: Option<Arc<Call>>,
+}
+
+/// What is known of the call that has failed.
+#[derive(Default)]
+struct Call {
+    waited: Waited,
+    output: Option<Arc<PartialOutput>>,
 }
 
 impl Deref for Origin {
@@ -39,7 +47,7 @@ impl fmt::Debug for Origin {
 
 impl From<Arc<str>> for Origin {
     fn from(name: Arc<str>) -> Self {
-        Self { name, waited: None }
+        Self { name, call: None }
     }
 }
 
@@ -64,8 +72,23 @@ impl From<String> for Origin {
 impl Origin {
     /// The same, of a call that has waited like this.
     pub(crate) fn after(mut self, waited: &Waited) -> Self {
-        self.waited = (!waited.is_zero()).then(|| Arc::new(*waited));
+        let output = self.call.and_then(|call| call.output.clone());
+        let waited = *waited;
+        let known = output.is_some() || !waited.is_zero();
+        self.call = known.then(|| Arc::new(Call { waited, output }));
         self
+    }
+
+    pub(super) fn output(&self) -> Option<&PartialOutput> {
+        self.call.as_ref()?.output.as_deref()
+    }
+
+    pub(super) fn set_output(&mut self, output: PartialOutput) {
+        let waited = self.call.as_ref().map(|call| call.waited);
+        self.call = Some(Arc::new(Call {
+            waited: waited.unwrap_or_default(),
+            output: Some(Arc::new(output)),
+        }));
     }
 }
 
@@ -108,11 +131,18 @@ macro_rules! origin {
 }
 
 impl Error {
+    pub(super) fn origin(&self) -> Option<&Origin> {
+        origin!(self)
+    }
+
+    pub(super) fn origin_mut(&mut self) -> Option<&mut Origin> {
+        origin!(self)
+    }
+
     /// The target that it is about, as `user@host:port`. `None` for what the caller passed in.
     #[must_use]
     pub fn target(&self) -> Option<&str> {
-        let origin: Option<&Origin> = origin!(self);
-        origin.map(|origin| &**origin)
+        self.origin().map(|origin| &**origin)
     }
 
     /// What the call that failed had waited for before it had a channel, over all attempts. Of
@@ -120,16 +150,14 @@ impl Error {
     /// of an error has none.
     #[must_use]
     pub fn waited(&self) -> Waited {
-        let origin: Option<&Origin> = origin!(self);
-        origin
-            .and_then(|origin| origin.waited.as_deref().copied())
+        self.origin()
+            .and_then(|origin| Some(origin.call.as_ref()?.waited))
             .unwrap_or_default()
     }
 
     /// The call that returns this error has waited like this.
     pub(crate) fn having_waited(mut self, waited: &Waited) -> Self {
-        let origin: Option<&mut Origin> = origin!(&mut self);
-        if let Some(origin) = origin {
+        if let Some(origin) = self.origin_mut() {
             *origin = origin.clone().after(waited);
         }
         self

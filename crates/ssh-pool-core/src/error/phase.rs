@@ -13,6 +13,10 @@ pub enum Phase {
     Input,
     /// Waiting for a free session channel.
     Queue,
+    /// Reading key files and known_hosts files on this machine.
+    Files,
+    /// Decrypting a key on this machine.
+    Decryption,
     /// Looking the host name up.
     Resolve,
     /// Connecting TCP.
@@ -23,7 +27,10 @@ pub enum Phase {
     KeyExchange,
     /// Checking the server's host key.
     HostKey,
-    /// Authenticating (RFC 4252).
+    /// Waiting for an agent on this machine: for its keys, or for a signature, in the middle of
+    /// authenticating.
+    Agent,
+    /// Waiting for the server's answer while authenticating (RFC 4252).
     Auth,
     /// Waiting for what a server is asked before a command is sent: a sign of life of a connection
     /// that was quiet, a channel (RFC 4254, section 5.1), environment variables, a terminal.
@@ -41,11 +48,14 @@ impl fmt::Display for Phase {
         f.write_str(match self {
             Phase::Input => "input",
             Phase::Queue => "queue",
+            Phase::Files => "files",
+            Phase::Decryption => "decryption",
             Phase::Resolve => "resolve",
             Phase::Connect => "connect",
             Phase::Banner => "banner",
             Phase::KeyExchange => "key exchange",
             Phase::HostKey => "host key",
+            Phase::Agent => "agent",
             Phase::Auth => "authentication",
             Phase::Channel => "channel",
             Phase::Exec => "exec",

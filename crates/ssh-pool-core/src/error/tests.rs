@@ -19,6 +19,8 @@ use rows::{Row, before_a_session, cause, lost, problems, table, target, timeout}
 
 const TARGET: &str = "deploy@web-1:22";
 const CAUSE: &str = "what the layer below said";
+/// ECONNRESET, where the tests run.
+const RESET: i32 = 104;
 /// Goes in wherever a caller can put a secret, and must not come out.
 const SECRET: &str = "hunter2";
 
@@ -60,11 +62,27 @@ macro_rules! values {
 
 // In the order of the declaration.
 values!(PHASES, is_phase: Phase {
-    Input, Queue, Resolve, Connect, Banner, KeyExchange, HostKey, Auth, Channel, Exec, Running,
-    Closed,
+    Input, Queue, Files, Decryption, Resolve, Connect, Banner, KeyExchange, HostKey, Agent, Auth,
+    Channel, Exec, Running, Closed,
 });
 values!(STREAMS, is_stream: Stream { Stdout, Stderr });
 values!(REFUSALS, is_refusal: Refusal { Denied, Unreachable, Unsupported, Overloaded });
+
+/// A cause with a cause of its own.
+#[derive(Debug)]
+struct Outer(io::Error);
+
+impl fmt::Display for Outer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(CAUSE)
+    }
+}
+
+impl StdError for Outer {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.0)
+    }
+}
 
 /// An error and everything below it.
 fn chain<'a>(error: &'a (dyn StdError + 'static)) -> Vec<&'a (dyn StdError + 'static)> {
@@ -174,24 +192,71 @@ fn the_target_of_an_error_reads_like_text() {
 }
 
 #[test]
-fn every_error_with_a_cause_hands_it_out() {
+fn every_error_with_a_cause_has_it_in_its_first_line_and_the_code_below() {
+    let system = io::Error::from_raw_os_error(RESET);
+    let words = words_of(&system);
+    assert!(!words.contains("os error"), "{words}");
     for row in table() {
-        // Of several attempts the last one's error is in between.
-        let below = match &row.error {
-            Error::Repeated { source, .. } => &**source,
-            error => error,
-        };
-        let source = below.source();
+        let shown = row.error.to_string();
+        let reason = row.source && !row.quoted;
+        assert_eq!(
+            shown.contains(&format!("{CAUSE}: {words}")),
+            reason,
+            "{shown}"
+        );
+        let source = row.error.source();
+        let io = source.and_then(|source| source.downcast_ref::<io::Error>());
         assert_eq!(source.is_some(), row.source, "{:?}", row.error);
         assert_eq!(
-            source.map(ToString::to_string),
-            row.source.then(|| CAUSE.to_owned()),
+            io.and_then(io::Error::raw_os_error),
+            row.source.then_some(RESET),
             "{:?}",
             row.error
         );
-        // A field that holds a cause and is not the source would be a cause that nobody sees.
-        let holds_one = format!("{:?}", row.error).contains(CAUSE);
+        // A field that holds a cause and is not shown would be lost.
+        let holds_one = format!("{:?}", row.error).contains("Outer");
         assert_eq!(holds_one, row.source, "{:?}", row.error);
+    }
+}
+
+#[test]
+fn every_first_line_says_what_to_do_after_the_reason() {
+    for row in table() {
+        let shown = row.error.to_string();
+        let line = shown.strip_prefix(TARGET).unwrap_or(&shown);
+        let advice = shown.find(row.advice).expect("its advice");
+        if row.source && !row.quoted && !matches!(row.error, Error::Repeated { .. }) {
+            let reason = shown.find(CAUSE).expect("its reason");
+            assert!(reason < advice, "{shown}");
+        }
+        let to_do = row.error.phase() == Phase::Input || line.contains("; ");
+        assert!(to_do, "{shown}");
+    }
+}
+
+/// What would send a reader to look in the wrong place.
+#[test]
+fn no_error_blames_a_part_that_had_no_part_in_it() {
+    let network = |error: &Error| match error {
+        Error::Repeated { .. } => true,
+        error => matches!(
+            error.phase(),
+            Phase::Connect | Phase::KeyExchange | Phase::Channel
+        ),
+    };
+    for row in table() {
+        let shown = row.error.to_string();
+        let blames = |part: &str| shown.contains(part);
+        if blames("resolver") {
+            assert_eq!(row.error.phase(), Phase::Resolve, "{shown}");
+        }
+        if blames("network path") || blames("MTU") || blames("firewalls") {
+            assert!(network(&row.error), "{shown}");
+        }
+        let here = [Phase::Input, Phase::Files, Phase::Decryption, Phase::Agent];
+        if here.contains(&row.error.phase()) {
+            assert!(!blames("server"), "{shown}");
+        }
     }
 }
 
@@ -280,43 +345,48 @@ fn a_refused_login_says_for_how_long_it_is_remembered() {
 
 #[test]
 fn a_cause_speaks_for_what_it_wraps() {
-    #[derive(Debug)]
-    struct Outer(io::Error);
-    impl fmt::Display for Outer {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("outer")
-        }
-    }
-    impl StdError for Outer {
-        fn source(&self) -> Option<&(dyn StdError + 'static)> {
-            Some(&self.0)
-        }
-    }
-
-    let outer = || Outer(io::ErrorKind::ConnectionReset.into());
+    let outer = || Outer(io::Error::from_raw_os_error(RESET));
     let cause = Cause::new(outer());
-    assert_eq!(cause.to_string(), "outer");
+    assert_eq!(cause.to_string(), CAUSE);
     assert_eq!(format!("{cause:?}"), format!("{:?}", outer()));
     assert_eq!(format!("{cause:#?}"), format!("{:#?}", outer()));
     let below = cause
         .source()
         .and_then(|error| error.downcast_ref::<io::Error>());
+    assert_eq!(below.and_then(io::Error::raw_os_error), Some(RESET));
     assert_eq!(
-        below.map(io::Error::kind),
+        cause.io_error().map(io::Error::kind),
         Some(io::ErrorKind::ConnectionReset)
     );
-
-    let error = Error::Connect {
-        target: target(),
-        source: cause,
-    };
-    let texts: Vec<_> = chain(&error).iter().map(ToString::to_string).collect();
-    let reset = io::Error::from(io::ErrorKind::ConnectionReset).to_string();
-    assert_eq!(texts, [error.to_string(), "outer".into(), reset]);
 }
 
 #[test]
-fn a_timeout_keeps_the_failure_before_it() {
+fn a_chain_of_causes_is_read_once() {
+    let error = Error::Connect {
+        target: target(),
+        source: cause(),
+    };
+    let reset = io::Error::from_raw_os_error(RESET);
+    let texts: Vec<_> = chain(&error).iter().map(ToString::to_string).collect();
+    assert_eq!(texts, [error.to_string(), reset.to_string()]);
+    // Words of no system call are in the first line alone.
+    let error = Error::Connect {
+        target: target(),
+        source: Cause::new(CAUSE),
+    };
+    assert!(error.to_string().contains(CAUSE));
+    assert!(error.source().is_none());
+    let early = io::Error::new(io::ErrorKind::UnexpectedEof, "early eof");
+    let error = Error::Connect {
+        target: target(),
+        source: Cause::new(early),
+    };
+    assert!(error.to_string().contains("early eof"));
+    assert!(error.source().is_none());
+}
+
+#[test]
+fn a_timeout_tells_of_the_failure_before_it() {
     let failed = Error::Connect {
         target: target(),
         source: cause(),
@@ -326,12 +396,47 @@ fn a_timeout_keeps_the_failure_before_it() {
         CommandState::NotStarted,
         Some(Cause::new(failed.clone())),
     );
-    let texts: Vec<_> = chain(&error).iter().map(ToString::to_string).collect();
-    assert_eq!(
-        texts,
-        [error.to_string(), failed.to_string(), CAUSE.to_owned()]
-    );
+    let words = failed.to_string();
+    let words = words.strip_prefix(&format!("{TARGET}: ")).unwrap();
+    let shown = error.to_string();
+    assert!(shown.ends_with(words), "{shown}");
+    assert_eq!(shown.matches(TARGET).count(), 1, "{shown}");
+    assert_eq!(shown.matches(CAUSE).count(), 1, "{shown}");
+    let io = error.source().and_then(|source| source.downcast_ref());
+    assert_eq!(io.and_then(io::Error::raw_os_error), Some(RESET));
     check_text(&error);
+}
+
+#[test]
+fn what_had_been_written_is_in_errors_of_commands_that_may_have_run() {
+    let written = PartialOutput {
+        status: Some(ExitStatus::from_code(3)),
+        stdout: b"half".to_vec(),
+        stderr: Vec::new(),
+    };
+    for row in table() {
+        let Row { error, .. } = row;
+        assert_eq!(error.partial_output(), None, "{error:?}");
+        let with = error.clone().with_output(written.clone());
+        let kept = match &error {
+            Error::OutputLimit { .. } => false,
+            // It has that of its last attempt.
+            Error::Repeated { .. } => continue,
+            error => error.command_state() == CommandState::Unknown,
+        };
+        assert_eq!(with.partial_output(), kept.then_some(&written), "{error:?}");
+        assert_eq!(with.to_string(), error.to_string());
+        if kept {
+            let waited = Waited {
+                queue: Duration::from_secs(1),
+                ..Waited::default()
+            };
+            let repeated = with.having_waited(&waited).after(target(), 2);
+            assert_eq!(repeated.partial_output(), Some(&written), "{error:?}");
+        }
+    }
+    let shown = format!("{written:?}");
+    assert!(shown.contains("stdout: \"half\""), "{shown}");
 }
 
 #[test]
@@ -353,8 +458,11 @@ fn several_attempts_fail_as_the_last_one_does_and_leave_the_command_in_doubt() {
         assert_eq!(repeated.is_transient(), error.is_transient(), "{error:?}");
         assert_eq!(repeated.is_timeout(), error.is_timeout(), "{error:?}");
         assert!(!repeated.is_killed(), "{error:?}");
-        let source = repeated.source().map(ToString::to_string);
-        assert_eq!(source, Some(error.to_string()));
+        let words = error.to_string();
+        let words = words.strip_prefix(&format!("{TARGET}: ")).unwrap_or(&words);
+        assert!(repeated.to_string().ends_with(words), "{repeated}");
+        let below = |error: &Error| error.source().map(ToString::to_string);
+        assert_eq!(below(&repeated), below(&error));
         check_text(&repeated);
     }
 }

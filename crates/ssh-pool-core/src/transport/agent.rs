@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use self::client::Failure;
 pub(super) use self::client::{Key, is_offered};
 use super::stopwatch::Stopwatch;
-use crate::error::no_descriptors;
+use crate::error::{no_descriptors, words_of};
 
 mod client;
 
@@ -83,7 +83,11 @@ impl AgentError {
 impl std::fmt::Display for AgentError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            AgentError::Gone(_) => f.write_str("the agent does not answer; check that it runs"),
+            AgentError::Gone(error) => write!(
+                f,
+                "the agent does not answer: {}; check that it runs",
+                words_of(error)
+            ),
             AgentError::Silent(limit) => write!(
                 f,
                 "the agent did not answer within {limit:?}; unlock it or approve the request, or \

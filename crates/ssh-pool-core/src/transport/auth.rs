@@ -52,7 +52,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Phase;
+    use crate::error::{Phase, words_of};
     use crate::secret::Secret;
     use russh::keys::ssh_key::private::Ed25519Keypair;
     use russh::keys::{PrivateKey, PublicKey, PublicKeyOrCertificate};
@@ -402,12 +402,11 @@ mod tests {
         let mut credentials = keys([1]);
         credentials.insert(0, agent());
         let tried = tried(server.login(credentials).await);
-        assert_eq!(
-            tried,
-            [
-                "agent at /nonexistent/agent (not used: the agent does not answer; check that it runs)",
-                "key 1"
-            ]
+        let missing = words_of(&std::fs::read("/nonexistent/agent").unwrap_err());
+        let unused = format!(
+            "agent at /nonexistent/agent (not used: the agent does not answer: {missing}; check that \
+             it runs)"
         );
+        assert_eq!(tried, [&*unused, "key 1"]);
     }
 }

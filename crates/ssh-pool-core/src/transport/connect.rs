@@ -19,7 +19,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::AddressChoice;
-use crate::error::no_descriptors;
+use crate::error::{no_descriptors, words_of};
 
 /// The connection attempt delay that RFC 8305, section 5 recommends.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -185,10 +185,10 @@ impl Unreachable {
 impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, attempt) in self.0.iter().enumerate() {
-            let separator = if n == 0 { "" } else { "; " };
+            let separator = if n == 0 { "" } else { ", " };
             write!(f, "{separator}{}: ", attempt.address)?;
             match &attempt.failure {
-                Some(error) => write!(f, "{error}")?,
+                Some(error) => f.write_str(&words_of(error))?,
                 None => f.write_str("no answer")?,
             }
         }

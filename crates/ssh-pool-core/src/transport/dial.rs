@@ -206,6 +206,7 @@ impl Dial<'_> {
                 source,
             })
         };
+        self.progress.enter(Phase::Resolve);
         let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), *port))
             .await
             .map_err(|error| unresolved(Cause::new(error)))?

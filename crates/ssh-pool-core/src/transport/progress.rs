@@ -27,7 +27,7 @@ pub(super) struct Progress(Mutex<State>);
 impl Default for Progress {
     fn default() -> Self {
         Self(Mutex::new(State {
-            phase: Phase::Resolve,
+            phase: Phase::Files,
             greeting: Vec::new(),
             line: Vec::new(),
             refusal: None,

@@ -10,6 +10,8 @@ pub(super) struct Row {
     pub(super) transient: bool,
     pub(super) timeout: bool,
     pub(super) source: bool,
+    /// The reason is what the server said, and not the cause.
+    pub(super) quoted: bool,
     /// A part of its text: what to do, or what to know before doing anything.
     pub(super) advice: &'static str,
 }
@@ -24,6 +26,7 @@ impl Row {
             transient: false,
             timeout: false,
             source: false,
+            quoted: false,
             advice,
         }
     }
@@ -47,6 +50,12 @@ impl Row {
         self.source = true;
         self
     }
+
+    /// With a cause, and words of the server that say more.
+    fn quoted(mut self) -> Self {
+        self.quoted = true;
+        self.caused()
+    }
 }
 
 pub(super) fn target() -> Origin {
@@ -54,7 +63,7 @@ pub(super) fn target() -> Origin {
 }
 
 pub(super) fn cause() -> Cause {
-    Cause::new(CAUSE)
+    Cause::new(Outer(io::Error::from_raw_os_error(RESET)))
 }
 
 /// As the transport quotes what a server sent.
@@ -147,7 +156,7 @@ pub(super) fn table() -> Vec<Row> {
             identity,
             source,
         };
-        rows.push(Row::new(error, Phase::Auth, "cannot use the identity").caused());
+        rows.push(Row::new(error, Phase::Auth, "log in with another identity").caused());
     }
     rows
 }
@@ -228,18 +237,14 @@ pub(super) fn before_a_session() -> Vec<Row> {
         Row::new(connect, Phase::Connect, "check that the server is up")
             .caused()
             .transient(),
-        Row::new(not_ssh, Phase::Banner, "check the port").caused(),
+        Row::new(not_ssh, Phase::Banner, "check the port").quoted(),
         Row::new(throttled, Phase::Banner, "try again later")
+            .quoted()
+            .transient(),
+        Row::new(key_exchange_lost, Phase::KeyExchange, "the server's log")
             .caused()
             .transient(),
-        Row::new(
-            key_exchange_lost,
-            Phase::KeyExchange,
-            "no algorithm in common",
-        )
-        .caused()
-        .transient(),
-        Row::new(key_exchange, Phase::KeyExchange, "no algorithm in common").caused(),
+        Row::new(key_exchange, Phase::KeyExchange, "compare the algorithms").caused(),
         Row::new(rejected, Phase::Auth, "check the user name"),
         Row::new(auth_lost, Phase::Auth, "the server's log")
             .caused()
@@ -294,7 +299,7 @@ fn with_a_session() -> Vec<Row> {
         Row::new(
             repeated,
             Phase::Running,
-            "after 3 attempts; the command may have run",
+            "after 3 attempts; the command may have run up to 3 times",
         )
         .caused()
         .transient()
@@ -327,7 +332,7 @@ fn of_streams() -> Vec<Row> {
     let mut rows = vec![
         Row::new(subsystem, Phase::Exec, "refuses it to this account"),
         Row::new(forward, Phase::Channel, "check that forwarding is allowed"),
-        Row::new(listen, Phase::Channel, "on this machine").caused(),
+        Row::new(listen, Phase::Channel, "choose another address").caused(),
     ];
     for refusal in REFUSALS {
         assert!(is_refusal(*refusal));
@@ -340,10 +345,18 @@ fn timeouts() -> Vec<Row> {
     use CommandState::{NotStarted, Unknown};
     let advice = [
         (Phase::Queue, NotStarted, "raise the limits"),
+        (Phase::Files, NotStarted, "check the disk"),
+        (Phase::Decryption, NotStarted, "decrypting the key"),
         (Phase::Resolve, NotStarted, "check the resolver"),
-        (Phase::Connect, NotStarted, "check the network path"),
-        (Phase::Banner, NotStarted, "check the network path"),
-        (Phase::KeyExchange, NotStarted, "check the network path"),
+        (Phase::Connect, NotStarted, "the network path"),
+        (
+            Phase::Banner,
+            NotStarted,
+            "it accepted the connection and is silent",
+        ),
+        (Phase::KeyExchange, NotStarted, "it has identified itself"),
+        (Phase::HostKey, NotStarted, "storing the host key"),
+        (Phase::Agent, NotStarted, "unlock the agent"),
         (Phase::Auth, NotStarted, "raise Timeouts::connect"),
         (Phase::Channel, NotStarted, "check its load"),
         (Phase::Exec, Unknown, "may still be running"),

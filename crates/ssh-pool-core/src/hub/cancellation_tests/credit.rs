@@ -1,7 +1,5 @@
 //! Identities that may not be let in, at one address, on a clock that jumps.
 
-use std::error::Error as StdError;
-
 use super::*;
 
 /// A server whose handshakes take a second, so that there is time to look.
@@ -140,8 +138,8 @@ async fn whose_deadline_ends_in_the_wait_for_credit_is_told_so_and_leaves_nothin
     assert!(error.is_timeout(), "{error:?}");
     assert_eq!(error.phase(), Phase::Queue);
     assert!(!error.to_string().contains("network"), "{error}");
-    let source = error.source().expect("a source").to_string();
-    assert!(source.contains("PerSourcePenalties"), "{source}");
+    let said = error.to_string();
+    assert!(said.contains("PerSourcePenalties"), "{said}");
     assert!(error.waited().dial >= after, "{error:?}");
     // For any other lane of that host as well.
     let result = late.command("true").timeout(after).spawn().await;

@@ -1,7 +1,5 @@
 //! Deadlines: those that were kept, those that were missed, and what is said of them.
 
-use std::error::Error as StdError;
-
 use super::*;
 use crate::CommandState;
 use crate::event::EventKind;
@@ -93,8 +91,8 @@ fn assert_unanswered(error: &Error, asked: &str) {
     assert!(error.is_timeout(), "{error:?}");
     assert_eq!(error.phase(), Phase::Channel, "{error:?}");
     assert_eq!(error.command_state(), CommandState::NotStarted, "{error:?}");
-    let source = error.source().expect("a source").to_string();
-    assert!(source.contains(asked), "{source}");
+    let said = error.to_string();
+    assert!(said.contains(asked), "{said}");
 }
 
 /// A host whose connection has served one command, and answers nothing any more after a while.

@@ -1,7 +1,5 @@
 //! The limits of a whole pool, over hosts that share one server.
 
-use std::error::Error as StdError;
-
 use futures_util::TryFutureExt;
 use futures_util::future::BoxFuture;
 
@@ -283,8 +281,8 @@ async fn nobody_is_cut_off_for_room_and_the_error_says_what_was_lacking() {
     assert!(error.is_timeout(), "{error:?}");
     assert_eq!(error.phase(), Phase::Queue);
     assert_eq!(error.command_state(), CommandState::NotStarted);
-    let source = error.source().expect("a source").to_string();
-    assert!(source.contains("Limits::connections"), "{source}");
+    let said = error.to_string();
+    assert!(said.contains("Limits::connections"), "{said}");
 
     let output = running.await.expect("no panic");
     output.expect("it has run to its end");

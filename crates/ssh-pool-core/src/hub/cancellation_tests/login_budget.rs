@@ -1,7 +1,5 @@
 //! Logins that one address sees, whatever the server and its callers do, on a clock that jumps.
 
-use std::error::Error as StdError;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -181,9 +179,9 @@ async fn whose_deadline_ends_in_the_wait_for_the_login_budget_is_told_so() {
         };
         assert!(error.is_timeout(), "{error:?}");
         assert_eq!(error.phase(), Phase::Queue);
-        let source = error.source().expect("a reason").to_string();
-        assert!(source.contains("login budget of this address"), "{source}");
-        assert!(source.contains("Limits::login_burst"), "{source}");
+        let said = error.to_string();
+        assert!(said.contains("login budget of this address"), "{said}");
+        assert!(said.contains("Limits::login_burst"), "{said}");
         assert!(error.waited().dial >= after, "{error:?}");
     }
     let began = Instant::now();

@@ -198,7 +198,7 @@ async fn the_error_has_the_reason_of_each_address() {
     let refused = io::Error::from(ErrorKind::ConnectionRefused);
     assert_eq!(
         failed.to_string(),
-        format!("[2001:db8::1]:22: {refused}; 192.0.2.1:22: {refused}")
+        format!("[2001:db8::1]:22: {refused}, 192.0.2.1:22: {refused}")
     );
     let cause = crate::error::Cause::new(failed);
     assert_eq!(cause.io_error_kind(), Some(ErrorKind::ConnectionRefused));
@@ -215,7 +215,7 @@ async fn a_dial_that_is_dropped_closes_all_its_sockets_and_knows_what_it_tried()
     let failed = dial.attempts.take().unwrap().to_string();
     assert_eq!(
         failed,
-        "[2001:db8::1]:22: no answer; 192.0.2.1:22: no answer"
+        "[2001:db8::1]:22: no answer, 192.0.2.1:22: no answer"
     );
 }
 

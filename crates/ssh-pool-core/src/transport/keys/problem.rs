@@ -9,7 +9,7 @@ use std::time::Duration;
 use russh::keys::Error as KeyError;
 use russh::keys::ssh_key::Error as FormatError;
 
-use crate::error::no_descriptors;
+use crate::error::{no_descriptors, words_of};
 use crate::transport::agent::AgentError;
 
 /// The cause of an `Error::Identity`. Never with a secret.
@@ -83,7 +83,12 @@ impl fmt::Display for Problem {
                 f,
                 "the agent does not hold the key {fingerprint}, or is locked; add it with ssh-add"
             ),
-            Problem::Unreadable(path, _) => write!(f, "cannot read {}", path.display()),
+            Problem::Unreadable(path, error) => write!(
+                f,
+                "cannot read {}: {}; check that it is there and that this user may read it",
+                path.display(),
+                words_of(error)
+            ),
             Problem::TooLong(path) => write!(f, "{} is longer than 1 MiB", path.display()),
             Problem::TooOpen(path, mode) => {
                 let path = path.display();

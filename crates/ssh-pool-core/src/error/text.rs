@@ -1,0 +1,287 @@
+//! The words of errors, on one line: what failed, the reason, what to do.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::{Cause, Error, Phase, Refusal};
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(target) = self.target() {
+            write!(f, "{target}: ")?;
+        }
+        Words(self).fmt(f)
+    }
+}
+
+/// An error without its target, for where that has been named.
+pub(super) struct Words<'a>(pub(super) &'a Error);
+
+impl fmt::Display for Words<'_> {
+    #[allow(clippy::too_many_lines, reason = "one arm for each error")]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Error::InvalidInput { what, reason } => write!(f, "invalid {what}: {reason}"),
+            Error::Resolve { source, .. } => write!(
+                f,
+                "the host name does not resolve: {}; check its spelling and the resolver",
+                source.reason()
+            ),
+            Error::Connect { source, .. } => write!(
+                f,
+                "cannot connect: {}; check that the server is up, and the port and firewalls",
+                source.reason()
+            ),
+            Error::NotSsh { received, .. } => write!(
+                f,
+                "not an SSH server, it said \"{received}\"; check the port"
+            ),
+            Error::Throttled { message, .. } => write!(
+                f,
+                "the server is throttling connections (\"{message}\"); try again later"
+            ),
+            Error::KeyExchange {
+                lost: true, source, ..
+            } => write!(
+                f,
+                "the connection was lost during the key exchange: {}; the server's log says why",
+                source.reason()
+            ),
+            Error::KeyExchange {
+                lost: false,
+                source,
+                ..
+            } => write!(
+                f,
+                "the key exchange failed: {}; compare the algorithms of the server with those that \
+                 are offered",
+                source.reason()
+            ),
+            Error::HostKey { reason, .. } => reason.fmt(f),
+            Error::Identity {
+                identity, source, ..
+            } => {
+                let reason = source.reason();
+                write!(f, "cannot use the identity {identity}: {reason}")?;
+                // Most reasons say themselves what to do.
+                if reason.contains(';') {
+                    return Ok(());
+                }
+                f.write_str("; mend it, or log in with another identity")
+            }
+            Error::AuthRejected {
+                tried,
+                allowed,
+                cooldown,
+                ..
+            } => {
+                let tried = display_list(tried);
+                write!(
+                    f,
+                    "login refused after offering {tried}; the server allows {allowed}; check the \
+                     user name and the account's authorized keys"
+                )?;
+                if cooldown.is_zero() {
+                    return Ok(());
+                }
+                write!(f, "; no new attempt for {cooldown:?}")
+            }
+            Error::AuthLost { source, .. } => write!(
+                f,
+                "the connection was lost during authentication: {}; the server's log says why",
+                source.reason()
+            ),
+            Error::ClosedAfterLogin {
+                attempts,
+                retry_in,
+                reason,
+                ..
+            } => write!(
+                f,
+                "connected, but the server closed the connection before it started a session \
+                 ({reason}); {attempts} attempts, the next in {retry_in:?}; the server's log says \
+                 why: a ChrootDirectory with wrong owner or modes, PAM, a limit of the account, or \
+                 its own end"
+            ),
+            Error::Timeout {
+                phase,
+                after,
+                killed,
+                source,
+                ..
+            } => timeout(f, *phase, *after, *killed, source.as_ref()),
+            Error::SessionRefused { reason, .. } => write!(
+                f,
+                "the server refuses every session on a fresh connection ({reason}); check \
+                 MaxSessions and the account"
+            ),
+            Error::ExecRefused { .. } => f.write_str(
+                "the server refused to execute the command; check what the account may run",
+            ),
+            Error::PtyRefused { .. } => {
+                f.write_str("the server refused a terminal; check PermitTTY, or run without one")
+            }
+            Error::SubsystemRefused { name, .. } => write!(
+                f,
+                "the server has no subsystem \"{name}\", or refuses it to this account; check \
+                 Subsystem and ForceCommand in its sshd_config"
+            ),
+            Error::StreamRefused {
+                to,
+                refusal,
+                message,
+                ..
+            } => {
+                let advice = stream_advice(*refusal);
+                write!(f, "no stream to {to}: {refusal} ({message}); {advice}")
+            }
+            Error::ForwardRefused { on, .. } => write!(
+                f,
+                "the server does not listen on {on}; check that forwarding is allowed and the \
+                 address is free"
+            ),
+            Error::Listen { on, source, .. } => write!(
+                f,
+                "cannot listen on {on} on this machine: {}; choose another address, or free this one",
+                source.reason()
+            ),
+            Error::NotKilled { after, .. } => write!(
+                f,
+                "the server did not confirm within {after:?} that the command has ended; it may \
+                 still be running: look for its process there"
+            ),
+            Error::ConnectionLost { phase, source, .. } => {
+                let (reason, hint) = (source.reason(), lost_hint(*phase));
+                write!(
+                    f,
+                    "the connection was lost (phase: {phase}): {reason}; {hint}"
+                )
+            }
+            Error::ClosedWithoutStatus { .. } => f.write_str(
+                "the server closed the channel without an exit status; the command may still be \
+                 running: look for its process there, and see ChannelTimeout in sshd_config",
+            ),
+            Error::Unproven { status, said, .. } => {
+                write!(
+                    f,
+                    "no sign that the command ran: the account's login shell or a forced command \
+                     ended in its place ({status}"
+                )?;
+                if !said.is_empty() {
+                    write!(f, ", it said \"{said}\"")?;
+                }
+                f.write_str("); check the login shell, or use Command::verbatim")
+            }
+            Error::Repeated {
+                attempts, source, ..
+            } => write!(
+                f,
+                "no result after {attempts} attempts; the command may have run up to {attempts} \
+                 times; the last one: {}",
+                Words(source)
+            ),
+            Error::OutputLimit { stream, limit, .. } => write!(
+                f,
+                "more than {limit} bytes would have had to be kept, and {stream} was cut off; raise \
+                 Limits::output_bytes or Limits::stream_bytes (of the whole pool: \
+                 Limits::buffered_bytes), read faster, or do not share"
+            ),
+            Error::QueueFull { limit, .. } => write!(
+                f,
+                "{limit} callers of the pool are waiting already; run fewer commands at once, or \
+                 raise Limits::queued_commands"
+            ),
+            Error::StreamLimit {
+                open, limit, after, ..
+            } => {
+                write!(
+                    f,
+                    "{open} streams are open on this host, as many as Limits::{limit} allows"
+                )?;
+                if let Some(after) = after {
+                    write!(f, ", and none of them ended within {after:?}")?;
+                }
+                f.write_str(
+                    "; end some, raise the limit, share connections (`shared()`), or put streams that \
+                     need one another into a StreamGroup",
+                )
+            }
+            Error::Descriptors { source, .. } => write!(
+                f,
+                "no file descriptors are left for another connection: {}; raise the limit (ulimit \
+                 -n), or run fewer commands at once",
+                source.reason()
+            ),
+            Error::Closed { .. } => {
+                f.write_str("the pool is closed; build another one for new work")
+            }
+        }
+    }
+}
+
+pub(super) fn display_list(items: &[String]) -> String {
+    if items.is_empty() {
+        "nothing".into()
+    } else {
+        items.join(", ")
+    }
+}
+
+fn timeout(
+    f: &mut fmt::Formatter<'_>,
+    phase: Phase,
+    after: Duration,
+    killed: bool,
+    source: Option<&Cause>,
+) -> fmt::Result {
+    write!(f, "no result after {after:?} (phase: {phase})")?;
+    if let Some(source) = source {
+        write!(f, ": {}", source.reason())?;
+        // A failure of the pool's own says itself what to do.
+        if source.is_failure() {
+            return Ok(());
+        }
+    }
+    write!(f, "; {}", timeout_hint(phase, killed))
+}
+
+fn timeout_hint(phase: Phase, killed: bool) -> &'static str {
+    match phase {
+        _ if killed => "the command was ended; give it more time, or find out what holds it up",
+        Phase::Input | Phase::Queue => {
+            "its turn has not come: raise the limits or run fewer commands at once"
+        }
+        Phase::Files => "reading keys and known_hosts takes long: check the disk that holds them",
+        Phase::Decryption => {
+            "decrypting the key takes long: raise the time-outs, or hold it in an agent"
+        }
+        Phase::Resolve => "check the resolver",
+        Phase::Connect => "check that the server is up, the network path and firewalls",
+        Phase::Banner => "it accepted the connection and is silent: check its load and the port",
+        Phase::KeyExchange => "it has identified itself: check its load, and the MTU of the path",
+        Phase::HostKey => "storing the host key takes long: check the disk of the known_hosts file",
+        Phase::Agent => "unlock the agent or approve its request, or raise the time-outs",
+        Phase::Auth => "the server is slow to decide: raise Timeouts::connect or see its log",
+        Phase::Channel => "the server has not answered: check its load and the network path",
+        Phase::Exec | Phase::Running => "the command was told to end and may still be running",
+        Phase::Closed => "build another pool for new work",
+    }
+}
+
+fn lost_hint(phase: Phase) -> &'static str {
+    if phase >= Phase::Exec {
+        "the command may have run: find out before it is run again"
+    } else {
+        "it is the second that ended under this request, which was not sent and is tried on no \
+         other: see the server's log"
+    }
+}
+
+fn stream_advice(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Denied => "check AllowTcpForwarding, AllowStreamLocalForwarding and PermitOpen",
+        Refusal::Unreachable => "check that something listens there",
+        Refusal::Unsupported => "use another way to reach it",
+        Refusal::Overloaded => "open fewer streams at once",
+    }
+}
