@@ -144,6 +144,7 @@ fn build(hosts: &[HostInfo]) -> anyhow::Result<(Pool, Vec<(HostInfo, ssh_pool::H
     let known_hosts = &hosts.first().context("there are no hosts")?.known_hosts;
     let pool = Pool::builder(HostKeyPolicy::known_hosts_file(known_hosts))
         .timeouts(timeouts())
+        .in_current_runtime()
         .build()?;
     let handles = hosts.iter().map(|info| {
         let target: Target = info.target.parse()?;

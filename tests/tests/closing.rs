@@ -142,12 +142,14 @@ async fn closes_under_load(release: Release) {
     let sshd = Sshd::builder().release(release).start();
     let pool = Pool::builder(HostKeyPolicy::known_hosts_file(sshd.known_hosts()))
         .identity(Identity::key_file(sshd.client_key()))
+        // Its tasks are counted.
+        .in_current_runtime()
         .build()
         .unwrap();
     let host = pool.host(sshd.target()).unwrap();
     let site = Site::new();
     let children = spawned(&host, &site).await;
-    let mut streams = streams(&host).await;
+    let streams = streams(&host).await;
 
     let mut commands = JoinSet::new();
     // Those that begin first run; the shared children have taken some of the sessions.
@@ -199,6 +201,15 @@ async fn closes_under_load(release: Release) {
             .unwrap()
             .unwrap();
         assert_eq!(rest, b"");
+    }
+    site.open();
+    for (number, child) in children.into_iter().enumerate() {
+        let output = timeout(SOON, child.wait_with_output()).await.unwrap();
+        assert_said(&output.unwrap().stdout, &format!("child-{number}"));
+    }
+    while let Some(done) = commands.join_next().await {
+        let (name, result) = done.unwrap();
+        assert_said(&result.unwrap().stdout, &name);
     }
     timeout(SOON, closing).await.unwrap().unwrap();
 

@@ -118,6 +118,7 @@ async fn dropped_commands_cost_no_session_no_descriptor_and_no_memory() {
         .limits(Limits::default().connections_per_host(1))
         // No connection is given up, and another one dialled, for an answer that comes late.
         .timeouts(Timeouts::default().check(PATIENCE))
+        .in_current_runtime()
         .build()
         .expect("valid settings");
     let host = pool.host(sshd.target()).expect("target");

@@ -195,6 +195,7 @@ fn alone(test: impl AsyncFnOnce(&Sshd, &Host)) {
             .identity(Identity::key_file(sshd.client_key()))
             .limits(limits)
             .timeouts(timeouts)
+            .in_current_runtime()
             .build()
             .unwrap();
         let host = pool.host(sshd.target()).unwrap();

@@ -15,6 +15,7 @@ use crate::lanes::Lanes;
 use crate::output::{ExitStatus, Output};
 use crate::process::{self, Job, Judgement, Process};
 use crate::run;
+use crate::runtime::within;
 use crate::stream_group::StreamGroup;
 use crate::terminate::{Outcome, Sent};
 use crate::transport::Channel;
@@ -100,11 +101,15 @@ impl fmt::Debug for Running {
 }
 
 /// Starts a command, and waits until the server has accepted it.
-pub(crate) async fn spawn(
-    lanes: &Arc<Lanes>,
-    hub: &Arc<Hub>,
+pub(crate) fn spawn<'a>(
+    lanes: &'a Arc<Lanes>,
+    hub: &'a Arc<Hub>,
     spawn: Spawn,
-) -> Result<Child, Error> {
+) -> impl Future<Output = Result<Child, Error>> + Send + use<'a> {
+    within(hub.runtime(), started(lanes, hub, spawn))
+}
+
+async fn started(lanes: &Arc<Lanes>, hub: &Arc<Hub>, spawn: Spawn) -> Result<Child, Error> {
     let deadline = spawn.timeout.map(Deadline::after);
     #[cfg(feature = "metrics")]
     let mut counted = crate::metrics::Counted::begin(lanes, hub);
@@ -283,7 +288,8 @@ impl Child {
     /// Cancel safe, but stdin is closed. It may be called again, and gives the same answer.
     pub async fn wait(&mut self) -> Result<ExitStatus, Error> {
         drop(self.stdin.take());
-        let ended = self.state.wait().await;
+        let runtime = self.state.process.hub().runtime().clone();
+        let ended = within(&runtime, self.state.wait()).await;
         #[cfg(feature = "metrics")]
         self.state.count(&ended);
         ended
@@ -301,7 +307,8 @@ impl Child {
     /// Dropping the future drops the child, which ends the command.
     pub async fn wait_with_output(mut self) -> Result<Output, Error> {
         drop(self.stdin.take());
-        let output = self.whole_output().await;
+        let runtime = self.state.process.hub().runtime().clone();
+        let output = within(&runtime, self.whole_output()).await;
         #[cfg(feature = "metrics")]
         self.state.count(&output);
         output
@@ -417,8 +424,9 @@ impl Child {
         let process = &self.state.process;
         let deadline = process.hub().acquire_deadline(None);
         let remote = process.remote();
-        let sent = tokio::time::timeout_at(deadline.at.into(), remote.signal(short)).await;
-        let Ok(sent) = sent else {
+        let sent =
+            async { tokio::time::timeout_at(deadline.at.into(), remote.signal(short)).await };
+        let Ok(sent) = within(process.hub().runtime(), sent).await else {
             return Err(self.state.not_taken(deadline.after));
         };
         if sent == Sent::Impossible {
@@ -460,7 +468,8 @@ impl Child {
         let process = &self.state.process;
         let deadline = process.hub().acquire_deadline(None);
         let resized = process.channel().wire.resize(columns, rows);
-        match tokio::time::timeout_at(deadline.at.into(), resized).await {
+        let resized = async { tokio::time::timeout_at(deadline.at.into(), resized).await };
+        match within(process.hub().runtime(), resized).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => tracing::debug!("resized a terminal whose connection has gone"),
             Err(_) => tracing::debug!("resized a terminal whose connection takes nothing"),

@@ -3,8 +3,11 @@
 
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use crate::address::Address;
 use crate::output::ExitStatus;
+use crate::runtime;
 
 mod attempts;
 mod cause;
@@ -333,6 +336,13 @@ pub enum Error {
         /// The target as `user@host:port`.
         target: Origin,
     },
+
+    /// The tokio runtime has ended that the pool was told to run in:
+    /// [`PoolBuilder::in_current_runtime`](crate::PoolBuilder::in_current_runtime). Nothing has begun.
+    RuntimeEnded {
+        /// The target as `user@host:port`.
+        target: Origin,
+    },
 }
 
 impl Error {
@@ -363,7 +373,7 @@ impl Error {
             | Error::Unproven { .. }
             | Error::NotKilled { .. } => Phase::Running,
             Error::Repeated { source, .. } => source.phase(),
-            Error::Closed { .. } => Phase::Closed,
+            Error::Closed { .. } | Error::RuntimeEnded { .. } => Phase::Closed,
         }
     }
 
@@ -431,6 +441,15 @@ impl Error {
         match self {
             Error::Repeated { attempts, .. } => *attempts,
             _ => 1,
+        }
+    }
+
+    /// What a pool answers that takes no work any more.
+    pub(crate) fn closed(target: impl Into<Origin>, runtime: &Handle) -> Self {
+        let target = target.into();
+        match runtime::has_ended(runtime) {
+            true => Error::RuntimeEnded { target },
+            false => Error::Closed { target },
         }
     }
 

@@ -12,6 +12,7 @@ use crate::forward::{self, Forward};
 use crate::hub::Deadline;
 use crate::lanes::Lanes;
 use crate::pool::Inner;
+use crate::runtime::within;
 use crate::status::HostStatus;
 use crate::stream::Connect;
 use crate::stream_group::StreamGroup;
@@ -140,14 +141,14 @@ impl Host {
         to: impl Into<Address>,
     ) -> Result<Forward, Error> {
         let limits = self.pool.limits();
-        forward::local(
+        let forward = forward::local(
             self.lanes.clone(),
             self.group.clone(),
             listen.into(),
             to.into(),
             limits,
-        )
-        .await
+        );
+        within(self.lanes.shared().runtime(), forward).await
     }
 
     /// Listens on the server, and connects what comes to `to`, from this machine: ssh's `-R` (RFC
@@ -175,14 +176,14 @@ impl Host {
         to: impl Into<Address>,
     ) -> Result<Forward, Error> {
         let limits = self.pool.limits();
-        forward::remote(
+        let forward = forward::remote(
             self.lanes.clone(),
             self.group.clone(),
             listen.into(),
             to.into(),
             limits,
-        )
-        .await
+        );
+        within(self.lanes.shared().runtime(), forward).await
     }
 
     /// Makes sure that there is a connection with a channel ready, so that the next command costs
@@ -200,7 +201,7 @@ impl Host {
         let hub = self.lanes.shared();
         let deadline: Deadline = hub.acquire_deadline(None);
         let mut waited = Waited::default();
-        let warm = hub.warm(deadline, &mut waited).await;
+        let warm = within(hub.runtime(), hub.warm(deadline, &mut waited)).await;
         warm.map_err(|error| error.having_waited(&waited))
     }
 

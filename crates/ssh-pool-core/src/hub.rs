@@ -417,9 +417,7 @@ impl Hub {
     }
 
     fn closed_error(&self) -> Error {
-        Error::Closed {
-            target: self.name().into(),
-        }
+        Error::closed(self.name(), &self.runtime)
     }
 
     /// Cancelled by [`stop`](Self::stop).

@@ -33,6 +33,7 @@ mod process;
 mod pty;
 mod quote;
 mod run;
+mod runtime;
 mod secret;
 mod status;
 mod stream;

@@ -12,9 +12,21 @@ use crate::pool::Inner;
 const LONGEST_PERIOD: Duration = Duration::from_secs(5);
 const SHORTEST_PERIOD: Duration = Duration::from_millis(20);
 
+/// Ends the pool if the task is dropped while that is there: with its runtime.
+struct Home(Weak<Inner>);
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.upgrade() {
+            pool.runtime_ended();
+        }
+    }
+}
+
 /// Looks after a pool for as long as there is one. It holds the pool weakly, so it keeps nothing
 /// alive, and ends with it.
 pub(crate) async fn run(pool: Weak<Inner>, room: Arc<Room>, shortest_timeout: Duration) {
+    let _home = Home(pool.clone());
     let period = (shortest_timeout / 10).clamp(SHORTEST_PERIOD, LONGEST_PERIOD);
     let mut ticks = interval_at(Instant::now() + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

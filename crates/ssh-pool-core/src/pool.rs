@@ -19,6 +19,7 @@ use crate::identity::Identity;
 use crate::lanes::Lanes;
 use crate::limits::Limits;
 use crate::maintenance;
+use crate::runtime;
 use crate::status::PoolStatus;
 use crate::target::Target;
 use crate::timeouts::Timeouts;
@@ -72,6 +73,7 @@ pub struct PoolBuilder {
     identity: Identity,
     limits: Limits,
     timeouts: Timeouts,
+    in_current_runtime: bool,
 }
 
 impl PoolBuilder {
@@ -96,32 +98,69 @@ impl PoolBuilder {
         self
     }
 
-    /// Makes the pool. It belongs to the tokio runtime that this is called in, and has to be used
-    /// there. Nothing is dialled.
+    /// The tasks of the pool run in the tokio runtime that [`build`](Self::build) is called in, and
+    /// end with it: running commands are then lost with their connections, and every further call
+    /// gets [`Error::RuntimeEnded`]. That runtime has to be polled for anything to go on, so one on a
+    /// single thread serves no caller outside of it.
+    ///
+    /// Default: they run on threads of this library's own, which all pools of the process share.
+    #[must_use]
+    pub fn in_current_runtime(mut self) -> Self {
+        self.in_current_runtime = true;
+        self
+    }
+
+    /// Makes the pool. Nothing is dialled.
+    ///
+    /// It may be built and used in any runtime, in several at once, and outside of one: its
+    /// connections outlive the runtime of a caller, so it may be kept in a `static`.
+    ///
+    /// ```no_run
+    /// # use ssh_pool_core as ssh_pool;
+    /// use std::sync::LazyLock;
+    ///
+    /// use ssh_pool::{HostKeyPolicy, Pool};
+    ///
+    /// static POOL: LazyLock<Pool> = LazyLock::new(|| {
+    ///     let pool = Pool::builder(HostKeyPolicy::known_hosts()).build();
+    ///     pool.expect("settings that are in range")
+    /// });
+    /// ```
     ///
     /// # Errors
     ///
     /// [`Error::InvalidInput`] for a limit or timeout out of range, a pinned key or PEM text that
-    /// cannot be read, or when there is no tokio runtime.
+    /// cannot be read, when the threads of the first pool cannot be started, or for
+    /// [`in_current_runtime`](Self::in_current_runtime) where there is none.
     pub fn build(self) -> Result<Pool, Error> {
-        self.build_on(Arc::<transport::Russh>::default())
+        let runtime = match self.in_current_runtime {
+            true => current_runtime()?,
+            false => runtime::own().map_err(|error| Error::InvalidInput {
+                what: "moment for a pool",
+                reason: format!("its threads cannot be started: {error}"),
+            })?,
+        };
+        self.build_in(runtime, Arc::<transport::Russh>::default())
     }
 
+    /// On another transport, in the runtime of the caller.
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn build_on(self, transport: Arc<dyn Transport>) -> Result<Pool, Error> {
+        self.build_in(current_runtime()?, transport)
+    }
+
+    fn build_in(self, runtime: Handle, transport: Arc<dyn Transport>) -> Result<Pool, Error> {
         let Self {
             policy,
             identity,
             limits,
             timeouts,
+            in_current_runtime: _,
         } = self;
         limits.validate()?;
         timeouts.validate()?;
         policy.validate()?;
         transport::check_identity(&identity)?;
-        let runtime = Handle::try_current().map_err(|_| Error::InvalidInput {
-            what: "place for a pool",
-            reason: "it is built inside a tokio runtime, and there is none here".into(),
-        })?;
         #[cfg(feature = "metrics")]
         crate::metrics::describe();
         let shortest = timeouts.idle.min(timeouts.lifetime);
@@ -144,6 +183,13 @@ impl PoolBuilder {
     }
 }
 
+fn current_runtime() -> Result<Handle, Error> {
+    Handle::try_current().map_err(|_| Error::InvalidInput {
+        what: "place for a pool",
+        reason: "its tasks are to run in the current tokio runtime, and there is none here".into(),
+    })
+}
+
 impl Pool {
     /// Settings for a new pool. How host keys are trusted is the one choice without a default.
     #[must_use]
@@ -153,6 +199,7 @@ impl Pool {
             identity: Identity::like_ssh(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
+            in_current_runtime: false,
         }
     }
 
@@ -257,6 +304,14 @@ impl Pool {
 }
 
 impl Inner {
+    /// The runtime has ended that this pool was to run in: nothing will be answered any more.
+    pub(crate) fn runtime_ended(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        let hosts = self.hosts();
+        hosts.iter().for_each(|lanes| lanes.close());
+        hosts.iter().for_each(|lanes| lanes.close_errands());
+    }
+
     fn map(&self) -> MutexGuard<'_, HashMap<Key, Arc<Lanes>>> {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -280,9 +335,8 @@ impl Inner {
         let mut map = self.map();
         // Checked under the lock that `close` takes to see the hosts: none slips through.
         if self.closed.load(Ordering::SeqCst) {
-            return Err(Error::Closed {
-                target: target.to_string().into(),
-            });
+            let target = target.to_string();
+            return Err(Error::closed(target, &self.runtime));
         }
         if let Some(lanes) = map.get(&key) {
             return Ok(lanes.clone());

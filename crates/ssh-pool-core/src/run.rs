@@ -11,6 +11,7 @@ use crate::hub::{self, Deadline, Entry, Hub};
 use crate::lanes::Lanes;
 use crate::output::Output;
 use crate::process::{self, Job, Judgement, Process};
+use crate::runtime::within;
 use crate::stream_group::StreamGroup;
 use crate::terminate::Outcome;
 use crate::transport::Channel;
@@ -35,7 +36,15 @@ pub(crate) struct Call {
 
 /// Runs a command to its end, and again if it was lost and may be. What could not be made into a
 /// call is an error; by reference, for each future that takes a call has room for it once more.
-pub(crate) async fn run(
+pub(crate) fn run<'a>(
+    lanes: &'a Arc<Lanes>,
+    hub: &'a Arc<Hub>,
+    call: &'a Result<Call, Error>,
+) -> impl Future<Output = Result<Output, Error>> + Send + use<'a> {
+    within(hub.runtime(), traced(lanes, hub, call))
+}
+
+async fn traced(
     lanes: &Arc<Lanes>,
     hub: &Arc<Hub>,
     call: &Result<Call, Error>,

@@ -23,6 +23,7 @@ use crate::inbox::Sink;
 use crate::lanes::Lanes;
 use crate::process::{self, Job, Judgement, Process};
 use crate::run;
+use crate::runtime::within;
 use crate::stream_group::StreamGroup;
 use crate::terminate::Outcome;
 use crate::transport::{Channel, OpenError, Request};
@@ -274,7 +275,8 @@ impl IntoFuture for Connect {
     ///
     /// Dropping the future loses nothing; a stream that was opened for it is closed.
     fn into_future(self) -> Self::IntoFuture {
-        self.open().boxed()
+        let runtime = self.lanes.shared().runtime().clone();
+        within(&runtime, self.open()).boxed()
     }
 }
 

@@ -61,6 +61,7 @@ impl Machines {
         let pool = Pool::builder(HostKeyPolicy::known_hosts_file(known_hosts))
             .identity(Identity::key_file(self.old.client_key()))
             .timeouts(timeouts.connect(CONNECT))
+            .in_current_runtime()
             .build()
             .unwrap();
         let host = (pool.host(format!("{}@{NAME}:{port}", self.old.user()))).unwrap();
@@ -227,6 +228,7 @@ fn an_address_that_swallows_packets_costs_a_moment_and_no_share_of_the_connect_t
             Pool::builder(HostKeyPolicy::dangerous_accept_any())
                 .identity(Identity::key_file(sshd.client_key()))
                 .timeouts(Timeouts::default().connect(connect))
+                .in_current_runtime()
                 .build()
                 .unwrap()
         };
@@ -267,6 +269,7 @@ fn an_address_that_refuses_costs_nothing_and_the_error_names_all_that_were_tried
         names.resolve(NAME, &[nobody.ip(), sshd.addr().ip()]);
         let pool = Pool::builder(HostKeyPolicy::dangerous_accept_any())
             .identity(Identity::key_file(sshd.client_key()))
+            .in_current_runtime()
             .build()
             .unwrap();
         let host = (pool.host(format!("{}@{NAME}:{}", sshd.user(), sshd.port()))).unwrap();

@@ -104,6 +104,7 @@ async fn beside(hostile: &str, healthy: &Sshd, key: &Path) -> calls::Told {
                 .kill_grace(Duration::from_millis(300))
                 .drain(Duration::from_secs(2)),
         )
+        .in_current_runtime()
         .build()
         .expect("valid settings");
     let mut events = pool.events();

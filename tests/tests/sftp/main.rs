@@ -59,7 +59,10 @@ impl Place {
     /// The folder on the server belongs to the ordinary user, whichever user logs in.
     pub(crate) async fn by(user: TestUser, server: SshdBuilder) -> Self {
         let sshd = server.user(user).start();
-        let pool = builder(&sshd, known(&sshd)).build().unwrap();
+        let pool = builder(&sshd, known(&sshd))
+            .in_current_runtime()
+            .build()
+            .unwrap();
         let host = pool.host(sshd.target()).unwrap();
         let sftp = host.sftp().await.unwrap();
         Self {

@@ -71,6 +71,7 @@ impl Place {
                     .keepalive_interval(KEEPALIVE.0)
                     .keepalive_misses(KEEPALIVE.1),
             )
+            .in_current_runtime()
             .build()
             .unwrap();
         let host = pool

@@ -125,6 +125,7 @@ macro_rules! origin {
             | Error::QueueFull { target, .. }
             | Error::StreamLimit { target, .. }
             | Error::Descriptors { target, .. }
+            | Error::RuntimeEnded { target, .. }
             | Error::Closed { target, .. } => Some(target),
         }
     };

@@ -43,6 +43,7 @@ variants!(ERRORS, error_name: Error {
     AuthLost, Timeout, SessionRefused, ExecRefused, ConnectionLost, ClosedWithoutStatus,
     OutputLimit, Closed, PtyRefused, SubsystemRefused, StreamRefused, ForwardRefused, Listen,
     NotKilled, Unproven, Repeated, QueueFull, StreamLimit, Descriptors, ClosedAfterLogin,
+    RuntimeEnded,
 });
 variants!(PROBLEMS, problem_name: HostKeyProblem {
     Unknown, Changed, Revoked, Unreadable, NotStored,

@@ -215,6 +215,10 @@ impl fmt::Display for Words<'_> {
             Error::Closed { .. } => {
                 f.write_str("the pool is closed; build another one for new work")
             }
+            Error::RuntimeEnded { .. } => f.write_str(
+                "the tokio runtime has ended that the pool was told to run in; build the pool without \
+                 in_current_runtime, or use it only while that runtime is there",
+            ),
         }
     }
 }

@@ -282,6 +282,9 @@ fn with_a_session() -> Vec<Row> {
         said: "This account is currently not available.".into(),
     };
     let repeated = lost(Phase::Running).after(target.clone(), 3);
+    let runtime_ended = Error::RuntimeEnded {
+        target: target.clone(),
+    };
     let closed = Error::Closed { target };
     let lost_at = |phase, advice| Row::new(lost(phase), phase, advice).caused().transient();
     vec![
@@ -296,6 +299,11 @@ fn with_a_session() -> Vec<Row> {
         Row::new(pty, Phase::Channel, "check PermitTTY"),
         Row::new(not_killed, Phase::Running, "may still be running").unknown(),
         Row::new(closed, Phase::Closed, "build another"),
+        Row::new(
+            runtime_ended,
+            Phase::Closed,
+            "build the pool without in_current_runtime",
+        ),
         Row::new(
             repeated,
             Phase::Running,
