@@ -8,6 +8,7 @@
 
 use std::error::Error as StdError;
 use std::ffi::{OsStr, OsString};
+use std::future::IntoFuture;
 use std::path::Path;
 use std::time::Duration;
 
@@ -132,6 +133,9 @@ fn futures_are_free(pool: &Pool, host: &Host) {
     fn free<T: Send + 'static>(_: T) {}
     free(host.command("x").output());
     free(host.command("x").status());
+    let wait = host.wait_until_ready(Duration::from_secs(300));
+    free(wait.clone().into_future());
+    free(wait.for_host_key().into_future());
     free(host.shell("x").output());
     free(pool.close());
     free(used(pool.clone()));

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::address::Address;
 use crate::command::{Command, Place};
@@ -12,6 +13,7 @@ use crate::forward::{self, Forward};
 use crate::hub::Deadline;
 use crate::lanes::Lanes;
 use crate::pool::Inner;
+use crate::readiness::Readiness;
 use crate::runtime::within;
 use crate::status::HostStatus;
 use crate::stream::Connect;
@@ -203,6 +205,24 @@ impl Host {
         let mut waited = Waited::default();
         let warm = within(hub.runtime(), hub.warm(deadline, &mut waited)).await;
         warm.map_err(|error| error.having_waited(&waited))
+    }
+
+    /// Waits until this host can be used: for a machine that is being set up, which refuses
+    /// connections, is silent, or does not know the account or its key yet. `.await` it, or see
+    /// [`Readiness`]. `deadline` counts from the `.await`.
+    ///
+    /// ```no_run
+    /// # use ssh_pool_core as ssh_pool;
+    /// # async fn provision(host: ssh_pool::Host) -> Result<(), ssh_pool::Error> {
+    /// use std::time::Duration;
+    ///
+    /// host.wait_until_ready(Duration::from_secs(300)).await?;
+    /// host.command("cloud-init").args(["status", "--wait"]).output().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn wait_until_ready(&self, deadline: Duration) -> Readiness {
+        Readiness::new(self.lanes.clone(), deadline)
     }
 
     /// Replaces this host's connections: those there are finish their commands and take no new

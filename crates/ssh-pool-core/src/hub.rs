@@ -33,6 +33,7 @@ mod login_budget;
 mod losses;
 mod peer;
 mod queue;
+mod ready;
 mod room;
 mod sessions;
 pub(crate) mod slots;
@@ -183,6 +184,10 @@ impl Hub {
         reporter: Arc<Reporter>,
         runtime: Handle,
     ) -> Arc<Self> {
+        let endpoint = Endpoint {
+            stage: Arc::default(),
+            ..endpoint
+        };
         // Twice what there is room for, so that it need not grow for what still runs on retiring
         // connections as a rule.
         let room = rules.connections.saturating_mul(rules.sessions);

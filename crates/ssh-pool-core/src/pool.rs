@@ -359,6 +359,8 @@ impl Inner {
             policy: key.policy.clone(),
             connect_timeout: timeouts.connect,
             agent_timeout: timeouts.agent,
+            hello_timeout: Duration::MAX,
+            stage: Arc::default(),
             keepalive_interval: timeouts.keepalive_interval,
             keepalive_misses: timeouts.keepalive_misses,
             auth_attempts: limits.auth_attempts,

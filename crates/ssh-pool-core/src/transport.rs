@@ -38,6 +38,7 @@ mod pulse;
 mod quirks;
 mod silence;
 mod sizes;
+mod stage;
 mod stopwatch;
 mod stream;
 mod stuck;
@@ -52,6 +53,7 @@ pub(crate) use keys::check as check_identity;
 pub(crate) use known_hosts::check_pin;
 pub(crate) use link::check_pty;
 pub(crate) use sizes::{Sizes, TooLong};
+pub(crate) use stage::Stage;
 #[cfg(feature = "internals")]
 pub(crate) use {
     known_hosts::{Judgement, remember, verdict},
@@ -70,6 +72,11 @@ pub(crate) struct Endpoint {
     pub(crate) policy: HostKeyPolicy,
     pub(crate) connect_timeout: Duration,
     pub(crate) agent_timeout: Duration,
+    /// How long the server has to accept the connection, and then to identify itself, if that is
+    /// less.
+    pub(crate) hello_timeout: Duration,
+    /// How far the dial has come that is under way.
+    pub(crate) stage: Arc<Stage>,
     pub(crate) keepalive_interval: Duration,
     pub(crate) keepalive_misses: usize,
     pub(crate) auth_attempts: usize,
@@ -95,6 +102,8 @@ impl Endpoint {
             policy: HostKeyPolicy::dangerous_accept_any(),
             connect_timeout: Duration::from_secs(10),
             agent_timeout: Duration::from_secs(20),
+            hello_timeout: Duration::MAX,
+            stage: Arc::default(),
             keepalive_interval: Duration::from_secs(15),
             keepalive_misses: 3,
             auth_attempts: 5,
@@ -125,6 +134,9 @@ pub(crate) trait AddressChoice: Send + Sync {
 
     /// This address did not accept a TCP connection.
     fn unreachable(&self, address: SocketAddr);
+
+    /// The server there has said what it is, and so whether it counts failed logins.
+    fn charges_failed_logins(&self, _charges: bool) {}
 }
 
 /// Makes connections.
@@ -153,7 +165,7 @@ impl DialError {
     pub(crate) fn is_failed_login(&self) -> bool {
         match &self.error {
             Error::AuthRejected { .. } | Error::AuthLost { .. } => true,
-            Error::Timeout { phase, .. } => *phase == Phase::Auth,
+            Error::Timeout { phase, .. } => matches!(phase, Phase::Agent | Phase::Auth),
             // There was none left to reach an agent with, in the middle of a login.
             Error::Descriptors { .. } => !self.passing,
             _ => false,

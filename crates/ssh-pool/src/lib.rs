@@ -28,6 +28,7 @@
 //! - [`Connect`], [`ChannelStream`], [`Forward`] and [`Address`]: streams through a server;
 //! - [`Error`], with its [`Phase`], [`CommandState`], [`Cause`], [`HostKeyProblem`], [`PartialOutput`],
 //!   [`Refusal`] and [`Stream`]: what went wrong, and whether it is safe to try again;
+//! - [`Readiness`]: waiting for a machine that is being set up;
 //! - [`StreamGroup`]: streams that need one another;
 //! - [`Waited`]: why a command waited, in each [`Output`], [`Child`] and [`Error`], with its
 //!   [`Origin`];
@@ -87,8 +88,8 @@ pub use ssh_pool_core::{
     Address, Breaker, Cause, ChannelStream, Child, ChildStderr, ChildStdin, ChildStdout, Command,
     CommandState, Connect, ConnectionStatus, Error, Event, EventKind, Events, ExitStatus, Forward,
     Host, HostKeyPolicy, HostKeyProblem, HostStatus, Identity, Limits, Origin, Output,
-    PartialOutput, Phase, Pool, PoolBuilder, PoolStatus, Pty, Purpose, Refusal, Retirement, Stdio,
-    Stream, StreamGroup, Target, Timeouts, Waited, printable,
+    PartialOutput, Phase, Pool, PoolBuilder, PoolStatus, Pty, Purpose, Readiness, Refusal,
+    Retirement, Stdio, Stream, StreamGroup, Target, Timeouts, Waited, printable,
 };
 
 #[cfg(feature = "docker")]

@@ -27,6 +27,11 @@ use crate::transport::DialError;
 /// The first pause after a failed dial; it doubles up to the longest, with jitter.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The longest pause while a caller waits until the host is ready: what a person would leave between
+/// two tries.
+const AWAITED: Duration = Duration::from_secs(1);
+/// The same after a refused login, which servers count.
+const AWAITED_LOGIN: Duration = Duration::from_millis(1500);
 /// The longest pause of a dial that had no descriptor. Where another part of the program closes one,
 /// nothing tells of it.
 const LONGEST_SHORT: Duration = Duration::from_secs(1);
@@ -71,6 +76,8 @@ pub(super) struct Circuit {
     /// No other try before then.
     not_before: Option<Instant>,
     last_error: Option<Error>,
+    /// Callers who wait until the host is ready: failures are no news to them.
+    awaited: u32,
 }
 
 #[derive(Debug, Default)]
@@ -254,6 +261,7 @@ impl Circuit {
             let_in: true,
             round: self.round,
             forgotten: self.forgotten,
+            awaited: self.awaited,
             ..Self::default()
         };
         changed.then_some(Change::Closed)
@@ -271,9 +279,25 @@ impl Circuit {
             let_in: self.let_in,
             round: next,
             forgotten: next,
+            awaited: self.awaited,
             ..Self::default()
         };
         changed.then_some(Change::Closed)
+    }
+
+    /// A caller waits until the host is ready. What has failed before is forgotten, and pauses are short
+    /// from now on. Ends with [`end_await`](Self::end_await).
+    pub(super) fn begin_await(&mut self) -> Option<Change> {
+        self.awaited += 1;
+        self.forget()
+    }
+
+    pub(super) fn end_await(&mut self) {
+        self.awaited = self.awaited.saturating_sub(1);
+    }
+
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited > 0
     }
 
     /// The dial was not made, or not to its end, or we ended its connection before it was verified.
@@ -315,7 +339,12 @@ impl Circuit {
         self.short = 0;
         self.failures += counts;
         self.tries += counts;
-        let error = failure.error.attempted(self.failures);
+        let mut error = failure.error.attempted(self.failures);
+        if self.is_awaited()
+            && let Error::AuthRejected { cooldown, .. } = &mut error
+        {
+            *cooldown = (*cooldown).min(AWAITED_LOGIN);
+        }
         if self.may_pass(&error, failure.passing) {
             let not_before = self.back_off(now);
             let error = error.retried_in(not_before - now);
@@ -359,7 +388,11 @@ impl Circuit {
 
     /// Nobody dials before then.
     fn back_off(&mut self, now: Instant) -> Instant {
-        let pause = now + jitter(doubled(self.failures).min(LONGEST_PAUSE));
+        let longest = match self.is_awaited() {
+            true => AWAITED,
+            false => LONGEST_PAUSE,
+        };
+        let pause = now + jitter(doubled(self.failures).min(longest));
         let not_before = self.not_before.map_or(pause, |at| at.max(pause));
         self.not_before = Some(not_before);
         not_before
@@ -385,6 +418,9 @@ impl Circuit {
 
     /// A host that takes long to fail is not worth that much time again at once.
     fn pause(&self, took: Duration) -> Duration {
+        if self.is_awaited() {
+            return jitter(AWAITED);
+        }
         let longest = if self.told > REPEATED {
             LONGEST_OPEN
         } else {

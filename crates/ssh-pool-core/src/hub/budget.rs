@@ -181,6 +181,11 @@ impl Permit {
     pub(crate) fn answered(&self, failure: Option<&DialError>, now: Instant) {
         self.address.throttle().answered(failure, now);
     }
+
+    /// The same, by a server that is known not to count failures.
+    pub(crate) fn answered_for_free(&self, failure: Option<&DialError>, now: Instant) {
+        self.address.throttle().answered_for_free(failure, now);
+    }
 }
 
 impl Budgets {

@@ -125,17 +125,26 @@ impl Hub {
         {
             return error;
         }
+        let (phase, source) = match held_up {
+            Some(held_up) => (Phase::Queue, Some(held_up)),
+            None => {
+                let last = self.dials.last_error();
+                let phase = match self.endpoint.stage.phase() {
+                    _ if books.slots.live() > 0 => Phase::Queue,
+                    Some(phase) => phase,
+                    // In a pause after a failure.
+                    None => last.as_ref().map_or(Phase::Connect, Error::phase),
+                };
+                (phase, last.map(Cause::new))
+            }
+        };
         Error::Timeout {
             target: self.name().into(),
-            phase: if books.slots.live() > 0 || held_up.is_some() {
-                Phase::Queue
-            } else {
-                Phase::Connect
-            },
+            phase,
             after,
             state: CommandState::NotStarted,
             killed: false,
-            source: held_up.or_else(|| self.dials.last_error().map(Cause::new)),
+            source,
         }
     }
 

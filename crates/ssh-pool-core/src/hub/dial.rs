@@ -17,7 +17,11 @@ use super::{Hub, now, tell};
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::status::Breaker;
-use crate::transport::{DialError, Link};
+use crate::transport::{DialError, Endpoint, Link};
+
+/// How long a host that a caller waits for has to accept a connection, and then to identify itself: a
+/// connection from before it was ready may never be answered.
+const HELLO: Duration = Duration::from_secs(2);
 
 /// Descriptors that a dial has open at once: its socket, and a file or an agent's socket.
 const FOR_A_DIAL: usize = 2;
@@ -104,6 +108,19 @@ impl Dials {
         let leave = leave.unwrap_or_else(|| circuit.leave(false));
         let failure = DialError { error, passing };
         circuit.failed(leave, failure, Duration::ZERO, now)
+    }
+
+    /// See [`Circuit::begin_await`].
+    pub(super) fn begin_await(&self) -> Option<Change> {
+        self.circuit().begin_await()
+    }
+
+    pub(super) fn end_await(&self) {
+        self.circuit().end_await();
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.circuit().is_awaited()
     }
 
     pub(super) fn forget(&self) -> Option<Change> {
@@ -312,9 +329,21 @@ impl Hub {
             let (share, connected) = self.share(claim);
             let began = now();
             let address = DialAddress::new(self.budget.peer().clone());
-            let dial = self.transport.dial(&self.endpoint, &address, share);
-            let result = dial.await;
-            permit.answered(result.as_ref().err(), now());
+            let awaited = self.dials.is_awaited();
+            let result = match awaited {
+                true => {
+                    let endpoint = Endpoint {
+                        hello_timeout: HELLO,
+                        ..self.endpoint.clone()
+                    };
+                    self.transport.dial(&endpoint, &address, share).await
+                }
+                false => self.transport.dial(&self.endpoint, &address, share).await,
+            };
+            match awaited && !address.charges() {
+                true => permit.answered_for_free(result.as_ref().err(), now()),
+                false => permit.answered(result.as_ref().err(), now()),
+            }
             let turn = Turn {
                 _permit: permit,
                 _pledge: pledge,

@@ -155,6 +155,8 @@ impl Peer {
 pub(super) struct DialAddress {
     peer: Arc<Peer>,
     claimed: AtomicBool,
+    /// The server counts failed logins, as far as is known.
+    charges: AtomicBool,
 }
 
 impl DialAddress {
@@ -162,7 +164,12 @@ impl DialAddress {
         Self {
             peer,
             claimed: AtomicBool::new(false),
+            charges: AtomicBool::new(true),
         }
+    }
+
+    pub(super) fn charges(&self) -> bool {
+        self.charges.load(Ordering::Relaxed)
     }
 
     fn release(&self, pin: &mut Pin) {
@@ -200,6 +207,10 @@ impl AddressChoice for DialAddress {
 
     fn unreachable(&self, address: SocketAddr) {
         self.peer.pin().unreachable(address);
+    }
+
+    fn charges_failed_logins(&self, charges: bool) {
+        self.charges.store(charges, Ordering::Relaxed);
     }
 }
 

@@ -90,6 +90,11 @@ impl Throttle {
             let owed_until = self.owed_until.map_or(now, |at| at.max(now));
             self.owed_until = Some(owed_until + penalty);
         }
+        self.answered_for_free(failure, now);
+    }
+
+    /// The same for a server that is known not to count failures.
+    pub(super) fn answered_for_free(&mut self, failure: Option<&DialError>, now: Instant) {
         match failure.map(Answer::of) {
             Some(Answer::Refusal) => self.refused(now),
             Some(Answer::Silence) => {}

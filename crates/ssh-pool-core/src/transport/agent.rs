@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use self::client::Failure;
 pub(super) use self::client::{Key, is_offered};
 use super::stopwatch::Stopwatch;
-use crate::error::{no_descriptors, words_of};
+use crate::error::{Phase, no_descriptors, words_of};
 
 mod client;
 
@@ -149,7 +149,7 @@ impl Agent {
         &self,
         request: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, AgentError> {
-        let _pause = self.stopwatch.pause();
+        let _pause = self.stopwatch.pause(Phase::Agent);
         let asked = Instant::now();
         let mut silent = self.turn.lock().await;
         if silent.is_some_and(|since| since >= asked) {

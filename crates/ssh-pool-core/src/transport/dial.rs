@@ -5,7 +5,9 @@ use futures_util::future::BoxFuture;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::arithmetic::ExpensiveSessions;
@@ -26,6 +28,9 @@ use crate::printable;
 /// sshd's words when it turns a connection away: `MaxStartups` reached, or a penalty
 /// (`PerSourcePenalties`, OpenSSH 9.8). They come in place of its identification line.
 const THROTTLED: [&str; 2] = ["Exceeded MaxStartups", "Not allowed at this time"];
+
+/// From a server's acceptance of the connection to its KEXINIT: its line, ours, the list.
+const ROUND_TRIPS: u32 = 4;
 
 /// Real connections, through russh.
 #[derive(Debug, Default)]
@@ -48,16 +53,26 @@ impl Transport for Russh {
                 attempts: Attempts::default(),
                 expensive: &self.expensive,
                 keyring: &self.keyring,
-                stopwatch: Stopwatch::new(endpoint.connect_timeout),
-                progress: Arc::default(),
+                stopwatch: Stopwatch::of_dial(endpoint.connect_timeout, endpoint.stage.clone()),
+                progress: Arc::new(Progress::new(endpoint.stage.clone())),
             };
+            let _ended = Ended(&dial.progress);
             match dial.stopwatch.limit(dial.run(kept)).await {
                 Ok(Ok(link)) => Ok(Arc::new(link) as Arc<dyn Link>),
                 Ok(Err(failure)) => Err(failure),
-                Err(_) => Err(dial.overdue()),
+                Err(_) => Err(dial.overdue(endpoint.connect_timeout)),
             }
         }
         .boxed()
+    }
+}
+
+/// Dropped, the dial has ended.
+struct Ended<'a>(&'a Progress);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
     }
 }
 
@@ -97,7 +112,10 @@ impl Dial<'_> {
         let opens = trust.may_store() || credentials.iter().any(agent);
         let reserved = opens.then(|| self.reserve()).transpose()?;
 
+        let asked = Instant::now();
         let (address, tcp) = self.connect().await?;
+        // On a long way the server needs longer.
+        let hello = (self.endpoint.hello_timeout).max(asked.elapsed() * ROUND_TRIPS);
         let kill = CancellationToken::new();
         // A dial that fails, or is dropped at any await, leaves no socket behind.
         let guard = kill.clone().drop_guard();
@@ -126,8 +144,10 @@ impl Dial<'_> {
             valve,
             kept,
         );
-        let cost = kex_cost(&mut socket, &config::identification(), &config::curves())
-            .await
+        let (id, curves) = (config::identification(), config::curves());
+        let cost = self.within(hello, kex_cost(&mut socket, &id, &curves));
+        let cost = cost
+            .await?
             .map_err(|error| self.handshake_failed(error.into()))?;
         let config = config::client_config(self.endpoint, &trust.known_algorithms(), cost);
         let session = russh::client::connect_stream(Arc::new(config), socket, handler);
@@ -153,6 +173,8 @@ impl Dial<'_> {
             })?;
         }
 
+        let charges = channels.server().charges_failed_logins();
+        self.choice.charges_failed_logins(charges);
         auth::authenticate(
             &mut handle,
             name,
@@ -172,7 +194,20 @@ impl Dial<'_> {
         Ok(SshLink::new(handle, channels, kill, self.endpoint, threads))
     }
 
-    fn overdue(&self) -> DialError {
+    /// Gives up after `limit`, which may be less than the dial has.
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = T>,
+    ) -> Result<T, DialError> {
+        if limit >= self.endpoint.connect_timeout {
+            return Ok(work.await);
+        }
+        let result = tokio::time::timeout(limit, work).await;
+        result.map_err(|_| self.overdue(limit))
+    }
+
+    fn overdue(&self, after: Duration) -> DialError {
         let phase = self.progress.phase();
         let mut source = None;
         if phase == Phase::Connect {
@@ -184,7 +219,7 @@ impl Dial<'_> {
         lasting(Error::Timeout {
             target: (&self.endpoint.name).into(),
             phase,
-            after: self.endpoint.connect_timeout,
+            after,
             state: CommandState::NotStarted,
             killed: false,
             source,
@@ -214,7 +249,8 @@ impl Dial<'_> {
 
         self.progress.enter(Phase::Connect);
         let open = TcpStream::connect::<SocketAddr>;
-        let connected = connect::connect(&addresses, self.choice, &self.attempts, open).await;
+        let connected = connect::connect(&addresses, self.choice, &self.attempts, open);
+        let connected = self.within(self.endpoint.hello_timeout, connected).await?;
         let Some((address, tcp)) = connected else {
             return Err(match self.attempts.take() {
                 None => unresolved(Cause::new("the name has no address")),

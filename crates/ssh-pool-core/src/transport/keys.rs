@@ -18,7 +18,7 @@ use self::problem::Problem;
 use super::agent::{Agent, Agents};
 use super::known_hosts::fingerprint;
 use super::stopwatch::Stopwatch;
-use crate::error::{Cause, Error};
+use crate::error::{Cause, Error, Phase};
 use crate::identity::{Identity, Part};
 use crate::printable;
 use crate::secret::Secret;
@@ -233,7 +233,7 @@ impl Loader<'_> {
     ) -> Result<Credential, Problem> {
         let key = match passphrase {
             Some(words) if Protection::of(text.expose()) == Protection::Encrypted => {
-                let _pause = self.stopwatch.pause();
+                let _pause = self.stopwatch.pause(Phase::Decryption);
                 self.keyring.decrypted.key(text, words.clone()).await?
             }
             // ssh does not mind a passphrase for a key that has none.

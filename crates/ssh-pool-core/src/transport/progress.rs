@@ -1,7 +1,8 @@
 //! How far a dial has come, so that a failure or a deadline can say what it interrupted.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::Stage;
 use crate::error::{HostKeyProblem, Phase};
 
 /// Bytes kept of what a peer says before its identification line, to be shown.
@@ -22,22 +23,37 @@ struct State {
 
 /// Shared by the dial, its socket and the session's callbacks.
 #[derive(Debug)]
-pub(super) struct Progress(Mutex<State>);
+pub(super) struct Progress {
+    state: Mutex<State>,
+    /// Shows each phase to those who wait for the dial.
+    stage: Arc<Stage>,
+}
 
 impl Default for Progress {
     fn default() -> Self {
-        Self(Mutex::new(State {
-            phase: Phase::Files,
-            greeting: Vec::new(),
-            line: Vec::new(),
-            refusal: None,
-        }))
+        Self::new(Arc::default())
     }
 }
 
 impl Progress {
+    /// Of a dial that begins now.
+    pub(super) fn new(stage: Arc<Stage>) -> Self {
+        let phase = Phase::Files;
+        stage.set(Some(phase));
+        let state = State {
+            phase,
+            greeting: Vec::new(),
+            line: Vec::new(),
+            refusal: None,
+        };
+        Self {
+            state: Mutex::new(state),
+            stage,
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -46,6 +62,12 @@ impl Progress {
 
     pub(super) fn enter(&self, phase: Phase) {
         self.state().phase = phase;
+        self.stage.set(Some(phase));
+    }
+
+    /// The dial has ended.
+    pub(super) fn leave(&self) {
+        self.stage.set(None);
     }
 
     /// The peer said something. Before its identification line is complete it is remembered.
@@ -63,6 +85,7 @@ impl Progress {
                 }
             } else if state.line == IDENTIFICATION {
                 state.phase = Phase::KeyExchange;
+                self.stage.set(Some(Phase::KeyExchange));
                 state.greeting = Vec::new();
                 return;
             } else {

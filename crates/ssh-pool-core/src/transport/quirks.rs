@@ -8,6 +8,7 @@ use super::{ServerProfile, Signals};
 pub(super) enum Server {
     OpenSsh {
         major: u32,
+        minor: u32,
     },
     Dropbear {
         year: u32,
@@ -33,8 +34,8 @@ impl Server {
             Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
         };
         if let Some(version) = software.strip_prefix("OpenSSH_") {
-            let (major, _) = numbers(version)?;
-            return Some(Self::OpenSsh { major });
+            let (major, minor) = numbers(version)?;
+            return Some(Self::OpenSsh { major, minor });
         }
         let version = software.strip_prefix("dropbear")?;
         let (year, release) = (version.strip_prefix('_').and_then(numbers))
@@ -79,6 +80,16 @@ impl Server {
         }
     }
 
+    /// Whether it counts failed logins against the address that they come from, as far as is known:
+    /// OpenSSH does since 9.8 (`PerSourcePenalties`).
+    pub(super) fn charges_failed_logins(self) -> bool {
+        match self {
+            Server::OpenSsh { major, minor } => (major, minor) >= (9, 8),
+            Server::Dropbear { .. } => false,
+            Server::Other => true,
+        }
+    }
+
     /// Whether it executes command lines by the login shell of the account. Other servers may have no
     /// shells at all: network devices, Windows.
     pub(super) fn has_login_shells(self) -> bool {
@@ -91,7 +102,7 @@ impl Server {
     /// login shell alone. Of others nothing is known.
     fn signals(self, user: &str) -> Signals {
         match self {
-            Server::OpenSsh { major } if major < 10 && user == "root" => Signals::Ignored,
+            Server::OpenSsh { major, .. } if major < 10 && user == "root" => Signals::Ignored,
             Server::Dropbear { .. } => Signals::Shell,
             Server::OpenSsh { .. } | Server::Other => Signals::Group,
         }
@@ -102,6 +113,21 @@ impl Server {
 mod tests {
     use super::{Server, Signals};
     use crate::transport::sizes::Sizes;
+
+    #[test]
+    fn failed_logins_are_charged_by_openssh_since_9_8_and_perhaps_by_what_is_not_known() {
+        for (line, expected) in [
+            ("SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u7", false),
+            ("SSH-2.0-OpenSSH_9.7", false),
+            ("SSH-2.0-OpenSSH_9.8p1", true),
+            ("SSH-2.0-OpenSSH_10.0p2", true),
+            ("SSH-2.0-dropbear_2025.88", false),
+            ("SSH-2.0-Go", true),
+        ] {
+            let server = Server::identify(line.as_bytes());
+            assert_eq!(server.charges_failed_logins(), expected, "{line}");
+        }
+    }
 
     #[test]
     fn an_old_dropbear_gets_one_session_at_a_time() {

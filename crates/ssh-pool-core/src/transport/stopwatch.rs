@@ -8,9 +8,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Stage;
+use crate::error::Phase;
+
 /// The time limit of a dial, which stands still while an agent is asked or a key is decrypted.
 #[derive(Debug)]
-pub(super) struct Stopwatch(Mutex<State>);
+pub(super) struct Stopwatch {
+    state: Mutex<State>,
+    /// Shows what it stands still for.
+    stage: Arc<Stage>,
+}
 
 #[derive(Debug)]
 struct State {
@@ -38,34 +45,57 @@ pub(super) struct Expired;
 
 /// The stopwatch stands still until this is dropped.
 #[derive(Debug)]
-pub(super) struct Pause(Arc<Stopwatch>);
+pub(super) struct Pause {
+    watch: Arc<Stopwatch>,
+    /// The phase that goes on then.
+    interrupted: Option<Phase>,
+}
 
 impl Drop for Pause {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = self.watch.state();
         state.advance(Instant::now());
         state.pauses = state.pauses.saturating_sub(1);
+        drop(state);
+        self.watch.stage.set(self.interrupted);
     }
 }
 
 impl Stopwatch {
+    #[cfg(test)]
     pub(super) fn new(limit: Duration) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State {
+        Self::of_dial(limit, Arc::default())
+    }
+
+    /// The limit of the dial that shows there how far it has come.
+    pub(super) fn of_dial(limit: Duration, stage: Arc<Stage>) -> Arc<Self> {
+        let state = State {
             left: limit,
             since: Instant::now(),
             pauses: 0,
-        })))
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            stage,
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn pause(self: &Arc<Self>) -> Pause {
+    /// The dial is in this phase meanwhile.
+    pub(super) fn pause(self: &Arc<Self>, phase: Phase) -> Pause {
         let mut state = self.state();
         state.advance(Instant::now());
         state.pauses += 1;
-        Pause(self.clone())
+        drop(state);
+        let interrupted = self.stage.phase();
+        self.stage.set(Some(phase));
+        Pause {
+            watch: self.clone(),
+            interrupted,
+        }
     }
 
     /// When the limit passes; `None` while it stands still.
@@ -122,8 +152,8 @@ mod tests {
         let began = Instant::now();
         let result = watch.limit(async {
             sleep(LIMIT / 2).await;
-            let outer = watch.pause();
-            let inner = watch.pause();
+            let outer = watch.pause(Phase::Agent);
+            let inner = watch.pause(Phase::Agent);
             sleep(5 * LIMIT).await;
             drop(outer);
             sleep(5 * LIMIT).await;
@@ -138,7 +168,7 @@ mod tests {
     async fn what_ends_within_the_limit_after_a_pause_ends_well() {
         let watch = Stopwatch::new(LIMIT);
         let result = watch.limit(async {
-            let pause = watch.pause();
+            let pause = watch.pause(Phase::Agent);
             sleep(3 * LIMIT).await;
             drop(pause);
             sleep(LIMIT / 2).await;

@@ -76,6 +76,12 @@ impl<W> Slots<W> {
         }
     }
 
+    /// A dial may be made at once, whatever has failed.
+    pub(crate) fn forget_pause(&mut self, now: Instant) {
+        self.dial_not_before = None;
+        self.pump(now);
+    }
+
     /// Retires every connection, and forgets what was learned from them. What is being dialled is
     /// of the past, too: see [`dialled_before_evict`](Self::dialled_before_evict).
     pub(crate) fn evict(&mut self, why: Retirement, now: Instant) {
