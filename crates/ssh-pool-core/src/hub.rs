@@ -25,6 +25,7 @@ mod budget;
 mod channels;
 mod check;
 mod checkout;
+mod closing;
 mod dial;
 mod eager;
 mod holds;
@@ -48,6 +49,8 @@ pub(crate) use breaker::{doubled, jitter};
 pub(crate) use budget::{Budget, Budgets};
 use channels::Channels;
 use check::Checks;
+pub(crate) use closing::Idler;
+use closing::Unattended;
 pub(crate) use dial::Dials;
 pub(crate) use holds::StreamHold;
 pub(crate) use lease::Lease;
@@ -142,6 +145,7 @@ pub(crate) struct Hub {
     books: Mutex<Books>,
     /// Something has ended: somebody may be waiting for the last one.
     ended: Notify,
+    unattended: Unattended,
     /// Nobody needs what is under way: dials, pauses, listeners.
     closing: CancellationToken,
 }
@@ -211,6 +215,7 @@ impl Hub {
                 short: None,
             }),
             ended: Notify::new(),
+            unattended: Unattended::default(),
             closing: CancellationToken::new(),
         });
         hub.budget.peer().join(&hub);
@@ -442,19 +447,6 @@ impl Hub {
     /// then are closed before.
     pub(crate) fn stop(&self) {
         self.closing.cancel();
-    }
-
-    /// Waits until everything has ended. Cancel safe.
-    pub(crate) async fn drained(&self) {
-        loop {
-            let ended = self.ended.notified();
-            tokio::pin!(ended);
-            ended.as_mut().enable();
-            if self.books().slots.is_empty() {
-                return;
-            }
-            ended.await;
-        }
     }
 
     /// Disconnects whatever is left.

@@ -279,6 +279,9 @@ impl Pool {
     /// commands finish, for up to `Timeouts::drain`; then the connections say goodbye, and a command
     /// that still ran gets [`Error::ConnectionLost`].
     ///
+    /// Handles are not waited for: a detached process is left to itself, and streams, SFTP sessions
+    /// and forwards end when no command runs any more and they have been quiet for a second.
+    ///
     /// The returned future waits for that. It is cancel safe: dropping it stops the waiting, not
     /// the closing.
     pub fn close(&self) -> impl Future<Output = ()> + Send + use<> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::command_line::Tag;
 use crate::error::{Error, Origin, PartialOutput, Phase, Stream};
-use crate::hub::{self, ConnectionId, Deadline, Entry, Hub, Next, Reached};
+use crate::hub::{self, ConnectionId, Deadline, Entry, Hub, Idler, Next, Reached};
 use crate::inbox::{End, Sink, Transcript};
 use crate::lanes::Lanes;
 use crate::pty::Pty;
@@ -120,7 +120,7 @@ pub(crate) async fn start(
         let got = tracing::Instrument::instrument(checkout, queue.clone()).await;
         wait.record(&queue);
         *waited += wait;
-        let (lease, mut next) = got?;
+        let (mut lease, mut next) = got?;
         entry.let_in();
         let hub = &lease.hub().clone();
         tracing::Span::current().record("connection", lease.connection());
@@ -143,6 +143,11 @@ pub(crate) async fn start(
                 hub.lost_under(entry, on, Some(link), Reached::Not)?;
                 continue;
             }
+        }
+        match &job.request {
+            Request::Subsystem(_) => lease.leave_unattended(Idler::Stream),
+            Request::Exec(_) if job.detached => lease.leave_unattended(Idler::Detached),
+            Request::Exec(_) => {}
         }
         let Some(channel) = lease.begin(job.stdout, job.stderr) else {
             if link

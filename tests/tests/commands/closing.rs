@@ -3,7 +3,7 @@
 use ssh_pool::{CommandState, Error, Limits, Phase};
 use ssh_pool_tests::{Sshd, eventually_async};
 
-use crate::{Gate, Ledger, SOON, builder, known, server};
+use crate::{Gate, Ledger, SECOND, SOON, builder, known, server};
 
 fn is_closed(error: &Error) -> bool {
     error.command_state() == CommandState::NotStarted
@@ -74,4 +74,52 @@ async fn dropping_everything_leaves_no_connection_behind() {
     drop((pool, host));
     let gone = || sshd.open_connections() == 0;
     assert!(eventually_async(SOON, gone).await, "{}", sshd.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_waits_for_commands_and_not_for_idle_handles() {
+    let (sshd, pool, host) = server();
+    let (gate, ledger) = (Gate::new(), Ledger::new());
+    let subsystem = host.subsystem("sftp").await.unwrap();
+    let shared = host.subsystem("sftp").shared().await.unwrap();
+    let stream = host.connect_tcp("127.0.0.1", sshd.port()).await.unwrap();
+    let mut detached = host.shell(format!("{}; sleep 40", ledger.enter("detached")));
+    let detached = detached.detach().spawn().await.unwrap();
+    let line = format!("{}; {}; echo done", ledger.enter("running"), gate.pass());
+    let running = tokio::spawn(host.shell(line).output());
+    ledger.has(2).await;
+    let mut closing = tokio::spawn(pool.close());
+    // Longer than what is quiet is waited for.
+    let early = tokio::time::timeout(3 * SECOND, &mut closing).await;
+    assert!(early.is_err() && !running.is_finished());
+    gate.open();
+    let output = running.await.unwrap().unwrap();
+    assert_eq!(output.stdout, b"done\n");
+    // Sooner than `Timeouts::drain`.
+    tokio::time::timeout(SOON, closing).await.unwrap().unwrap();
+    let gone = || sshd.open_connections() == 0;
+    assert!(eventually_async(SOON, gone).await, "{}", sshd.log());
+    drop((subsystem, shared, stream, detached));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_lets_a_stream_that_moves_come_to_its_end() {
+    let (_sshd, pool, host) = server();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let (mut tcp, _) = listener.accept().unwrap();
+        for _ in 0..30 {
+            std::io::Write::write_all(&mut tcp, b"x").unwrap();
+            std::thread::sleep(SECOND / 10);
+        }
+    });
+    let mut stream = host.connect_tcp("127.0.0.1", port).await.unwrap();
+    let closing = tokio::spawn(pool.close());
+    let mut said = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut said)
+        .await
+        .unwrap();
+    assert_eq!(said.len(), 30);
+    tokio::time::timeout(SOON, closing).await.unwrap().unwrap();
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::channels::{self, Pooled};
+use super::closing::{Counted, Idler};
 use super::slots::{ConnectionId, Hand, Ticket};
 use super::{Answer, Hub, StreamHold};
 use crate::inbox::Sink;
@@ -58,6 +59,7 @@ pub(crate) struct Lease {
     connection: ConnectionId,
     /// Of a stream.
     _hold: StreamHold,
+    _unattended: Option<Counted>,
 }
 
 impl Lease {
@@ -67,7 +69,13 @@ impl Lease {
             connection: pooled.connection,
             pooled: Some(pooled),
             _hold: StreamHold::default(),
+            _unattended: None,
         }
+    }
+
+    /// No command will be waited for on its channel.
+    pub(crate) fn leave_unattended(&mut self, idler: Idler) {
+        self._unattended = Some(Counted::new(&self.hub, idler));
     }
 
     /// The hub that its channel is of.

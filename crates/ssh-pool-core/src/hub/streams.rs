@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::slots::ConnectionId;
-use super::{Deadline, Entry, Hub, Lane, Lease, Reached, StreamHold};
+use super::{Deadline, Entry, Hub, Idler, Lane, Lease, Reached, StreamHold};
 use crate::error::Error;
 use crate::event::Witness;
 use crate::inbox::End;
@@ -68,7 +68,7 @@ impl Hub {
         }
         loop {
             // Whoever gets a session has a connection.
-            let lease = self.checkout(entry, deadline, waited).await?;
+            let mut lease = self.checkout(entry, deadline, waited).await?;
             let id = lease.on();
             let berth = self.board(|slots| slots.begin_stream_on(id).then_some(id));
             let Some(mut berth) = berth else {
@@ -84,6 +84,7 @@ impl Hub {
                 continue;
             };
             if lane == Lane::Isolated {
+                lease.leave_unattended(Idler::Stream);
                 berth.lease = Some(lease);
             }
             return Ok(berth);

@@ -1,0 +1,106 @@
+//! The end of a hub: its commands are waited for, idle handles are not.
+//!
+//! A command ends by itself. A stream, an SFTP session or a process that was
+//! detached may be held for as long as the program runs, so what is quiet is disconnected.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use super::{Hub, now};
+
+/// Streams that have been quiet for so long are not waited for. A server on the other side of the
+/// world answers sooner.
+const QUIET: Duration = Duration::from_secs(1);
+/// Between two looks whether they are.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Sessions that no command is waited for on.
+#[derive(Debug, Default)]
+pub(super) struct Unattended {
+    detached: AtomicU32,
+    streams: AtomicU32,
+}
+
+/// What a session is used for that is no command to be waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Idler {
+    /// A command that lives on by itself.
+    Detached,
+    /// A subsystem, or a stream that has its connection to itself.
+    Stream,
+}
+
+/// Counts a session for as long as it exists.
+pub(super) struct Counted {
+    hub: Arc<Hub>,
+    idler: Idler,
+}
+
+impl Unattended {
+    fn count(&self, idler: Idler) -> &AtomicU32 {
+        match idler {
+            Idler::Detached => &self.detached,
+            Idler::Stream => &self.streams,
+        }
+    }
+}
+
+impl Counted {
+    pub(super) fn new(hub: &Arc<Hub>, idler: Idler) -> Self {
+        hub.unattended.count(idler).fetch_add(1, Ordering::Relaxed);
+        Self {
+            hub: hub.clone(),
+            idler,
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let count = self.hub.unattended.count(self.idler);
+        count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Hub {
+    /// Of a hub that is closed: waits until its commands have ended and its streams are quiet, and
+    /// disconnects what is left. Cancel safe.
+    pub(crate) async fn drained(&self) {
+        let mut idle_since: Option<Instant> = None;
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if self.books().slots.is_empty() {
+                return;
+            }
+            let idle = self.is_idle();
+            let now = now();
+            let since = *idle_since.get_or_insert(now);
+            if !idle {
+                idle_since = None;
+            } else if now.saturating_duration_since(since) >= QUIET {
+                self.cut().await;
+            }
+            // What is quiet tells nothing.
+            tokio::time::timeout(LOOK, ended).await.ok();
+        }
+    }
+
+    /// No command runs, and what else there is has been quiet for a while.
+    fn is_idle(&self) -> bool {
+        let books = self.books();
+        let (mut sessions, mut streams, mut quiet) = (0, 0, true);
+        for view in books.slots.views() {
+            sessions += view.leased + view.opening;
+            streams += view.streams;
+            quiet &= (view.leased + view.streams == 0)
+                || (books.link(view.id)).is_none_or(|link| link.quiet_for() >= QUIET);
+        }
+        let count = |idler| self.unattended.count(idler).load(Ordering::Relaxed);
+        let attended = sessions > count(Idler::Detached) + count(Idler::Stream);
+        // What a detached process writes is thrown away.
+        !attended && (quiet || streams + count(Idler::Stream) == 0)
+    }
+}
