@@ -10,13 +10,13 @@ use super::socket::SocketPath;
 
 /// Why a request has no response, or a stream could not go on.
 ///
-/// A response with an error status is no error here. `Display` names the host and the socket, and
-/// leaves the cause to [`source`](std::error::Error::source).
-#[derive(Debug, Clone, thiserror::Error)]
+/// A response with an error status is no error here. `Display` names the host, the socket, the reason
+/// and what to do on one line; [`source`](std::error::Error::source) is the operating system's error,
+/// where there is one. [`find`](Error::find) finds the error of the pool.
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
     /// The path cannot be that of a Docker socket. Nothing was sent.
-    #[error("invalid path of a Docker socket, \"{path}\": {reason}")]
     InvalidSocket {
         /// The path, escaped.
         path: String,
@@ -26,7 +26,6 @@ pub enum Error {
 
     /// SSH did not get as far as the daemon: no connection, no room, or the pool is closed. The
     /// request was not sent.
-    #[error("{target}: no stream to the Docker socket {path}")]
     Stream {
         /// The host, as `user@host:port`.
         target: String,
@@ -38,11 +37,6 @@ pub enum Error {
 
     /// Neither way leads to a daemon: the server opens no stream to the socket, which is the
     /// source, and `docker system dial-stdio` ended there without an answer.
-    #[error(
-        "{target}: no Docker daemon at {path}: there is no stream to it, and docker system \
-         dial-stdio says: {dial_stdio}; check that dockerd runs, and that the account may use its \
-         socket"
-    )]
     Unreachable {
         /// The host, as `user@host:port`.
         target: String,
@@ -58,7 +52,6 @@ pub enum Error {
     },
 
     /// `docker system dial-stdio` failed after it had begun to answer.
-    #[error("{target}: docker system dial-stdio for {path} broke off: {dial_stdio}")]
     BrokenOff {
         /// The host, as `user@host:port`.
         target: String,
@@ -70,7 +63,6 @@ pub enum Error {
 
     /// The SSH connection was lost, or a shared stream was read too slowly, while the request was
     /// on its way or its response was read.
-    #[error("{target}: the stream to the Docker socket {path} was cut off")]
     CutOff {
         /// The host, as `user@host:port`.
         target: String,
@@ -84,7 +76,6 @@ pub enum Error {
 
     /// HTTP went wrong: the daemon closed the connection without a response, or what answers is
     /// no Docker daemon.
-    #[error("{target}: no HTTP response from the Docker socket {path}")]
     Http {
         /// The host, as `user@host:port`.
         target: String,
@@ -97,13 +88,12 @@ pub enum Error {
     },
 
     /// The request cannot be sent: its URI has no path.
-    #[error("not a request for a Docker daemon: its URI must have a path")]
     InvalidRequest,
 }
 
 /// The error of HTTP underneath: opaque, so that no type of the client is part of this interface.
 ///
-/// Read it through [`std::error::Error::source`].
+/// Its words, with those of its own causes, are in the error.
 #[derive(Clone)]
 pub struct HttpCause(Arc<dyn std::error::Error + Send + Sync>);
 
@@ -121,7 +111,13 @@ impl fmt::Debug for HttpCause {
 
 impl fmt::Display for HttpCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+        fmt::Display::fmt(&self.0, f)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 
@@ -131,7 +127,100 @@ impl std::error::Error for HttpCause {
     }
 }
 
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::InvalidSocket { path, reason } => {
+                write!(f, "invalid path of a Docker socket, \"{path}\": {reason}")
+            }
+            Error::Stream {
+                target,
+                path,
+                source,
+            } => {
+                let reason = words(source);
+                write!(
+                    f,
+                    "{target}: no stream to the Docker socket {path}: {reason}"
+                )
+            }
+            Error::Unreachable {
+                target,
+                path,
+                dial_stdio,
+                source,
+                ..
+            } => write!(
+                f,
+                "{target}: no Docker daemon at {path}: {}; docker system dial-stdio says: \
+                 {dial_stdio}; check that dockerd runs, and that the account may use its socket",
+                words(source)
+            ),
+            Error::BrokenOff {
+                target,
+                path,
+                dial_stdio,
+            } => write!(
+                f,
+                "{target}: docker system dial-stdio for {path} broke off: {dial_stdio}; check the \
+                 daemon"
+            ),
+            Error::CutOff {
+                target,
+                path,
+                source,
+                ..
+            } => {
+                let reason = words(source);
+                write!(
+                    f,
+                    "{target}: the stream to the Docker socket {path} was cut off: {reason}"
+                )
+            }
+            Error::Http {
+                target,
+                path,
+                source,
+                ..
+            } => {
+                write!(
+                    f,
+                    "{target}: no HTTP response from the Docker socket {path}: {source}"
+                )?;
+                f.write_str("; check that a Docker daemon listens there")
+            }
+            Error::InvalidRequest => {
+                f.write_str("not a request for a Docker daemon: its URI must have a path")
+            }
+        }
+    }
+}
+
+/// The words of an error whose target has been named.
+fn words(error: &ssh_pool_core::Error) -> String {
+    let text = error.to_string();
+    let prefix = error.target().map(|target| format!("{target}: "));
+    let words = prefix.and_then(|prefix| text.strip_prefix(&prefix).map(str::to_owned));
+    words.unwrap_or(text)
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.below()?.source()
+    }
+}
+
 impl Error {
+    /// What SSH says.
+    fn below(&self) -> Option<&ssh_pool_core::Error> {
+        match self {
+            Error::Stream { source, .. }
+            | Error::Unreachable { source, .. }
+            | Error::CutOff { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
     /// Whether the request may have reached the daemon, and so may have had an effect.
     #[must_use]
     pub fn command_state(&self) -> CommandState {
@@ -162,6 +251,12 @@ impl Error {
                 return Some(found);
             }
             if let Some(found) = error.downcast_ref::<Box<T>>() {
+                return Some(found);
+            }
+            let below = error.downcast_ref::<Self>().and_then(Self::below);
+            if let Some(found) =
+                below.and_then(|below| (below as &dyn std::any::Any).downcast_ref())
+            {
                 return Some(found);
             }
             let held = error
