@@ -2,29 +2,26 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
-use crate::child::{self, Child, Spawn};
-use crate::error::{Error, Stream};
-use crate::inbox::Sink;
+#[cfg(doc)]
+use crate::child::Child;
+use crate::error::Error;
 use crate::lanes::Lanes;
-use crate::output::{ExitStatus, Output};
-use crate::process::Job;
+#[cfg(doc)]
+use crate::output::Output;
 use crate::pty::Pty;
 use crate::quote;
-use crate::run::{self, Call};
 use crate::stream_group::StreamGroup;
-use crate::transport::{self, Request};
 
+mod execution;
+mod line;
 mod stdio;
 
+use line::Body;
 pub(crate) use stdio::Input;
-use stdio::Kind;
 pub use stdio::Stdio;
 
 /// Where a command runs, and what holds there.
@@ -34,20 +31,6 @@ pub(crate) struct Place {
     pub(crate) group: Option<StreamGroup>,
     pub(crate) output_limit: usize,
     pub(crate) stream_limit: usize,
-}
-
-#[derive(Clone)]
-enum Body {
-    /// Quoted words.
-    Words(Vec<u8>),
-    /// A line as it is.
-    Line(Vec<u8>),
-    /// An interpreter that reads `text` from its standard input, and its quoted arguments.
-    Script {
-        interpreter: Option<Vec<u8>>,
-        arguments: Vec<u8>,
-        text: Bytes,
-    },
 }
 
 /// A command for one host: nothing happens before [`output`](Command::output),
@@ -364,237 +347,4 @@ impl Command {
         self.idempotent = true;
         self
     }
-
-    /// Runs the command and collects what it writes.
-    ///
-    /// An exit status other than 0 is not an error: look at [`Output::status`]. Nor is a program
-    /// that does not exist: the remote shell says so on standard error and exits with 127.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidInput`] for input that no command line can carry, or that is longer than the
-    /// server takes; everything of a dial while there is no connection; [`Error::Timeout`] when no channel is free in time, and
-    /// [`Error::QueueFull`] when too many wait for one already;
-    /// [`Error::OutputLimit`] past the cap of `Limits::output_bytes` a stream, which ends the
-    /// command;
-    /// [`Error::ConnectionLost`] and [`Error::ClosedWithoutStatus`] when the outcome is unknown;
-    /// [`Error::Unproven`] when something else ran in its place.
-    /// [`Error::ExecRefused`] when the server does not run it; [`Error::Closed`] after `Pool::close`.
-    /// What fails before the command is sent is tried again on another connection within the
-    /// deadline, until two live connections have ended under it; what fails after it is never run again, unless it is
-    /// [`idempotent`](Command::idempotent).
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future while it waits costs nothing; dropping it while the command runs
-    /// [ends](Command#cancelling) the remote process in the background. Neither loses a session.
-    pub fn output(&mut self) -> impl Future<Output = Result<Output, Error>> + Send + use<> {
-        let cap = Sink::Collect(self.place.output_limit);
-        let lanes = self.place.lanes.clone();
-        let call = self.call(cap);
-        async move { run::run(&lanes, lanes.shared(), &call).await }
-    }
-
-    /// Runs the command and keeps only how it ended. Its output is thrown away as it comes, so
-    /// there is no cap on it.
-    ///
-    /// # Errors and cancel safety
-    ///
-    /// As for [`output`](Command::output).
-    pub fn status(&mut self) -> impl Future<Output = Result<ExitStatus, Error>> + Send + use<> {
-        let lanes = self.place.lanes.clone();
-        let call = self.call(Sink::Discard);
-        async move { Ok(run::run(&lanes, lanes.shared(), &call).await?.status) }
-    }
-
-    /// Starts the command, and returns when the server has accepted it. Its streams are the
-    /// caller's: see [`Child`].
-    ///
-    /// It gets an isolated connection, of `Limits::isolated_per_host`; without a free one it waits, up
-    /// to `Timeouts::acquire`. See [`shared`](Command::shared), [`StreamGroup`](crate::StreamGroup).
-    ///
-    /// # Errors
-    ///
-    /// As for [`output`](Command::output), as far as they come before the command runs;
-    /// [`Error::StreamLimit`] when other streams fill the limit for as long as it waits;
-    /// [`Error::InvalidInput`] for an [`idempotent`](Command::idempotent) command.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future while it waits costs nothing; once the command has been sent, it is
-    /// [ended](Command#cancelling).
-    pub fn spawn(&mut self) -> impl Future<Output = Result<Child, Error>> + Send + use<> {
-        let lanes = self.place.lanes.clone();
-        let (spawn, shared) = (self.spawned(), self.shared);
-        async move { child::spawn(&lanes, lanes.of_stream(shared), spawn?).await }
-    }
-
-    fn call(&self, sink: Sink) -> Result<Call, Error> {
-        let (line, stdin) = self.request()?;
-        let stdin = match stdin.into() {
-            Input::Bytes(bytes) => bytes,
-            Input::Piped | Input::Inherit => {
-                return Err(Error::InvalidInput {
-                    what: "stdin",
-                    reason: "a stream is fed while the command runs: use spawn".into(),
-                });
-            }
-        };
-        Ok(Call {
-            job: self.job(line, sink, sink),
-            stdin,
-            timeout: self.timeout,
-            idempotent: self.idempotent,
-            exit_grace: self.exit_grace,
-            limit: self.place.output_limit,
-            group: self.place.group.clone(),
-        })
-    }
-
-    fn spawned(&self) -> Result<Spawn, Error> {
-        if self.idempotent {
-            return Err(Error::InvalidInput {
-                what: "spawn",
-                reason: "an idempotent command may be run again, and streams cannot begin anew: \
-                         use output or status"
-                    .into(),
-            });
-        }
-        let (line, stdin) = self.request()?;
-        let cap = self.shared.then_some(self.place.stream_limit);
-        let (mut piped, mut inherited) = (Vec::new(), Vec::new());
-        let mut sink = |stream, stdio: &Stdio| {
-            match stdio.0 {
-                Kind::Null => return Ok(Sink::Discard),
-                Kind::Piped => piped.push(stream),
-                Kind::Inherit => inherited.push(stream),
-                Kind::Bytes(_) => {
-                    return Err(Error::InvalidInput {
-                        what: "output stream",
-                        reason: "bytes are input: use null, piped or inherit".into(),
-                    });
-                }
-            }
-            Ok(Sink::Read(cap))
-        };
-        let stdout = sink(Stream::Stdout, &self.stdout)?;
-        let stderr = sink(Stream::Stderr, &self.stderr)?;
-        Ok(Spawn {
-            job: self.job(line, stdout, stderr),
-            stdin: stdin.into(),
-            inherited,
-            piped,
-            timeout: self.timeout,
-            exit_grace: self.exit_grace,
-            stream_limit: self.place.stream_limit,
-            output_limit: self.place.output_limit,
-            shared: self.shared,
-            group: self.place.group.clone(),
-        })
-    }
-
-    fn job(&self, line: Line, stdout: Sink, stderr: Sink) -> Job {
-        let variables = self.env.iter();
-        let variable = variables.map(|(name, value)| name.len() + 1 + value.len());
-        Job {
-            length: variable.fold(line.exports + line.text.len(), usize::max),
-            request: Request::Exec(line.text),
-            env: self.env.clone(),
-            pty: self.pty.clone(),
-            stdout,
-            stderr,
-            detached: self.detached,
-            verbatim: self.verbatim,
-            in_folder: self.current_dir.is_some(),
-        }
-    }
-
-    /// What would have to be told to a shell is refused where there may be none.
-    fn check_verbatim(&self) -> Result<(), Error> {
-        let text = |(_, value): &(String, Vec<u8>)| std::str::from_utf8(value).is_ok();
-        let (what, reason) = match self {
-            Self {
-                verbatim: false, ..
-            } => return Ok(()),
-            Self {
-                current_dir: Some(_),
-                ..
-            } => ("folder", "a verbatim command line cannot change it"),
-            Self { env, .. } if !env.iter().all(text) => {
-                ("environment", "a verbatim command takes UTF-8 values only")
-            }
-            _ => return Ok(()),
-        };
-        Err(Error::InvalidInput {
-            what,
-            reason: reason.into(),
-        })
-    }
-
-    /// The command line, without its environment, and what is fed to it.
-    fn request(&self) -> Result<(Line, Stdio), Error> {
-        if let Some(problem) = &self.problem {
-            return Err(problem.clone());
-        }
-        if let Some(pty) = &self.pty {
-            transport::check_pty(pty)?;
-        }
-        let mut line = Vec::new();
-        for (name, value) in &self.env {
-            quote::push_env(&mut line, name, value)?;
-        }
-        let exports = if self.verbatim { 0 } else { line.len() };
-        line.clear();
-        self.check_verbatim()?;
-        if let Some(dir) = &self.current_dir {
-            quote::push_current_dir(&mut line, dir)?;
-        }
-        let mut stdin = self.stdin.clone();
-        match &self.body {
-            Body::Words(words) | Body::Line(words) => line.extend_from_slice(words),
-            Body::Script {
-                interpreter,
-                arguments,
-                text,
-            } => {
-                let text = match interpreter {
-                    None => whole_or_nothing(text),
-                    Some(_) => text.clone(),
-                };
-                if stdin.replace(Stdio(Kind::Bytes(text))).is_some() {
-                    return Err(Error::InvalidInput {
-                        what: "stdin",
-                        reason: "a script is read from it: pass data as arguments".into(),
-                    });
-                }
-                // -s reads the script from stdin, -e stops at the first failure.
-                line.extend_from_slice(interpreter.as_deref().unwrap_or(b"sh -se"));
-                if !arguments.is_empty() {
-                    let separator: &[u8] = if interpreter.is_none() { b" -- " } else { b" " };
-                    line.extend_from_slice(separator);
-                    line.extend_from_slice(arguments);
-                }
-            }
-        }
-        quote::check_line(&line, exports)?;
-        let line = Line {
-            text: line,
-            exports,
-        };
-        Ok((line, stdin.unwrap_or_else(Stdio::null)))
-    }
-}
-
-/// A command line without its environment.
-struct Line {
-    text: Vec<u8>,
-    /// The length of the environment, if all of it goes on the line too.
-    exports: usize,
-}
-
-/// A shell reads its script line by line, and runs what it has when its input ends: also when that
-/// is in the middle of a line, because the connection was lost. Between braces it runs nothing
-/// before it has seen the closing one. The blank line is for a script that ends in a backslash.
-fn whole_or_nothing(script: &Bytes) -> Bytes {
-    [b"{ :; ", script.as_ref(), b"\n\n}\n"].concat().into()
 }
