@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use ssh_pool::{
-    Cause, Command, CommandState, ConnectionStatus, Error, ExitStatus, Host, HostKeyPolicy,
-    HostKeyProblem, HostStatus, Identity, Limits, Output, PartialOutput, Phase, Pool, PoolBuilder,
-    PoolStatus, Stdio, Stream, StreamGroup, Target, Timeouts, Waited,
+    Address, Cause, ChannelStream, Child, ChildStderr, ChildStdin, ChildStdout, Command,
+    CommandState, Connect, ConnectionStatus, Error, Event, Events, ExitStatus, Forward, Host,
+    HostKeyPolicy, HostKeyProblem, HostStatus, Identity, Limits, Output, PartialOutput, Phase,
+    Pool, PoolBuilder, PoolStatus, Stdio, Stream, StreamGroup, Target, Timeouts, Waited,
 };
 
 fn policies(path: &Path) -> [HostKeyPolicy; 5] {
@@ -141,6 +142,44 @@ fn futures_are_free(pool: &Pool, host: &Host) {
     free(used(pool.clone()));
     free(commands(host.clone()));
     free(at_once(vec![host.clone()]));
+}
+
+/// So that they can be kept in a structure that threads share, and used from any of them.
+fn shared_between_threads<T: Send + Sync + 'static>() {}
+
+#[test]
+fn what_runs_can_be_shared_between_threads() {
+    shared_between_threads::<Child>();
+    shared_between_threads::<ChildStdin>();
+    shared_between_threads::<ChildStdout>();
+    shared_between_threads::<ChildStderr>();
+    shared_between_threads::<Connect>();
+    shared_between_threads::<ChannelStream>();
+    shared_between_threads::<Forward>();
+    shared_between_threads::<Event>();
+    shared_between_threads::<Events>();
+    shared_between_threads::<StreamGroup>();
+    shared_between_threads::<ssh_pool::sftp::Sftp>();
+    shared_between_threads::<ssh_pool::git::Git>();
+    shared_between_threads::<ssh_pool::docker::Docker>();
+    shared_between_threads::<ssh_pool::docker::Stream>();
+    let _ = futures_can_be_sent;
+}
+
+/// Whatever waits can be part of a task.
+fn futures_can_be_sent(host: &Host, mut child: Child, other: Child, events: &mut Events) {
+    fn sent<T: Send>(_: T) {}
+    sent(child.signal("HUP"));
+    sent(child.resize(80, 24));
+    sent(child.kill());
+    sent(child.wait());
+    sent(other.wait_with_output());
+    sent(host.command("x").spawn());
+    sent(host.warm());
+    sent(host.connect_tcp("localhost", 80).into_future());
+    sent(host.forward_local(("", 0), ("localhost", 80)));
+    sent(host.forward_remote(("", 0), Address::from(Path::new("/run/x"))));
+    sent(events.next());
 }
 
 fn failed(error: &Error) -> String {

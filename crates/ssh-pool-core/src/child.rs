@@ -22,7 +22,7 @@ mod task;
 pub(crate) use start::{Spawn, spawn};
 pub(crate) use streams::Source;
 pub use streams::{ChildStderr, ChildStdin, ChildStdout};
-use streams::{Full, collect};
+use streams::{Full, collect, keep};
 use task::Task;
 
 /// A remote command that runs, and whose streams are the caller's. From
@@ -31,6 +31,23 @@ use task::Task;
 /// Dropped before the command has ended, it ends the remote process as [`kill`](Child::kill) does,
 /// in the background; unless [`Command::detach`](crate::Command::detach) says otherwise. A stream
 /// that was taken out of it does not keep the command alive.
+///
+/// ```no_run
+/// # use ssh_pool_core as ssh_pool;
+/// # async fn example(host: ssh_pool::Host) -> Result<(), Box<dyn std::error::Error>> {
+/// use ssh_pool::Stdio;
+/// use tokio::io::AsyncWriteExt;
+///
+/// let mut child = host.command("psql").stdin(Stdio::piped()).spawn().await?;
+/// if let Some(mut stdin) = child.stdin.take() {
+///     stdin.write_all(b"select 1;").await?; // waits while psql is busy
+/// } // its end is the end of the input
+/// let output = child.wait_with_output().await?;
+/// println!("{}: {}", output.status, output.stdout_lossy());
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "dropping a child ends its command: wait for it, or use Command::detach"]
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Child {
@@ -83,11 +100,14 @@ impl Child {
     /// Closes stdin and waits until the command has ended.
     ///
     /// It ends when the server closes its channel, which is when nobody holds its output open any
-    /// more; see [`Command::exit_grace`](crate::Command::exit_grace). As with `std::process`, a
-    /// command that fills a piped stream which nobody reads does not end: read it, drop it, or
-    /// use [`wait_with_output`](Child::wait_with_output). While such a stream holds an isolated
-    /// connection up, a network that has gone dead is not noticed either; a
-    /// [`timeout`](crate::Command::timeout) is.
+    /// more; see [`Command::exit_grace`](crate::Command::exit_grace).
+    ///
+    /// A piped stream that is still in the child cannot hold the command up, as it would with
+    /// `std::process`: while this waits, what comes on it is kept in memory, up to
+    /// `Limits::output_bytes` a stream. It can be read afterwards; if more came, the reader gets what
+    /// was kept and then [`Error::OutputLimit`]. The command and its status are not affected. A stream
+    /// that was taken out of the child has to be read or dropped: a command that fills it does not end
+    /// before its [`timeout`](crate::Command::timeout).
     ///
     /// # Errors
     ///
@@ -102,7 +122,21 @@ impl Child {
     pub async fn wait(&mut self) -> Result<ExitStatus, Error> {
         drop(self.stdin.take());
         let runtime = self.state.process.hub().runtime().clone();
-        let ended = within(&runtime, self.state.wait()).await;
+        let limit = self.state.output_limit;
+        let stdout = self.stdout.as_mut().map(ChildStdout::reader);
+        let stderr = self.stderr.as_mut().map(ChildStderr::reader);
+        let unread = async {
+            tokio::join!(keep(stdout, limit), keep(stderr, limit));
+            std::future::pending().await
+        };
+        let ended = async {
+            tokio::select! {
+                biased;
+                ended = self.state.wait() => ended,
+                never = unread => never,
+            }
+        };
+        let ended = within(&runtime, ended).await;
         #[cfg(feature = "metrics")]
         self.state.count(&ended);
         ended
@@ -133,17 +167,23 @@ impl Child {
         let (mut stdout, mut stderr) = (inbox.counted_bytes(), inbox.counted_bytes());
         let mut streams = (self.stdout.take(), self.stderr.take());
         let status = {
+            let readers = (
+                streams.0.as_mut().map(ChildStdout::reader),
+                streams.1.as_mut().map(ChildStderr::reader),
+            );
             let read = async {
                 tokio::try_join!(
-                    collect(Stream::Stdout, &mut streams.0, &mut stdout, limit),
-                    collect(Stream::Stderr, &mut streams.1, &mut stderr, limit),
+                    collect(Stream::Stdout, readers.0, &mut stdout, limit),
+                    collect(Stream::Stderr, readers.1, &mut stderr, limit),
                 )
             };
             tokio::select! {
+                // The streams first, also of a child that has been waited for before.
+                biased;
                 // Both have ended, or one is full.
                 read = read => match read {
                     Ok(_) | Err(Full::Stream) => None,
-                    Err(Full::Pool(stream, limit)) => return Err(self.too_much(stream, limit)),
+                    Err(Full::Limit(stream, limit)) => return Err(self.too_much(stream, limit)),
                 },
                 // With a grace a command may end before its streams do.
                 status = self.state.wait() => Some(status),
@@ -179,6 +219,7 @@ impl Child {
             attempts: 1,
             waited: self.state.begun.waited,
             peer_addr: self.peer_addr(),
+            target: Some(self.state.process.hub().name().clone()),
         })
     }
 

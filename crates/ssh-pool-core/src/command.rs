@@ -61,6 +61,25 @@ pub(crate) struct Place {
 /// be signalled at all there: its channel is closed after the grace.
 ///
 /// [`detach`](Command::detach) leaves the process alone.
+///
+/// ```no_run
+/// # use ssh_pool_core as ssh_pool;
+/// # async fn example(host: ssh_pool::Host) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+///
+/// let mut command = host.command("docker");
+/// command
+///     .args(["compose", "up", "--detach"])
+///     .current_dir("/srv/app")
+///     .env("COMPOSE_PROJECT_NAME", "app")
+///     .timeout(Duration::from_secs(120));
+/// command.output().await?.exit_ok()?;
+///
+/// let count = host.shell("ps -e | wc -l").output().await?; // as it is, for the shell
+/// println!("{} processes", count.stdout_lossy().trim());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Command {
     place: Place,
@@ -68,8 +87,8 @@ pub struct Command {
     env: Vec<(String, Vec<u8>)>,
     current_dir: Option<Vec<u8>>,
     stdin: Option<Stdio>,
-    stdout: Stdio,
-    stderr: Stdio,
+    stdout: Option<Stdio>,
+    stderr: Option<Stdio>,
     pty: Option<Pty>,
     timeout: Option<Duration>,
     exit_grace: Option<Duration>,
@@ -124,8 +143,8 @@ impl Command {
             env: Vec::new(),
             current_dir: None,
             stdin: None,
-            stdout: Stdio::piped(),
-            stderr: Stdio::piped(),
+            stdout: None,
+            stderr: None,
             pty: None,
             timeout: None,
             exit_grace: None,
@@ -213,24 +232,25 @@ impl Command {
         self
     }
 
-    /// What the command reads: [`Stdio::null`], the default; bytes; and for
-    /// [`spawn`](Command::spawn) also [`Stdio::piped`] and [`Stdio::inherit`]. A command need not
-    /// read all of it. A script is itself read from standard input, so for one this is
-    /// [`Error::InvalidInput`].
+    /// What the command reads: [`Stdio::null`], the default; bytes; [`Stdio::inherit`]; and for
+    /// [`spawn`](Command::spawn) also [`Stdio::piped`]. A command need not read all of it. A script is
+    /// itself read from standard input, so for one this is [`Error::InvalidInput`].
     pub fn stdin(&mut self, stdin: impl Into<Stdio>) -> &mut Self {
         self.stdin = Some(stdin.into());
         self
     }
 
-    /// Where the standard output of a spawned command goes. Default: [`Stdio::piped`].
+    /// Where the standard output of the command goes. Default: for [`spawn`](Command::spawn)
+    /// [`Stdio::piped`]; [`output`](Command::output) collects it, and [`status`](Command::status)
+    /// throws it away.
     pub fn stdout(&mut self, stdout: Stdio) -> &mut Self {
-        self.stdout = stdout;
+        self.stdout = Some(stdout);
         self
     }
 
-    /// Where the standard error of a spawned command goes. Default: [`Stdio::piped`].
+    /// Where the standard error of the command goes. Default: as for [`stdout`](Command::stdout).
     pub fn stderr(&mut self, stderr: Stdio) -> &mut Self {
-        self.stderr = stderr;
+        self.stderr = Some(stderr);
         self
     }
 

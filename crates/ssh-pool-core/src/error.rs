@@ -12,6 +12,7 @@ use crate::runtime;
 mod attempts;
 mod cause;
 mod host_key;
+mod into_io;
 mod origin;
 mod partial;
 mod phase;
@@ -33,6 +34,24 @@ pub use refusal::{Refusal, Stream};
 /// again could run it twice. `Display` names the target, the reason and what to do on one line, and
 /// never a secret. [`source`](std::error::Error::source) is the operating system's [`io::Error`](std::io::Error), for
 /// its kind and code, where there is one; the words of every other cause are in `Display` already.
+///
+/// ```no_run
+/// # use ssh_pool_core as ssh_pool;
+/// # async fn example(host: ssh_pool::Host) -> Result<(), ssh_pool::Error> {
+/// use ssh_pool::{CommandState, Error};
+///
+/// match host.command("./migrate").arg("--up").output().await {
+///     Ok(output) => println!("it ran: {}", output.status),
+///     Err(error) if error.command_state() == CommandState::Unknown => {
+///         println!("it may have run; look before you run it again: {error}");
+///     }
+///     Err(error @ Error::AuthRejected { .. }) => println!("the wrong key: {error}"),
+///     Err(error) if error.is_transient() => println!("not started; try again later: {error}"),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {

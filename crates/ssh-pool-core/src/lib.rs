@@ -59,7 +59,7 @@ pub use host::Host;
 pub use host_key::HostKeyPolicy;
 pub use identity::Identity;
 pub use limits::Limits;
-pub use output::{ExitStatus, Output};
+pub use output::{ExitError, ExitStatus, Output};
 pub use pool::{Pool, PoolBuilder};
 pub use printable::printable;
 pub use pty::Pty;

@@ -178,6 +178,7 @@ async fn attempt(
                     attempts: 1,
                     waited: Waited::default(),
                     peer_addr: wire.peer_addr(),
+                    target: Some(hub.name().clone()),
                 });
             }
             Judgement::Failed(error) => return Err(error.with_output(process.partial_output())),

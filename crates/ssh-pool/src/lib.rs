@@ -23,7 +23,8 @@
 //! - [`Pool`] and [`PoolBuilder`]: connections to many hosts, with [`Limits`] and [`Timeouts`];
 //! - [`Target`] and [`Host`]: one of them;
 //! - [`HostKeyPolicy`] and [`Identity`]: whom to trust, and who we are;
-//! - [`Command`], [`Stdio`] and [`Pty`], [`Output`] and [`ExitStatus`]: what runs there;
+//! - [`Command`], [`Stdio`] and [`Pty`], [`Output`], [`ExitStatus`] and [`ExitError`]:
+//!   what runs there;
 //! - [`Child`], with its [`ChildStdin`], [`ChildStdout`] and [`ChildStderr`]: while it runs;
 //! - [`Connect`], [`ChannelStream`], [`Forward`] and [`Address`]: streams through a server;
 //! - [`Error`], with its [`Phase`], [`CommandState`], [`Cause`], [`HostKeyProblem`], [`PartialOutput`],
@@ -86,9 +87,9 @@
 
 pub use ssh_pool_core::{
     Address, Breaker, Cause, ChannelStream, Child, ChildStderr, ChildStdin, ChildStdout, Command,
-    CommandState, Connect, ConnectionStatus, Error, Event, EventKind, Events, ExitStatus, Forward,
-    Host, HostKeyPolicy, HostKeyProblem, HostStatus, Identity, Limits, Origin, Output,
-    PartialOutput, Phase, Pool, PoolBuilder, PoolStatus, Pty, Purpose, Readiness, Refusal,
+    CommandState, Connect, ConnectionStatus, Error, Event, EventKind, Events, ExitError,
+    ExitStatus, Forward, Host, HostKeyPolicy, HostKeyProblem, HostStatus, Identity, Limits, Origin,
+    Output, PartialOutput, Phase, Pool, PoolBuilder, PoolStatus, Pty, Purpose, Readiness, Refusal,
     Retirement, Stdio, Stream, StreamGroup, Target, Timeouts, Waited, printable,
 };
 

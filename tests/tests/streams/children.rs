@@ -82,6 +82,7 @@ async fn waiting_with_output_collects_both_streams() {
 async fn a_shared_child_that_is_not_read_ends_with_an_overrun() {
     let (sshd, pool, host) = server();
     let mut child = host.command("yes").shared().spawn().await.unwrap();
+    let mut stdout = child.stdout.take().unwrap();
     let error = timeout(SOON, child.wait()).await.unwrap().unwrap_err();
     assert!(
         matches!(
@@ -93,7 +94,6 @@ async fn a_shared_child_that_is_not_read_ends_with_an_overrun() {
         ),
         "{error:?}"
     );
-    let mut stdout = child.stdout.take().unwrap();
     let mut kept = Vec::new();
     let cut = stdout.read_to_end(&mut kept).await.unwrap_err();
     assert!(

@@ -14,6 +14,7 @@ use ssh_pool_tests::Sshd;
 mod cancels;
 mod children;
 mod neighbours;
+mod stdio;
 #[path = "../support/mod.rs"]
 mod support;
 mod tunnels;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -11,7 +11,8 @@ use tokio::runtime::Handle;
 
 use crate::buffered::CountedBytes;
 use crate::error::{Error, Origin, Phase, Stream};
-use crate::inbox::{Cut, Inbox};
+use crate::event::EventKind;
+use crate::inbox::{Cut, Inbox, Overrun};
 use crate::transport::{Channel, Writer};
 
 /// Where the streams of one channel come from.
@@ -53,6 +54,118 @@ impl Source {
     }
 }
 
+/// One output stream of a command, as it comes.
+struct Incoming {
+    source: Source,
+    stream: Stream,
+}
+
+impl AsyncRead for Incoming {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.source.poll_read(self.stream, cx, buf)
+    }
+}
+
+/// What came while `Child::wait` had the stream.
+struct Kept {
+    bytes: CountedBytes,
+    /// More came than could be kept: this limit was reached, and the rest is gone.
+    cut: Option<usize>,
+}
+
+/// Reads one output stream of a command: first what was kept of it.
+pub(super) struct Reader {
+    incoming: Incoming,
+    kept: Option<Kept>,
+}
+
+impl Reader {
+    fn new(source: Source, stream: Stream) -> Self {
+        Self {
+            incoming: Incoming { source, stream },
+            kept: None,
+        }
+    }
+
+    fn inbox(&self) -> &Inbox {
+        &self.incoming.source.inbox
+    }
+
+    /// Takes in what comes until the stream ends, and keeps up to `limit` bytes of it for a later
+    /// reader. Cancel safe: what has been read is kept.
+    async fn keep(&mut self, limit: usize) {
+        let mut piece = Vec::with_capacity(PIECE);
+        loop {
+            piece.clear();
+            // An end, or the reason of a loss, is there again for a later reader.
+            if !matches!(self.incoming.read_buf(&mut piece).await, Ok(1..)) {
+                return;
+            }
+            let inbox = self.incoming.source.inbox.clone();
+            let kept = self.kept.get_or_insert_with(|| Kept {
+                bytes: inbox.counted_bytes(),
+                cut: None,
+            });
+            if kept.cut.is_some() {
+                continue; // a reader must not miss something in the middle
+            }
+            let room = limit.saturating_sub(kept.bytes.len()).min(piece.len());
+            let (fits, rest) = piece.split_at(room);
+            kept.cut = match kept.bytes.extend(fits) {
+                Err(limit) => Some(limit),
+                Ok(()) if !rest.is_empty() => Some(limit),
+                Ok(()) => None,
+            };
+            if let Some(limit) = kept.cut {
+                let stream = self.incoming.stream;
+                inbox.report(EventKind::Overrun { stream, limit });
+            }
+        }
+    }
+
+    /// The limit that was reached when it was cut off for want of a reader.
+    fn cut(&self) -> Option<usize> {
+        self.kept.as_ref()?.cut
+    }
+}
+
+impl AsyncRead for Reader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { incoming, kept } = &mut *self;
+        if let Some(kept) = kept {
+            let unread = kept.bytes.unread();
+            if let Some(fits) = unread.get(..unread.len().min(buf.remaining()))
+                && !unread.is_empty()
+            {
+                buf.put_slice(fits);
+                let count = fits.len();
+                kept.bytes.advance(count);
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(limit) = kept.cut {
+                let Incoming { source, stream } = incoming;
+                let cut = source.cut(*stream, Cut::Overrun(Overrun::Pool(limit)));
+                return Poll::Ready(Err(cut));
+            }
+        }
+        Pin::new(incoming).poll_read(cx, buf)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.inbox().forget(self.incoming.stream);
+    }
+}
+
 macro_rules! reader {
     ($(#[$doc:meta])* $name:ident, $stream:expr) => {
         $(#[$doc])*
@@ -60,11 +173,15 @@ macro_rules! reader {
         /// Its end is a clean one: a connection that is lost, or a shared stream that is read too
         /// slowly, is an error whose inner error is an [`Error`](crate::Error). Dropped, what the
         /// command writes to it is thrown away.
-        pub struct $name(Source);
+        pub struct $name(Reader);
 
         impl $name {
             pub(super) fn new(source: Source) -> Self {
-                Self(source)
+                Self(Reader::new(source, $stream))
+            }
+
+            pub(super) fn reader(&mut self) -> &mut Reader {
+                &mut self.0
             }
         }
 
@@ -76,17 +193,11 @@ macro_rules! reader {
 
         impl AsyncRead for $name {
             fn poll_read(
-                self: Pin<&mut Self>,
+                mut self: Pin<&mut Self>,
                 cx: &mut Context<'_>,
                 buf: &mut ReadBuf<'_>,
             ) -> Poll<io::Result<()>> {
-                self.0.poll_read($stream, cx, buf)
-            }
-        }
-
-        impl Drop for $name {
-            fn drop(&mut self) {
-                self.0.inbox.forget($stream);
+                Pin::new(&mut self.0).poll_read(cx, buf)
             }
         }
     };
@@ -94,11 +205,43 @@ macro_rules! reader {
 
 reader!(
     /// The standard output of a remote command.
+    ///
+    /// ```no_run
+    /// # use ssh_pool_core as ssh_pool;
+    /// # async fn example(host: ssh_pool::Host) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tokio::io::{AsyncBufReadExt, BufReader};
+    ///
+    /// let mut child = host.command("journalctl").arg("-f").spawn().await?;
+    /// if let Some(stdout) = child.stdout.take() {
+    ///     let mut lines = BufReader::new(stdout).lines();
+    ///     while let Some(line) = lines.next_line().await? {
+    ///         println!("{line}");
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ChildStdout,
     Stream::Stdout
 );
 reader!(
     /// The standard error of a remote command.
+    ///
+    /// ```no_run
+    /// # use ssh_pool_core as ssh_pool;
+    /// # async fn example(host: ssh_pool::Host) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tokio::io::{AsyncBufReadExt, BufReader};
+    ///
+    /// let mut child = host.command("journalctl").arg("-f").spawn().await?;
+    /// if let Some(stderr) = child.stderr.take() {
+    ///     let mut lines = BufReader::new(stderr).lines();
+    ///     while let Some(line) = lines.next_line().await? {
+    ///         println!("{line}");
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ChildStderr,
     Stream::Stderr
 );
@@ -108,10 +251,26 @@ reader!(
 ///
 /// A write waits while the command does not read and the server's window is full, and fails with
 /// [`BrokenPipe`](io::ErrorKind::BrokenPipe) when the command has ended. Flushing does nothing.
+///
+/// ```no_run
+/// # use ssh_pool_core as ssh_pool;
+/// # async fn example(host: ssh_pool::Host, mut dump: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
+/// use ssh_pool::Stdio;
+///
+/// let mut child = host.command("psql").stdin(Stdio::piped()).spawn().await?;
+/// if let Some(mut stdin) = child.stdin.take() {
+///     tokio::io::copy(&mut dump, &mut stdin).await?;
+/// }
+/// child.wait().await?.exit_ok()?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct ChildStdin {
     channel: Channel,
     source: Source,
-    writer: Writer,
+    /// Only reached through `&mut self`, so the lock is never taken: it makes a writer that is not
+    /// `Sync` part of a type that is.
+    writer: Mutex<Writer>,
     runtime: Handle,
     shut: bool,
 }
@@ -125,7 +284,7 @@ impl fmt::Debug for ChildStdin {
 impl ChildStdin {
     pub(crate) fn new(channel: Channel, source: Source, runtime: Handle) -> Self {
         Self {
-            writer: channel.wire.writer(),
+            writer: Mutex::new(channel.wire.writer()),
             channel,
             source,
             runtime,
@@ -136,6 +295,11 @@ impl ChildStdin {
     /// Dropping it is not its end.
     pub(crate) fn give_up(&mut self) {
         self.shut = true;
+    }
+
+    fn writer(&mut self) -> Pin<&mut (dyn AsyncWrite + Send)> {
+        let writer = self.writer.get_mut();
+        writer.unwrap_or_else(PoisonError::into_inner).as_mut()
     }
 
     fn broken(&self) -> io::Error {
@@ -157,7 +321,7 @@ impl AsyncWrite for ChildStdin {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        match self.writer.as_mut().poll_write(cx, buf) {
+        match self.writer().poll_write(cx, buf) {
             Poll::Ready(Err(_)) => Poll::Ready(Err(self.broken())),
             other => other,
         }
@@ -172,7 +336,7 @@ impl AsyncWrite for ChildStdin {
             return Poll::Ready(Ok(()));
         }
         // A connection that does not take the EOF has ended: then there is nothing to shut.
-        let _ended = ready!(self.writer.as_mut().poll_shutdown(cx));
+        let _ended = ready!(self.writer().poll_shutdown(cx));
         self.shut = true;
         Poll::Ready(Ok(()))
     }
@@ -195,18 +359,25 @@ impl Drop for ChildStdin {
 pub(super) enum Full {
     /// Of this stream.
     Stream,
-    /// Of all streams of the pool: its limit.
-    Pool(Stream, usize),
+    /// A limit that was reached elsewhere: that of the pool, or while the child was waited for.
+    Limit(Stream, usize),
 }
 
 /// What is read at once.
 const PIECE: usize = 32 << 10;
 
-/// Reads to the end, up to a limit. A stream that is cut off has its reason in the child's end.
-/// Cancel safe: what has been read is there.
-pub(super) async fn collect<R: AsyncRead + Unpin>(
+/// Takes in what comes on a stream that nobody has taken, for as long as this is polled.
+pub(super) async fn keep(reader: Option<&mut Reader>, limit: usize) {
+    if let Some(reader) = reader {
+        reader.keep(limit).await;
+    }
+}
+
+/// Reads to the end, up to a limit. A stream that is lost has its reason in the child's end. Cancel
+/// safe: what has been read is there.
+pub(super) async fn collect(
     stream: Stream,
-    reader: &mut Option<R>,
+    reader: Option<&mut Reader>,
     bytes: &mut CountedBytes,
     limit: usize,
 ) -> Result<(), Full> {
@@ -220,12 +391,15 @@ pub(super) async fn collect<R: AsyncRead + Unpin>(
             Ok(0) => return Ok(()),
             Ok(_) => {}
             Err(error) => {
+                if let Some(limit) = reader.cut() {
+                    return Err(Full::Limit(stream, limit));
+                }
                 tracing::debug!(%error, "a stream was cut off");
                 return Ok(());
             }
         }
         let kept = bytes.extend(&piece);
-        kept.map_err(|limit| Full::Pool(stream, limit))?;
+        kept.map_err(|limit| Full::Limit(stream, limit))?;
         if bytes.len() > limit {
             return Err(Full::Stream);
         }

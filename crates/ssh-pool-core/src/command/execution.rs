@@ -2,6 +2,9 @@
 
 use std::future::Future;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
 use super::Command;
 use super::line::Line;
 use super::stdio::{Input, Kind, Stdio};
@@ -15,6 +18,11 @@ use crate::transport::Request;
 
 impl Command {
     /// Runs the command and collects what it writes.
+    ///
+    /// A stream that is [null](Stdio::null) is thrown away, and one that is
+    /// [inherited](Stdio::inherit) is shown as it comes; in the [`Output`] both are empty. With an
+    /// inherited stream, which may be slow, the command runs as one that is
+    /// [spawned](Command::spawn).
     ///
     /// An exit status other than 0 is not an error: look at [`Output::status`]. Nor is a program
     /// that does not exist: the remote shell says so on standard error and exits with 127.
@@ -38,26 +46,49 @@ impl Command {
     /// Dropping the future while it waits costs nothing; dropping it while the command runs
     /// [ends](Command#cancelling) the remote process in the background. Neither loses a session.
     pub fn output(&mut self) -> impl Future<Output = Result<Output, Error>> + Send + use<> {
-        let cap = Sink::Collect(self.place.output_limit);
         let lanes = self.place.lanes.clone();
-        let call = self.call(cap);
-        async move { run::run(&lanes, lanes.shared(), &call).await }
+        let mut run = if self.inherits() {
+            let child = self.child(Unset::Piped);
+            Run::Child(async { child.await?.wait_with_output().await }.boxed())
+        } else {
+            Run::Buffered(self.call(Sink::Collect(self.place.output_limit)))
+        };
+        async move {
+            match &mut run {
+                Run::Buffered(call) => run::run(&lanes, lanes.shared(), call).await,
+                Run::Child(output) => output.await,
+            }
+        }
     }
 
     /// Runs the command and keeps only how it ended. Its output is thrown away as it comes, so
-    /// there is no cap on it.
+    /// there is no cap on it, unless it is [inherited](Stdio::inherit). [`Stdio::piped`] is the same
+    /// as [`Stdio::null`] here: there is no reader.
     ///
     /// # Errors and cancel safety
     ///
     /// As for [`output`](Command::output).
     pub fn status(&mut self) -> impl Future<Output = Result<ExitStatus, Error>> + Send + use<> {
         let lanes = self.place.lanes.clone();
-        let call = self.call(Sink::Discard);
-        async move { Ok(run::run(&lanes, lanes.shared(), &call).await?.status) }
+        let mut run = if self.inherits() {
+            let child = self.child(Unset::Null);
+            Run::Child(async { child.await?.wait().await }.boxed())
+        } else {
+            Run::Buffered(self.call(Sink::Discard))
+        };
+        async move {
+            match &mut run {
+                Run::Buffered(call) => Ok(run::run(&lanes, lanes.shared(), call).await?.status),
+                Run::Child(status) => status.await,
+            }
+        }
     }
 
     /// Starts the command, and returns when the server has accepted it. Its streams are the
-    /// caller's: see [`Child`].
+    /// caller's: see [`Child`], which has to be waited for.
+    ///
+    /// Streams that are not set are piped, also where `std::process` and the crate `openssh` inherit
+    /// them.
     ///
     /// It gets an isolated connection, of `Limits::isolated_per_host`; without a free one it waits, up
     /// to `Timeouts::acquire`. See [`shared`](Command::shared), [`StreamGroup`](crate::StreamGroup).
@@ -73,11 +104,23 @@ impl Command {
     /// Dropping the future while it waits costs nothing; once the command has been sent, it is
     /// [ended](Command#cancelling).
     pub fn spawn(&mut self) -> impl Future<Output = Result<Child, Error>> + Send + use<> {
+        self.child(Unset::Piped)
+    }
+
+    /// Whether a stream is that of this process, which may be slow to read or write.
+    fn inherits(&self) -> bool {
+        let set = [&self.stdin, &self.stdout, &self.stderr];
+        let mut set = set.into_iter().flatten();
+        set.any(|stdio| matches!(stdio.0, Kind::Inherit))
+    }
+
+    fn child(&self, unset: Unset) -> impl Future<Output = Result<Child, Error>> + Send + use<> {
         let lanes = self.place.lanes.clone();
-        let (spawn, shared) = (self.spawned(), self.shared);
+        let (spawn, shared) = (self.spawned(unset), self.shared);
         async move { child::spawn(&lanes, lanes.of_stream(shared), spawn?).await }
     }
 
+    /// A command without inherited streams. What is not set or piped is for `sink`.
     fn call(&self, sink: Sink) -> Result<Call, Error> {
         let (line, stdin) = self.request()?;
         let stdin = match stdin.into() {
@@ -89,8 +132,14 @@ impl Command {
                 });
             }
         };
+        let sink = |stdio: &Option<Stdio>| match stdio.as_ref().map(|stdio| &stdio.0) {
+            None | Some(Kind::Piped | Kind::Inherit) => Ok(sink),
+            Some(Kind::Null) => Ok(Sink::Discard),
+            Some(Kind::Bytes(_)) => Err(not_an_output()),
+        };
+        let (stdout, stderr) = (sink(&self.stdout)?, sink(&self.stderr)?);
         Ok(Call {
-            job: self.job(line, sink, sink),
+            job: self.job(line, stdout, stderr),
             stdin,
             timeout: self.timeout,
             idempotent: self.idempotent,
@@ -100,29 +149,26 @@ impl Command {
         })
     }
 
-    fn spawned(&self) -> Result<Spawn, Error> {
+    fn spawned(&self, unset: Unset) -> Result<Spawn, Error> {
         if self.idempotent {
             return Err(Error::InvalidInput {
                 what: "spawn",
                 reason: "an idempotent command may be run again, and streams cannot begin anew: \
-                         use output or status"
+                         use output or status, and inherit no stream"
                     .into(),
             });
         }
         let (line, stdin) = self.request()?;
         let cap = self.shared.then_some(self.place.stream_limit);
         let (mut piped, mut inherited) = (Vec::new(), Vec::new());
-        let mut sink = |stream, stdio: &Stdio| {
-            match stdio.0 {
-                Kind::Null => return Ok(Sink::Discard),
-                Kind::Piped => piped.push(stream),
-                Kind::Inherit => inherited.push(stream),
-                Kind::Bytes(_) => {
-                    return Err(Error::InvalidInput {
-                        what: "output stream",
-                        reason: "bytes are input: use null, piped or inherit".into(),
-                    });
+        let mut sink = |stream, stdio: &Option<Stdio>| {
+            match (stdio.as_ref().map(|stdio| &stdio.0), unset) {
+                (Some(Kind::Null), _) | (None | Some(Kind::Piped), Unset::Null) => {
+                    return Ok(Sink::Discard);
                 }
+                (None | Some(Kind::Piped), Unset::Piped) => piped.push(stream),
+                (Some(Kind::Inherit), _) => inherited.push(stream),
+                (Some(Kind::Bytes(_)), _) => return Err(not_an_output()),
             }
             Ok(Sink::Read(cap))
         };
@@ -156,5 +202,32 @@ impl Command {
             verbatim: self.verbatim,
             in_folder: self.current_dir.is_some(),
         }
+    }
+}
+
+/// How a command is run whose end is waited for.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every command is the large one, and would pay for a box"
+)]
+enum Run<T> {
+    /// On a shared connection: everything is taken off it as it comes.
+    Buffered(Result<Call, Error>),
+    /// As a child, because a stream of this process may be slow. In a box: seldom, and every command
+    /// that waits would have room for it.
+    Child(BoxFuture<'static, Result<T, Error>>),
+}
+
+/// What becomes of an output stream that is not set, or piped.
+#[derive(Clone, Copy)]
+enum Unset {
+    Piped,
+    Null,
+}
+
+fn not_an_output() -> Error {
+    Error::InvalidInput {
+        what: "output stream",
+        reason: "bytes are input: use null, piped or inherit".into(),
     }
 }

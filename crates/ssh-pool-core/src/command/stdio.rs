@@ -7,6 +7,25 @@ use bytes::Bytes;
 /// What a stream of a command is connected to, as `std::process::Stdio`; and, for its input, bytes.
 ///
 /// `Debug` shows how many bytes there are, not what they are: they may be a secret.
+///
+/// ```no_run
+/// # use ssh_pool_core as ssh_pool;
+/// # async fn example(host: ssh_pool::Host) -> Result<(), ssh_pool::Error> {
+/// use ssh_pool::Stdio;
+///
+/// // Bytes, thrown away output, and this program's own standard error.
+/// let status = host
+///     .command("gpg")
+///     .arg("--import")
+///     .stdin("-----BEGIN PGP PUBLIC KEY BLOCK-----")
+///     .stdout(Stdio::null())
+///     .stderr(Stdio::inherit())
+///     .status()
+///     .await?;
+/// assert!(status.success());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Stdio(pub(super) Kind);
 
@@ -42,7 +61,8 @@ impl Stdio {
         Self(Kind::Piped)
     }
 
-    /// This process's own stream, copied: for [`Command::spawn`](crate::Command::spawn).
+    /// This process's own stream, copied. The command has an isolated connection, unless it is
+    /// [`shared`](crate::Command::shared): a terminal or a pipe may be slow.
     #[must_use]
     pub fn inherit() -> Self {
         Self(Kind::Inherit)

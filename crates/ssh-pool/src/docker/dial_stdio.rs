@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -35,9 +35,13 @@ pub(super) struct DialStdio {
     state: State,
 }
 
+/// How it ended.
+type End = Pin<Box<dyn Future<Output = Result<(), io::Error>> + Send>>;
+
 enum State {
     Running(Box<Child>),
-    Ending(Pin<Box<dyn Future<Output = Result<(), io::Error>> + Send>>),
+    /// Only reached through `&mut self`: the lock is never taken, and makes the whole `Sync`.
+    Ending(Mutex<End>),
     Ended,
 }
 
@@ -188,10 +192,11 @@ impl AsyncRead for DialStdio {
                     }
                     if let State::Running(child) = std::mem::replace(&mut this.state, State::Ended)
                     {
-                        this.state = State::Ending(Box::pin(this.end(child)));
+                        this.state = State::Ending(Mutex::new(Box::pin(this.end(child))));
                     }
                 }
                 State::Ending(end) => {
+                    let end = end.get_mut().unwrap_or_else(PoisonError::into_inner);
                     let ended = ready!(end.as_mut().poll(cx));
                     this.state = State::Ended;
                     return Poll::Ready(ended);

@@ -41,6 +41,16 @@ pub(crate) fn file(named: Option<&PathBuf>) -> Result<PathBuf, Error> {
 /// the pool. From `Git::command` and `docker::Cli::command`.
 ///
 /// It can be run several times; a [`Stdio`] that was set is used up by the first.
+///
+/// ```no_run
+/// # #[cfg(all(unix, feature = "git"))]
+/// # async fn example(git: ssh_pool::git::Git) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut fetch = git.command();
+/// fetch.args(["fetch", "--quiet"]).current_dir("/srv/app");
+/// assert!(fetch.status().await?.success());
+/// # Ok(())
+/// # }
+/// ```
 pub struct Command {
     program: &'static str,
     arguments: Vec<OsString>,
@@ -228,6 +238,20 @@ impl Command {
 }
 
 /// How a program ended, what it wrote, and what went wrong with its hosts meanwhile.
+///
+/// ```no_run
+/// # #[cfg(all(unix, feature = "git"))]
+/// # async fn example(git: ssh_pool::git::Git) -> Result<(), Box<dyn std::error::Error>> {
+/// let output = git.command().args(["push", "origin", "main"]).output().await?;
+/// if !output.status.success() {
+///     eprintln!("{}", String::from_utf8_lossy(&output.stderr)); // git's own words
+/// }
+/// for trouble in &output.troubles {
+///     eprintln!("{trouble}"); // why it had no connection, by type
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Output {
@@ -246,6 +270,17 @@ pub struct Output {
 ///
 /// Dropped before it has ended, it gets `SIGTERM`, on which git removes its lock files and what
 /// there is of a clone; it is not waited for. What it has begun on servers is ended too.
+///
+/// ```no_run
+/// # #[cfg(all(unix, feature = "git"))]
+/// # async fn example(git: ssh_pool::git::Git) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut clone = git.command().args(["clone", "ssh://git@web-1/srv/app.git"]).spawn()?;
+/// let status = clone.wait().await?;
+/// println!("{status}, {} troubles", clone.troubles().len());
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "dropping a child ends its program: wait for it"]
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Child {

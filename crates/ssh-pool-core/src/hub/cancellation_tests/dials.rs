@@ -150,7 +150,7 @@ async fn a_refused_login_is_one_attempt_whatever_the_callers_want_a_connection_f
     fails(&host).await;
     assert_eq!(server.seen().dials, 1);
     sleep(Duration::from_secs(1)).await;
-    host.command("true").spawn().await.expect("another try");
+    drop(host.command("true").spawn().await.expect("another try"));
 }
 
 #[tokio::test(start_paused = true)]

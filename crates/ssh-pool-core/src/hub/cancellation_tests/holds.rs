@@ -234,7 +234,7 @@ async fn at_the_ceiling_for_groups_the_answer_comes_at_once_and_names_the_limit(
     }
     drop(children.pop());
     settle().await;
-    host.command("hold").spawn().await.expect("a place again");
+    drop(host.command("hold").spawn().await.expect("a place again"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -297,7 +297,7 @@ async fn a_full_queue_turns_no_caller_away_whose_group_has_a_stream() {
     sleep(Duration::from_millis(100)).await;
     let error = host.command("hold").spawn().await.expect_err("full");
     assert!(matches!(error, Error::QueueFull { .. }), "{error:?}");
-    ours.command("hold").spawn().await.expect("not turned away");
+    drop(ours.command("hold").spawn().await.expect("not turned away"));
     ours.command("true")
         .output()
         .await
