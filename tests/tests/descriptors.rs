@@ -68,7 +68,7 @@ fn needs(pool: &Pool, sshd: &Sshd, agent: &Agent) -> Vec<Need> {
         HostKeyPolicy::dangerous_accept_any,
         HostKeyPolicy::known_hosts_file(sshd.known_hosts()),
     );
-    let new = HostKeyPolicy::accept_new(sshd.dir().join("new"));
+    let new = HostKeyPolicy::accept_new_file(sshd.dir().join("new"));
     // Each is a host of its own, which nobody has dialled yet.
     [
         ("a key file", "127.0.0.1", file(), any(), 0),

@@ -20,12 +20,13 @@ use ssh_pool::{
     Pool, PoolBuilder, PoolStatus, Stdio, Stream, StreamGroup, Target, Timeouts, Waited,
 };
 
-fn policies(path: &Path) -> [HostKeyPolicy; 5] {
+fn policies(path: &Path) -> [HostKeyPolicy; 6] {
     [
         HostKeyPolicy::known_hosts(),
         HostKeyPolicy::known_hosts_file(path),
         HostKeyPolicy::pinned("SHA256:ldyiXa1JQakitNU5tErauu8DvWQ1dZ7aXu+rm7KQuog"),
-        HostKeyPolicy::accept_new(path),
+        HostKeyPolicy::accept_new(),
+        HostKeyPolicy::accept_new_file(path),
         HostKeyPolicy::dangerous_accept_any(),
     ]
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::error::Error;
+use crate::home;
 use crate::secret::Secret;
 use crate::{local_user, printable};
 
@@ -11,6 +13,22 @@ use crate::{local_user, printable};
 /// Nothing is read here: files are read, and agents asked, when a connection is made. An identity
 /// is part of what decides whether two callers share a connection, and is compared by content.
 /// `Debug` shows paths, never key text, passwords or passphrases.
+///
+/// `~` and `~user` at the beginning of a path are expanded, as in ssh_config's `IdentityFile`,
+/// `CertificateFile` and `IdentityAgent`; a home that is not known is reported by
+/// `PoolBuilder::build` and `Pool::host`.
+///
+/// ```
+/// # use ssh_pool_core as ssh_pool;
+/// use ssh_pool::Identity;
+///
+/// let who = Identity::several([
+///     Identity::agent(),
+///     Identity::key_file("~/.ssh/id_deploy"),
+///     Identity::key_file_with_passphrase("/etc/deploy/id_ed25519", "words"),
+/// ]);
+/// assert!(!format!("{who:?}").contains("words"));
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Identity {
     parts: Vec<Part>,
@@ -64,7 +82,7 @@ impl Identity {
     /// The keys of the agent that listens on the Unix socket `path`.
     #[must_use]
     pub fn agent_at(path: impl Into<PathBuf>) -> Self {
-        Self::one(Part::Agent(Some(path.into())))
+        Self::one(Part::Agent(Some(home::expand(path))))
     }
 
     /// The key of the running ssh-agent with this public half: a line as in a `.pub` or `-cert.pub`
@@ -92,7 +110,7 @@ impl Identity {
     #[must_use]
     pub fn agent_key_at(path: impl Into<PathBuf>, public: impl Into<String>) -> Self {
         Self::one(Part::AgentKey {
-            socket: Some(path.into()),
+            socket: Some(home::expand(path)),
             public: public.into(),
         })
     }
@@ -104,7 +122,7 @@ impl Identity {
     #[must_use]
     pub fn key_file(path: impl Into<PathBuf>) -> Self {
         Self::one(Part::KeyFile {
-            path: path.into(),
+            path: home::expand(path),
             passphrase: None,
         })
     }
@@ -123,7 +141,7 @@ impl Identity {
     ) -> Self {
         let passphrase = Some(Secret::new(passphrase));
         Self::one(Part::KeyFile {
-            path: path.into(),
+            path: home::expand(path),
             passphrase,
         })
     }
@@ -175,7 +193,7 @@ impl Identity {
     /// ```
     #[must_use]
     pub fn with_certificate(self, certificate: impl Into<PathBuf>) -> Self {
-        let certificate = certificate.into();
+        let certificate = home::expand(certificate);
         let certified = |key| Part::Certified {
             key: Box::new(key),
             certificate: certificate.clone(),
@@ -216,6 +234,11 @@ impl Identity {
         })
     }
 
+    /// Checks what can be checked without reading anything.
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        self.parts.iter().try_for_each(Part::validate)
+    }
+
     /// The ways to log in, in order.
     pub(crate) fn parts(&self) -> &[Part] {
         &self.parts
@@ -230,6 +253,21 @@ impl Identity {
 fn agent_socket() -> Option<PathBuf> {
     let socket = std::env::var_os("SSH_AUTH_SOCK").filter(|value| !value.is_empty());
     socket.map(PathBuf::from)
+}
+
+impl Part {
+    fn validate(&self) -> Result<(), Error> {
+        match self {
+            Part::Agent(Some(path)) | Part::KeyFile { path, .. } => home::check(path),
+            Part::Certified { key, certificate } => {
+                key.validate().and_then(|()| home::check(certificate))
+            }
+            Part::AgentKey { socket, .. } => socket.as_deref().map_or(Ok(()), home::check),
+            Part::Agent(None) | Part::LikeSsh { .. } | Part::KeyText { .. } | Part::Password(_) => {
+                Ok(())
+            }
+        }
+    }
 }
 
 impl fmt::Debug for Identity {

@@ -11,6 +11,7 @@ mod command_line;
 mod error;
 mod event;
 mod forward;
+mod home;
 mod host;
 mod host_key;
 mod hub;

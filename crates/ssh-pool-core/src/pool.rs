@@ -160,6 +160,7 @@ impl PoolBuilder {
         limits.validate()?;
         timeouts.validate()?;
         policy.validate()?;
+        identity.validate()?;
         transport::check_identity(&identity)?;
         #[cfg(feature = "metrics")]
         crate::metrics::describe();
@@ -220,9 +221,10 @@ impl Pool {
         target
             .own_policy()
             .map_or(Ok(()), HostKeyPolicy::validate)?;
-        target
-            .own_identity()
-            .map_or(Ok(()), transport::check_identity)?;
+        if let Some(identity) = target.own_identity() {
+            identity.validate()?;
+            transport::check_identity(identity)?;
+        }
         let lanes = self.inner.lanes(&target)?;
         Ok(Host::new(lanes, self.inner.clone()))
     }

@@ -18,7 +18,7 @@ async fn both_say(sshd: &Sshd, text: &str, wanted: Verdict) -> String {
     let (theirs, ours) = (KnownHosts::new(text), KnownHosts::new(text));
     let verdict = ssh_says(sshd, &theirs.path(), Strictness::AcceptNew);
     assert_eq!(verdict, wanted, "ssh, with\n{text}");
-    let policy = HostKeyPolicy::accept_new(ours.path());
+    let policy = HostKeyPolicy::accept_new_file(ours.path());
     assert_eq!(pool_says(sshd, policy).await, wanted, "pool, with\n{text}");
     assert_eq!(ours.text(), theirs.text(), "with\n{text}");
     ours.text()
@@ -52,7 +52,7 @@ async fn an_unfinished_line_is_not_continued() {
     let sshd = Sshd::start();
     let unfinished = format!("[127.0.0.1]:9 {}", stranger("ed25519"));
     let file = KnownHosts::new(&unfinished);
-    let policy = HostKeyPolicy::accept_new(file.path());
+    let policy = HostKeyPolicy::accept_new_file(file.path());
     assert_eq!(pool_says(&sshd, policy).await, Accepted);
     let text = file.text();
     let stored = text.strip_prefix(&format!("{unfinished}\n")).expect(&text);
@@ -64,7 +64,7 @@ async fn an_unfinished_line_is_not_continued() {
 async fn a_stored_key_is_trusted_from_then_on_by_everybody_and_stored_once() {
     let sshd = Sshd::start();
     let file = KnownHosts::missing();
-    let new = HostKeyPolicy::accept_new(file.path());
+    let new = HostKeyPolicy::accept_new_file(file.path());
     assert_eq!(pool_says(&sshd, new.clone()).await, Accepted);
     let stored = file.text();
     assert_eq!(mode(&file.path()), 0o600);
@@ -103,7 +103,7 @@ async fn a_changed_key_is_refused_and_not_stored() {
 async fn a_host_that_was_trusted_and_then_shows_another_key_is_refused() {
     let sshd = Sshd::start();
     let file = KnownHosts::missing();
-    let policy = HostKeyPolicy::accept_new(file.path());
+    let policy = HostKeyPolicy::accept_new_file(file.path());
     assert_eq!(pool_says(&sshd, policy.clone()).await, Accepted);
     let stored = file.text();
     // The server is reinstalled: another key in the same place.
@@ -142,7 +142,7 @@ async fn the_folders_of_a_new_file_are_made_for_the_owner_alone() {
     let root = KnownHosts::missing();
     let outer = root.path().with_file_name("outer");
     let file = outer.join("inner").join("known_hosts");
-    let policy = HostKeyPolicy::accept_new(&file);
+    let policy = HostKeyPolicy::accept_new_file(&file);
     assert_eq!(pool_says(&sshd, policy).await, Accepted);
     assert_eq!(mode(&file), 0o600);
     assert_eq!((mode(&outer), mode(file.parent().unwrap())), (0o700, 0o700));
@@ -153,7 +153,7 @@ async fn a_key_that_cannot_be_stored_is_not_accepted() {
     let sshd = Sshd::start();
     // Below a file there is no folder, not even for root.
     let file = KnownHosts::new("");
-    let policy = HostKeyPolicy::accept_new(file.path().join("known_hosts"));
+    let policy = HostKeyPolicy::accept_new_file(file.path().join("known_hosts"));
     let problem = pool_answers(&sshd, policy).await.unwrap_err();
     let HostKeyProblem::NotStored {
         fingerprint: shown, ..
@@ -173,7 +173,7 @@ async fn many_who_meet_a_host_at_once_store_its_key_once() {
     let file = KnownHosts::missing();
     let pools: Vec<_> = (0..6)
         .map(|_| {
-            let policy = HostKeyPolicy::accept_new(file.path());
+            let policy = HostKeyPolicy::accept_new_file(file.path());
             builder(&sshd, policy).build().unwrap()
         })
         .collect();

@@ -251,7 +251,7 @@ async fn a_file_that_cannot_be_read_lets_nobody_in_and_asks_nobody() {
     assert_eq!(ssh_says(&sshd, folder.path(), Strictness::Yes), Unknown);
     for policy in [
         HostKeyPolicy::known_hosts_file(folder.path()),
-        HostKeyPolicy::accept_new(folder.path()),
+        HostKeyPolicy::accept_new_file(folder.path()),
     ] {
         let before = sshd.connections();
         let problem = pool_answers(&sshd, policy).await.unwrap_err();

@@ -17,6 +17,7 @@ use ssh_pool_tests::{KeyFormat, KeyPair, Sshd, TempDir, generate, ssh};
 
 mod accept_new;
 mod files;
+mod homes;
 mod pins;
 mod refusals;
 #[path = "../support/mod.rs"]

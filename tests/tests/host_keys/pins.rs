@@ -95,7 +95,7 @@ async fn accepting_anything_accepts_anything_and_lets_nobody_else_in() {
     let file = KnownHosts::new(format!("{} {}\n", name(&sshd), stranger("ed25519")));
     for policy in [
         HostKeyPolicy::known_hosts_file(file.path()),
-        HostKeyPolicy::accept_new(file.path()),
+        HostKeyPolicy::accept_new_file(file.path()),
         HostKeyPolicy::pinned(stranger("ed25519")),
     ] {
         let target: ssh_pool::Target = sshd.target().parse().unwrap();

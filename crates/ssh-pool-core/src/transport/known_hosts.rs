@@ -64,8 +64,11 @@ impl TrustStore {
                 let lines = HostLines::new(host, port, files.clone());
                 Known::Listed(read_in_background(lines).await?)
             }
-            Trust::AcceptNew(path) => {
-                let lines = HostLines::new(host, port, vec![path.clone()]).accepting_new(path);
+            Trust::AcceptNew { files, store } => {
+                let mut lines = HostLines::new(host, port, files.clone());
+                if let Some(path) = store {
+                    lines = lines.accepting_new(path);
+                }
                 Known::Listed(read_in_background(lines).await?)
             }
             Trust::Pinned(text) => Known::Pinned(Pin::parse_or_nothing(text)),
@@ -223,7 +226,7 @@ mod tests {
         let folder = Folder::new();
         let path = folder.file(text);
         let strict = load(&HostKeyPolicy::known_hosts_file(&path), port).await;
-        let new = load(&HostKeyPolicy::accept_new(&path), port).await;
+        let new = load(&HostKeyPolicy::accept_new_file(&path), port).await;
         (strict.judge(&key(A)), new.judge(&key(A)))
     }
 
@@ -386,7 +389,7 @@ mod tests {
     async fn a_new_key_is_stored_once_and_privately() {
         let folder = Folder::new();
         let path = folder.0.join("new/folder/known_hosts");
-        let policy = HostKeyPolicy::accept_new(&path);
+        let policy = HostKeyPolicy::accept_new_file(&path);
         let store = load(&policy, 2222).await;
         let shown = key(&format!("{A} a comment"));
         assert_eq!(store.judge(&shown), Judgement::TrustedNew);
@@ -410,7 +413,7 @@ mod tests {
     async fn a_key_stored_meanwhile_decides() {
         let folder = Folder::new();
         let path = folder.file("");
-        let store = load(&HostKeyPolicy::accept_new(&path), 22).await;
+        let store = load(&HostKeyPolicy::accept_new_file(&path), 22).await;
         std::fs::write(&path, format!("web-1 {B}\n")).unwrap();
         let problem = store.remember(&key(A)).await.unwrap_err();
         assert!(
@@ -426,7 +429,7 @@ mod tests {
     #[tokio::test]
     async fn of_many_keys_stored_at_once_one_wins() {
         let folder = Folder::new();
-        let policy = HostKeyPolicy::accept_new(folder.file(""));
+        let policy = HostKeyPolicy::accept_new_file(folder.file(""));
         let (one, two) = (load(&policy, 22).await, load(&policy, 22).await);
         let (a, b) = (key(A), key(B));
         let (first, second) = tokio::join!(one.remember(&a), two.remember(&b));
@@ -437,7 +440,7 @@ mod tests {
     async fn an_unfinished_last_line_is_finished_first() {
         let folder = Folder::new();
         let path = folder.file(&format!("web-2 {B}"));
-        let store = load(&HostKeyPolicy::accept_new(&path), 22).await;
+        let store = load(&HostKeyPolicy::accept_new_file(&path), 22).await;
         store.remember(&key(A)).await.unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, format!("web-2 {B}\nweb-1 {A}\n"));
@@ -447,13 +450,13 @@ mod tests {
     async fn what_cannot_be_stored_is_not_accepted() {
         let folder = Folder::new();
         let below_a_file = folder.file("").join("known_hosts");
-        let store = load(&HostKeyPolicy::accept_new(below_a_file), 22).await;
+        let store = load(&HostKeyPolicy::accept_new_file(below_a_file), 22).await;
         let problem = store.remember(&key(A)).await.unwrap_err();
         assert!(
             matches!(problem, Untrusted::Key(HostKeyProblem::NotStored { .. })),
             "{problem:?}"
         );
-        let policy = HostKeyPolicy::accept_new(folder.0.join("other"));
+        let policy = HostKeyPolicy::accept_new_file(folder.0.join("other"));
         let store = TrustStore::load(&policy, "*", 22).await.unwrap();
         let problem = store.remember(&key(A)).await.unwrap_err();
         assert!(
