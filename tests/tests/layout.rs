@@ -188,6 +188,7 @@ fn without_features_the_facade_adds_nothing_to_the_core() {
         ("git", "command-fds"),
         ("docker", "hyper"),
         ("metrics", "metrics"),
+        ("serde", "serde"),
     ] {
         let with = needed("ssh-pool", &format!("ring,{feature}"));
         assert!(

@@ -28,6 +28,14 @@ const STREAMS: &[&str] = &[
     "tokio::io::read_buf::ReadBuf",
 ];
 
+/// What the feature `serde` is for: its traits, which are part of its stable interface.
+const SERIALIZATION: &[&str] = &[
+    "serde_core::de::Deserialize",
+    "serde_core::de::Deserializer",
+    "serde_core::ser::Serialize",
+    "serde_core::ser::Serializer",
+];
+
 /// What the integrations are for: a transport for HTTP clients is written in their traits, whose
 /// crates are past 1.0 or, as tower-service and this part of hyper-util, what everybody builds on;
 /// and a program's streams are tokio's.
@@ -213,6 +221,7 @@ fn the_public_api_is_ours_and_the_standard_librarys() {
             .filter(|(home, _)| !ALLOWED.contains(home))
             .flat_map(|(_, mentions)| mentions)
             .filter(|(_, path)| !STREAMS.contains(&path.as_str()))
+            .filter(|(_, path)| !SERIALIZATION.contains(&path.as_str()))
             .filter(|(place, path)| !belongs_to_an_integration(place, path))
             .collect();
         assert!(

@@ -9,6 +9,16 @@ use crate::error::Error;
 /// An address of a stream: a TCP port or a Unix socket.
 ///
 /// From `("host", port)`, a [`SocketAddr`], or a path.
+///
+/// ```
+/// # use ssh_pool_core as ssh_pool;
+/// use ssh_pool::Address;
+///
+/// let port = Address::from(("localhost", 5432));
+/// assert_eq!(port.to_string(), "localhost:5432");
+/// let socket = Address::from(std::path::Path::new("/run/postgresql/.s.PGSQL.5432"));
+/// assert_eq!(socket.port(), None);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {

@@ -14,6 +14,17 @@ use crate::error::{Cause, Error, Stream};
 const BEHIND: usize = 1024;
 
 /// Something that has happened to the connections of a pool.
+///
+/// ```no_run
+/// # use ssh_pool_core as ssh_pool;
+/// # async fn example(pool: ssh_pool::Pool) -> Result<(), ssh_pool::Error> {
+/// if let Some(event) = pool.events().next().await {
+///     println!("{:?} {} {}", event.at, event.target, event.kind);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Event {
@@ -21,6 +32,7 @@ pub struct Event {
     /// order.
     pub at: SystemTime,
     /// To which host: `user@host:port`. Empty for what concerns the whole pool.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::text"))]
     pub target: Arc<str>,
     /// To which of its connections: its number in the trace.
     pub connection: Option<u64>,
@@ -28,10 +40,30 @@ pub struct Event {
     /// and for a connection that is no TCP connection of its own.
     pub peer_addr: Option<SocketAddr>,
     /// What.
+    #[cfg_attr(feature = "serde", serde(flatten))]
     pub kind: EventKind,
 }
 
 /// What has happened.
+///
+/// ```
+/// # use ssh_pool_core as ssh_pool;
+/// use ssh_pool::EventKind;
+///
+/// /// Whether an operator should look at it.
+/// fn is_alarming(kind: &EventKind) -> bool {
+///     match kind {
+///         EventKind::BreakerOpened { .. } | EventKind::QueueFull { .. } => true,
+///         EventKind::Died { lost, .. } => *lost > 0,
+///         _ => false, // more kinds may come
+///     }
+/// }
+/// ```
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(tag = "kind", rename_all = "snake_case")
+)]
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum EventKind {
@@ -141,6 +173,20 @@ pub enum EventKind {
 }
 
 /// Why a connection takes no new commands.
+///
+/// ```
+/// # use ssh_pool_core as ssh_pool;
+/// use ssh_pool::{Event, EventKind, Retirement};
+///
+/// fn has_moved(event: &Event) -> bool {
+///     matches!(event.kind, EventKind::Retired { reason: Retirement::AddressChanged })
+/// }
+/// ```
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Retirement {
@@ -238,6 +284,21 @@ impl fmt::Display for EventKind {
 ///
 /// A reader that is more than 1,024 events behind gets [`EventKind::Missed`] for the oldest of
 /// them. Nothing waits for a reader.
+///
+/// ```no_run
+/// # use ssh_pool_core as ssh_pool;
+/// # async fn example(pool: ssh_pool::Pool) -> Result<(), ssh_pool::Error> {
+/// use ssh_pool::EventKind;
+///
+/// let mut events = pool.events();
+/// while let Some(event) = events.next().await {
+///     if let EventKind::Died { cause, lost } = &event.kind {
+///         eprintln!("{}: lost {lost} commands: {cause}", event.target);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Events(broadcast::Receiver<Event>);
 

@@ -26,6 +26,16 @@ use crate::waited::Waited;
 ///
 /// From [`Host::forward_local`](crate::Host::forward_local) and
 /// [`Host::forward_remote`](crate::Host::forward_remote).
+///
+/// ```no_run
+/// # use ssh_pool_core as ssh_pool;
+/// # async fn example(host: ssh_pool::Host) -> Result<(), ssh_pool::Error> {
+/// // This machine's port 8080 is the server's port 80, as long as `forward` is there.
+/// let forward = host.forward_local(("localhost", 8080), ("localhost", 80)).await?;
+/// println!("http://{}/", forward.address());
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropped, it listens no more"]
 pub struct Forward {
     address: Address,

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,17 +19,47 @@ use crate::runtime::within;
 use crate::status::HostStatus;
 use crate::stream::Connect;
 use crate::stream_group::StreamGroup;
+use crate::target::Target;
 use crate::waited::Waited;
 
 /// A handle to one host of a [`Pool`](crate::Pool). Cheap to clone; making one dials nothing.
 ///
-/// Connections are shared by all handles of a pool that agree on user, host, port, identity and
-/// host-key policy, and with nobody else.
+/// Connections are shared by all handles of a pool that agree on user, host, port, identity,
+/// host-key policy, timeouts and limits, and with no other.
+///
+/// ```no_run
+/// # use ssh_pool_core as ssh_pool;
+/// # async fn example(pool: ssh_pool::Pool) -> Result<(), ssh_pool::Error> {
+/// let host = pool.host("deploy@web-1:22")?;
+/// host.warm().await?; // optional: log in now
+/// let out = host.command("docker").args(["ps", "-q"]).output().await?;
+/// println!("{}: {}", host.target(), out.stdout_lossy());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Host {
+    target: Arc<Target>,
     lanes: Arc<Lanes>,
-    pool: Arc<Inner>,
+    /// A pool lives as long as its hosts.
+    _pool: Arc<Inner>,
     group: Option<StreamGroup>,
+}
+
+/// Two handles are equal if they are of one pool, share their connections, and belong to the same
+/// group, if any.
+impl PartialEq for Host {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.lanes, &other.lanes) && self.group == other.group
+    }
+}
+
+impl Eq for Host {}
+
+impl Hash for Host {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.lanes).hash(state);
+    }
 }
 
 impl fmt::Debug for Host {
@@ -40,12 +71,19 @@ impl fmt::Debug for Host {
 }
 
 impl Host {
-    pub(crate) fn new(lanes: Arc<Lanes>, pool: Arc<Inner>) -> Self {
+    pub(crate) fn new(target: Target, lanes: Arc<Lanes>, pool: Arc<Inner>) -> Self {
         Self {
+            target: Arc::new(target),
             lanes,
-            pool,
+            _pool: pool,
             group: None,
         }
+    }
+
+    /// What this handle was made from: account, host and port, and the settings of its own.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
     }
 
     /// A handle to the same host whose streams belong to that group.
@@ -63,7 +101,7 @@ impl Host {
     }
 
     fn place(&self) -> Place {
-        let limits = self.pool.limits();
+        let limits = self.lanes.limits();
         Place {
             lanes: self.lanes.clone(),
             group: self.group.clone(),
@@ -113,7 +151,7 @@ impl Host {
     }
 
     fn connect(&self, to: Address) -> Connect {
-        let limit = self.pool.limits().stream_bytes;
+        let limit = self.lanes.limits().stream_bytes;
         Connect::address(self.lanes.clone(), to, limit).in_group(self.group.clone())
     }
 
@@ -121,7 +159,7 @@ impl Host {
     /// session, as commands do. What it writes to standard error is thrown away. `.await` it, or
     /// see [`Connect`].
     pub fn subsystem(&self, name: impl Into<String>) -> Connect {
-        let limit = self.pool.limits().stream_bytes;
+        let limit = self.lanes.limits().stream_bytes;
         Connect::subsystem(self.lanes.clone(), name.into(), limit).in_group(self.group.clone())
     }
 
@@ -142,7 +180,7 @@ impl Host {
         listen: impl Into<Address>,
         to: impl Into<Address>,
     ) -> Result<Forward, Error> {
-        let limits = self.pool.limits();
+        let limits = self.lanes.limits();
         let forward = forward::local(
             self.lanes.clone(),
             self.group.clone(),
@@ -177,7 +215,7 @@ impl Host {
         listen: impl Into<Address>,
         to: impl Into<Address>,
     ) -> Result<Forward, Error> {
-        let limits = self.pool.limits();
+        let limits = self.lanes.limits();
         let forward = forward::remote(
             self.lanes.clone(),
             self.group.clone(),
@@ -240,6 +278,6 @@ impl Host {
     /// What is going on with this host, without asking it.
     #[must_use]
     pub fn status(&self) -> HostStatus {
-        HostStatus::of(&self.lanes, self.pool.limits())
+        HostStatus::of(&self.lanes)
     }
 }

@@ -8,6 +8,8 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::hub::{self, Hub, Lane};
+use crate::limits::Limits;
+use crate::timeouts::Timeouts;
 
 mod streams;
 
@@ -22,16 +24,18 @@ pub(crate) struct Lanes {
     grouped: Later,
     errands: Later,
     make: Make,
-    /// Places on the hub for groups, and how many there are.
+    /// Places on the hub for groups.
     excess: Arc<Semaphore>,
-    grouped_limit: u32,
+    limits: Arc<Limits>,
+    timeouts: Arc<Timeouts>,
     /// Commands that are being ended, for which errands may have to be run.
     endings: TaskTracker,
 }
 
 impl Lanes {
     pub(crate) fn new(
-        grouped_limit: u32,
+        limits: Arc<Limits>,
+        timeouts: Arc<Timeouts>,
         make: impl Fn(Lane) -> Arc<Hub> + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -40,10 +44,21 @@ impl Lanes {
             grouped: Later::default(),
             errands: Later::default(),
             make: Box::new(make),
-            excess: Arc::new(Semaphore::new(hub::size(grouped_limit))),
-            grouped_limit,
+            excess: Arc::new(Semaphore::new(hub::size(limits.grouped_per_host))),
+            limits,
+            timeouts,
             endings: TaskTracker::new(),
         }
+    }
+
+    /// Those of this host.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Those of this host.
+    pub(crate) fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
     }
 
     /// For commands whose output the library drains.

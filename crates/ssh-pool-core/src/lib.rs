@@ -37,6 +37,8 @@ mod readiness;
 mod run;
 mod runtime;
 mod secret;
+#[cfg(feature = "serde")]
+mod serialize;
 mod status;
 mod stream;
 mod stream_group;

@@ -12,7 +12,7 @@ const SHORTEST_KEY: usize = 64 << 10;
 /// # use ssh_pool_core as ssh_pool;
 /// let limits = ssh_pool::Limits::default().connections_per_host(2).output_bytes(1 << 20);
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Limits {
     pub(crate) sessions_per_connection: u32,
     pub(crate) connections_per_host: u32,
@@ -234,6 +234,35 @@ impl Limits {
     pub fn rekey_bytes(mut self, bytes: usize) -> Self {
         self.rekey_bytes = bytes;
         self
+    }
+
+    /// Checks the limits of one target against those of its pool: what is counted for the whole pool,
+    /// or for an address over all users, cannot differ.
+    pub(crate) fn check_within(&self, pool: &Self) -> Result<(), crate::Error> {
+        let same = [
+            (self.handshakes == pool.handshakes, "handshakes"),
+            (
+                self.handshakes_per_host == pool.handshakes_per_host,
+                "handshakes_per_host",
+            ),
+            (self.login_burst == pool.login_burst, "login_burst"),
+            (self.connections == pool.connections, "connections"),
+            (
+                self.queued_commands == pool.queued_commands,
+                "queued_commands",
+            ),
+            (self.buffered_bytes == pool.buffered_bytes, "buffered_bytes"),
+        ];
+        match same.into_iter().find(|(same, _)| !same) {
+            None => Ok(()),
+            Some((_, name)) => Err(crate::Error::InvalidInput {
+                what: "limits",
+                reason: format!(
+                    "{name} is not a limit of one target; begin with a clone of the pool's Limits, \
+                     and set {name} with PoolBuilder::limits"
+                ),
+            }),
+        }
     }
 
     pub(crate) fn validate(&self) -> Result<(), crate::Error> {

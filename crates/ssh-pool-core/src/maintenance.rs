@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, sleep_until};
 
 use crate::hub::{Hub, Room, make_room};
 use crate::pool::Inner;
@@ -25,21 +25,24 @@ impl Drop for Home {
 
 /// Looks after a pool for as long as there is one. It holds the pool weakly, so it keeps nothing
 /// alive, and ends with it.
-pub(crate) async fn run(pool: Weak<Inner>, room: Arc<Room>, shortest_timeout: Duration) {
+pub(crate) async fn run(pool: Weak<Inner>, room: Arc<Room>) {
     let _home = Home(pool.clone());
-    let period = (shortest_timeout / 10).clamp(SHORTEST_PERIOD, LONGEST_PERIOD);
-    let mut ticks = interval_at(Instant::now() + period, period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = Instant::now();
     #[cfg(feature = "metrics")]
     let mut gauges = crate::metrics::Gauges::default();
+    let mut next = Duration::ZERO;
     loop {
         let due = tokio::select! {
-            _ = ticks.tick() => true,
+            () = sleep_until(last + next) => true,
             () = room.news() => false,
         };
         let Some(pool) = pool.upgrade() else {
             return;
         };
+        if due {
+            last = Instant::now();
+            next = (pool.shortest_timeout() / 10).clamp(SHORTEST_PERIOD, LONGEST_PERIOD);
+        }
         let hosts = pool.hosts();
         make_room(&room, hosts.iter().flat_map(|lanes| lanes.hubs()));
         if due {
@@ -50,7 +53,7 @@ pub(crate) async fn run(pool: Weak<Inner>, room: Arc<Room>, shortest_timeout: Du
         }
         #[cfg(feature = "metrics")]
         if due {
-            gauges.show(&pool.hosts(), pool.limits());
+            gauges.show(&pool.hosts());
         }
     }
 }

@@ -14,7 +14,6 @@ use crate::error::{CommandState, Error};
 use crate::event::{EventKind, Retirement};
 use crate::hub::{self, Hub};
 use crate::lanes::Lanes;
-use crate::limits::Limits;
 use crate::status::HostStatus;
 use crate::waited::Waited;
 
@@ -207,10 +206,10 @@ pub(crate) struct Gauges {
 
 impl Gauges {
     /// Shows how it is now. Identities that use the same account are one host here.
-    pub(crate) fn show(&mut self, hosts: &[Arc<Lanes>], limits: &Limits) {
+    pub(crate) fn show(&mut self, hosts: &[Arc<Lanes>]) {
         let mut gone = std::mem::take(&mut self.shown);
         for lanes in hosts {
-            let status = HostStatus::of(lanes, limits);
+            let status = HostStatus::of(lanes);
             gone.remove(&status.target);
             let values = self.shown.entry(status.target.clone()).or_default();
             for (value, (_, _, show)) in values.iter_mut().zip(GAUGES) {
@@ -234,6 +233,6 @@ fn set(host: &str, values: [f64; GAUGES.len()]) {
 
 impl Drop for Gauges {
     fn drop(&mut self) {
-        self.show(&[], &Limits::default());
+        self.show(&[]);
     }
 }

@@ -33,12 +33,29 @@ struct Key {
     port: u16,
     identity: Identity,
     policy: HostKeyPolicy,
+    limits: Arc<Limits>,
+    timeouts: Arc<Timeouts>,
 }
 
 /// A pool of SSH connections that live in this process. Cheap to clone; the clones are one pool.
 ///
 /// Nothing is stored on disk: no socket, no pid file, no lock. When the last handle, host and
 /// running command are gone, so is every connection.
+///
+/// ```no_run
+/// # use ssh_pool_core as ssh_pool;
+/// use ssh_pool::{HostKeyPolicy, Pool};
+///
+/// # async fn example() -> Result<(), ssh_pool::Error> {
+/// let pool = Pool::builder(HostKeyPolicy::known_hosts()).build()?;
+/// for name in ["web-1", "web-2"] {
+///     let uptime = pool.host(name)?.command("uptime").output().await?;
+///     print!("{name}: {}", uptime.stdout_lossy());
+/// }
+/// pool.close().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Pool {
     inner: Arc<Inner>,
@@ -55,8 +72,8 @@ impl fmt::Debug for Pool {
 pub(crate) struct Inner {
     policy: HostKeyPolicy,
     identity: Identity,
-    limits: Limits,
-    timeouts: Timeouts,
+    limits: Arc<Limits>,
+    timeouts: Arc<Timeouts>,
     transport: Arc<dyn Transport>,
     runtime: Handle,
     budgets: Budgets,
@@ -67,6 +84,21 @@ pub(crate) struct Inner {
 }
 
 /// Settings of a [`Pool`].
+///
+/// ```no_run
+/// # use ssh_pool_core as ssh_pool;
+/// use std::time::Duration;
+/// use ssh_pool::{HostKeyPolicy, Identity, Limits, Pool, Timeouts};
+///
+/// # async fn example() -> Result<(), ssh_pool::Error> {
+/// let pool = Pool::builder(HostKeyPolicy::known_hosts())
+///     .identity(Identity::key_file("/etc/deploy/id_ed25519"))
+///     .limits(Limits::default().connections_per_host(2))
+///     .timeouts(Timeouts::default().connect(Duration::from_secs(5)))
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct PoolBuilder {
     policy: HostKeyPolicy,
@@ -164,14 +196,13 @@ impl PoolBuilder {
         transport::check_identity(&identity)?;
         #[cfg(feature = "metrics")]
         crate::metrics::describe();
-        let shortest = timeouts.idle.min(timeouts.lifetime);
         let inner = Arc::new(Inner {
             budgets: Budgets::new(&limits),
             buffered: Arc::new(Buffered::new(limits.buffered_bytes)),
             policy,
             identity,
-            limits,
-            timeouts,
+            limits: Arc::new(limits),
+            timeouts: Arc::new(timeouts),
             transport,
             runtime: runtime.clone(),
             reporter: Arc::default(),
@@ -179,7 +210,7 @@ impl PoolBuilder {
             closed: AtomicBool::new(false),
         });
         let room = inner.budgets.room().clone();
-        runtime.spawn(maintenance::run(Arc::downgrade(&inner), room, shortest));
+        runtime.spawn(maintenance::run(Arc::downgrade(&inner), room));
         Ok(Pool { inner })
     }
 }
@@ -209,8 +240,8 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidInput`] for a malformed target or an unreadable pin or PEM text in it,
-    /// [`Error::Closed`] after
+    /// [`Error::InvalidInput`] for a malformed target, an unreadable pin or PEM text in it, a timeout or
+    /// limit of it that is out of range, or a limit that only a pool has; [`Error::Closed`] after
     /// [`close`](Pool::close).
     pub fn host<T>(&self, target: T) -> Result<Host, Error>
     where
@@ -225,16 +256,21 @@ impl Pool {
             identity.validate()?;
             transport::check_identity(identity)?;
         }
+        target.own_timeouts().map_or(Ok(()), Timeouts::validate)?;
+        if let Some(limits) = target.own_limits() {
+            limits.validate()?;
+            limits.check_within(&self.inner.limits)?;
+        }
         let lanes = self.inner.lanes(&target)?;
-        Ok(Host::new(lanes, self.inner.clone()))
+        Ok(Host::new(target, lanes, self.inner.clone()))
     }
 
     /// What the pool is doing.
     #[must_use]
     pub fn status(&self) -> PoolStatus {
-        let limits = self.inner.limits();
+        let limits = &self.inner.limits;
         let mut hosts: Vec<crate::HostStatus> = (self.inner.hosts().iter())
-            .map(|lanes| crate::HostStatus::of(lanes, limits))
+            .map(|lanes| crate::HostStatus::of(lanes))
             .collect();
         hosts.sort_by(|a, b| a.target.cmp(&b.target));
         let Inner {
@@ -321,8 +357,14 @@ impl Inner {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.limits
+    /// The shortest time after which a connection may have to be closed.
+    pub(crate) fn shortest_timeout(&self) -> Duration {
+        let hosts = self.map();
+        let hosts = hosts.values().map(|lanes| lanes.timeouts());
+        let shortest = |timeouts: &Timeouts| timeouts.idle.min(timeouts.lifetime);
+        hosts
+            .map(shortest)
+            .fold(shortest(&self.timeouts), Duration::min)
     }
 
     pub(crate) fn hosts(&self) -> Vec<Arc<Lanes>> {
@@ -336,6 +378,8 @@ impl Inner {
             port: target.port(),
             identity: target.own_identity().unwrap_or(&self.identity).clone(),
             policy: target.own_policy().unwrap_or(&self.policy).clone(),
+            limits: or_own(&self.limits, target.own_limits()),
+            timeouts: or_own(&self.timeouts, target.own_timeouts()),
         };
         let mut map = self.map();
         // Checked under the lock that `close` takes to see the hosts: none slips through.
@@ -352,9 +396,9 @@ impl Inner {
     }
 
     fn new_lanes(&self, target: &Target, key: &Key) -> Lanes {
-        let Self {
+        let Key {
             limits, timeouts, ..
-        } = self;
+        } = key;
         let endpoint = Endpoint {
             name: target.to_string().into(),
             user: key.user.clone(),
@@ -400,7 +444,7 @@ impl Inner {
         let dials = Dials::default();
         let (transport, runtime) = (self.transport.clone(), self.runtime.clone());
         let reporter = self.reporter.clone();
-        Lanes::new(grouped, move |lane| {
+        Lanes::new(limits.clone(), timeouts.clone(), move |lane| {
             let (mut endpoint, mut rules) = (endpoint.clone(), rules.clone());
             let mut budget = budget.clone();
             match lane {
@@ -444,5 +488,13 @@ impl Inner {
     pub(crate) fn forget_unused(&self) {
         self.map()
             .retain(|_, lanes| Arc::strong_count(lanes) > 1 || !lanes.is_unused());
+    }
+}
+
+/// The pool's settings, unless a target has other ones.
+fn or_own<T: Clone + PartialEq>(pool: &Arc<T>, own: Option<&T>) -> Arc<T> {
+    match own {
+        Some(own) if *own != **pool => Arc::new(own.clone()),
+        _ => pool.clone(),
     }
 }

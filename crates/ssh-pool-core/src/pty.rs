@@ -4,6 +4,19 @@
 ///
 /// With a terminal the command's standard error arrives on standard output, line endings are
 /// `\r\n`, and the processes get `SIGHUP` when the channel closes.
+///
+/// ```no_run
+/// # use ssh_pool_core as ssh_pool;
+/// # async fn example(host: ssh_pool::Host) -> Result<(), ssh_pool::Error> {
+/// use ssh_pool::Pty;
+///
+/// let mut command = host.command("top");
+/// let mut child = command.pty(Pty::new(120, 40).term("xterm")).spawn().await?;
+/// child.resize(80, 24).await;
+/// child.kill().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pty {

@@ -5,9 +5,21 @@ use std::time::Duration;
 
 use crate::hub::{Sight, Snapshot, Tally, View};
 use crate::lanes::Lanes;
-use crate::limits::Limits;
 
 /// A snapshot of a whole pool.
+///
+/// ```no_run
+/// # use ssh_pool_core as ssh_pool;
+/// # async fn example(pool: ssh_pool::Pool) -> Result<(), ssh_pool::Error> {
+/// let status = pool.status();
+/// println!("{} of {} connections", status.connections, status.connections_limit);
+/// for host in status.hosts {
+///     println!("{}: {} run, {} wait", host.target, host.running, host.waiting);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct PoolStatus {
@@ -30,6 +42,19 @@ pub struct PoolStatus {
 /// A snapshot of one host, as one identity and host-key policy sees it.
 ///
 /// Counts of things are of this moment; those that say "so far" are totals.
+///
+/// ```no_run
+/// # use ssh_pool_core as ssh_pool;
+/// # async fn example(host: ssh_pool::Host) -> Result<(), ssh_pool::Error> {
+/// let status = host.status();
+/// println!("{}: {} connections, {} run", status.target, status.connections, status.running);
+/// if let Some(error) = status.last_error {
+///     println!("cannot be reached: {error}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct HostStatus {
@@ -95,6 +120,25 @@ pub struct HostStatus {
 
 /// The circuit breaker of a host as one identity sees it. It holds dials up, and no command on a
 /// connection that lives.
+///
+/// ```no_run
+/// # use ssh_pool_core as ssh_pool;
+/// # async fn example(host: ssh_pool::Host) -> Result<(), ssh_pool::Error> {
+/// use ssh_pool::Breaker;
+///
+/// match host.status().breaker {
+///     Breaker::Closed => println!("it is there, as far as is known"),
+///     Breaker::Open { retry_in } => println!("it is down; the next attempt is in {retry_in:?}"),
+///     _ => println!("it is being tried"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Breaker {
@@ -116,6 +160,18 @@ pub enum Breaker {
 }
 
 /// A snapshot of one connection. What is known of it was heard anyway: nobody is asked.
+///
+/// ```no_run
+/// # use ssh_pool_core as ssh_pool;
+/// # async fn example(host: ssh_pool::Host) -> Result<(), ssh_pool::Error> {
+/// for connection in host.status().each_connection {
+///     let (number, age) = (connection.number, connection.age);
+///     println!("{number} to {:?}, {age:?} old", connection.peer_addr);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ConnectionStatus {
@@ -163,6 +219,23 @@ impl ConnectionStatus {
 }
 
 /// What a connection is for.
+///
+/// ```no_run
+/// # use ssh_pool_core as ssh_pool;
+/// # async fn example(host: ssh_pool::Host) -> Result<(), ssh_pool::Error> {
+/// use ssh_pool::Purpose;
+///
+/// let all = host.status().each_connection;
+/// let shared = all.iter().filter(|connection| connection.purpose == Purpose::Shared);
+/// println!("{} take commands", shared.count());
+/// # Ok(())
+/// # }
+/// ```
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Purpose {
@@ -177,7 +250,8 @@ pub enum Purpose {
 }
 
 impl HostStatus {
-    pub(crate) fn of(lanes: &Lanes, limits: &Limits) -> Self {
+    pub(crate) fn of(lanes: &Lanes) -> Self {
+        let limits = lanes.limits();
         let shared = lanes.shared().snapshot();
         let isolated = lanes.isolated_if_used().map(|hub| hub.snapshot());
         let grouped = lanes.grouped_if_used().map(|hub| hub.snapshot());

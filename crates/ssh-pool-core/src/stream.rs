@@ -39,6 +39,20 @@ const LINGER: Duration = Duration::from_secs(5);
 /// says that no more will be written, and leaves reading as it is.
 ///
 /// Dropped, it is shut down; the other side has 5 s to end it too before its channel is closed.
+///
+/// ```no_run
+/// # use ssh_pool_core as ssh_pool;
+/// # async fn example(host: ssh_pool::Host) -> Result<(), Box<dyn std::error::Error>> {
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// let mut stream = host.connect_tcp("localhost", 6379).await?;
+/// stream.write_all(b"PING\r\n").await?;
+/// let mut answer = [0; 7];
+/// stream.read_exact(&mut answer).await?;
+/// assert_eq!(&answer, b"+PONG\r\n");
+/// # Ok(())
+/// # }
+/// ```
 pub struct ChannelStream {
     source: Source,
     writer: ChildStdin,
@@ -142,6 +156,17 @@ enum To {
 ///
 /// By default it gets a connection of its own, where a reader that does not read holds up the
 /// other side of this stream and nobody else. See [`shared`](Connect::shared).
+///
+/// ```no_run
+/// # use ssh_pool_core as ssh_pool;
+/// # async fn example(host: ssh_pool::Host) -> Result<(), ssh_pool::Error> {
+/// use std::time::Duration;
+///
+/// let log = host.connect_unix("/run/app/log.sock").shared();
+/// let log = log.timeout(Duration::from_secs(3)).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "nothing is opened before it is awaited"]
 #[derive(Clone)]
 pub struct Connect {

@@ -51,6 +51,15 @@ impl fmt::Debug for StreamGroup {
     }
 }
 
+/// Clones of one group are equal.
+impl PartialEq for StreamGroup {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for StreamGroup {}
+
 impl Default for StreamGroup {
     fn default() -> Self {
         Self::new()

@@ -7,7 +7,9 @@ use std::str::FromStr;
 use crate::error::Error;
 use crate::host_key::HostKeyPolicy;
 use crate::identity::Identity;
+use crate::limits::Limits;
 use crate::local_user;
+use crate::timeouts::Timeouts;
 
 /// The port that a target without one means (RFC 4253, section 4.1).
 const DEFAULT_PORT: u16 = 22;
@@ -45,6 +47,8 @@ pub struct Target {
     port: u16,
     identity: Option<Identity>,
     policy: Option<HostKeyPolicy>,
+    timeouts: Option<Timeouts>,
+    limits: Option<Limits>,
 }
 
 impl Target {
@@ -76,6 +80,8 @@ impl Target {
             port,
             identity: None,
             policy: None,
+            timeouts: None,
+            limits: None,
         })
     }
 
@@ -113,6 +119,77 @@ impl Target {
     pub fn host_key_policy(mut self, policy: HostKeyPolicy) -> Self {
         self.policy = Some(policy);
         self
+    }
+
+    /// How long for everything with this target, instead of the pool's [`Timeouts`]. These take the
+    /// place of all of those: begin with a clone of them to change one. `Pool::close` has
+    /// `Timeouts::drain` of the pool.
+    ///
+    /// Targets that differ in their timeouts never share a connection.
+    ///
+    /// ```
+    /// # use ssh_pool_core as ssh_pool;
+    /// use std::time::Duration;
+    /// use ssh_pool::{Target, Timeouts};
+    ///
+    /// let timeouts = Timeouts::default().keepalive_interval(Duration::from_secs(60));
+    /// let far_away = timeouts.clone().connect(Duration::from_secs(30));
+    /// // Pool::builder(…).timeouts(timeouts), and for one of its hosts:
+    /// let target = Target::new("deploy", "moon-1", 22)?.timeouts(far_away);
+    /// # Ok::<(), ssh_pool::Error>(())
+    /// ```
+    #[must_use]
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = Some(timeouts);
+        self
+    }
+
+    /// How much of everything for this target, instead of the pool's [`Limits`]. These take the place
+    /// of all of those: begin with a clone of them to change one. Where they differ in a limit of the
+    /// whole pool or of an address (`handshakes`, `handshakes_per_host`, `login_burst`, `connections`,
+    /// `queued_commands`, `buffered_bytes`), `Pool::host` returns [`Error::InvalidInput`].
+    ///
+    /// Targets that differ in their limits never share a connection.
+    ///
+    /// ```
+    /// # use ssh_pool_core as ssh_pool;
+    /// use ssh_pool::{Limits, Target};
+    ///
+    /// let limits = Limits::default().handshakes(16);
+    /// let small = limits.clone().connections_per_host(1).sessions_per_connection(1);
+    /// // Pool::builder(…).limits(limits), and for one of its hosts:
+    /// let target = Target::new("admin", "router-1", 22)?.limits(small);
+    /// # Ok::<(), ssh_pool::Error>(())
+    /// ```
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
+    /// Whether there is anything that overrides the pool's.
+    #[cfg(feature = "serde")]
+    pub(crate) fn has_settings(&self) -> bool {
+        let Self {
+            user: _,
+            host: _,
+            port: _,
+            identity,
+            policy,
+            timeouts,
+            limits,
+        } = self;
+        identity.is_some() || policy.is_some() || timeouts.is_some() || limits.is_some()
+    }
+
+    /// The timeouts that override the pool's.
+    pub(crate) fn own_timeouts(&self) -> Option<&Timeouts> {
+        self.timeouts.as_ref()
+    }
+
+    /// The limits that override the pool's.
+    pub(crate) fn own_limits(&self) -> Option<&Limits> {
+        self.limits.as_ref()
     }
 
     /// The identity that overrides the pool's.

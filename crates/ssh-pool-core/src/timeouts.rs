@@ -9,7 +9,7 @@ use std::time::Duration;
 /// # use ssh_pool_core as ssh_pool;
 /// let timeouts = ssh_pool::Timeouts::default().connect(Duration::from_secs(5));
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Timeouts {
     pub(crate) connect: Duration,
     pub(crate) agent: Duration,

@@ -9,6 +9,16 @@ use std::time::Duration;
 ///
 /// All zero for a command that found a channel ready: then no clock is read either. What runs on
 /// the server afterwards is not in it.
+///
+/// ```no_run
+/// # use ssh_pool_core as ssh_pool;
+/// # async fn example(host: ssh_pool::Host) -> Result<(), ssh_pool::Error> {
+/// let output = host.command("true").output().await?;
+/// let waited = output.waited;
+/// println!("waited {:?}, of which {:?} for a connection", waited.total(), waited.dial);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Waited {

@@ -61,6 +61,18 @@ use crate::shim::{self, Disguise, Hosts, Persuade};
 pub use crate::shim::{Child, Command, Error, Output, run_shim_if_asked};
 
 /// Runs the stock git with the pool as its ssh. Cheap to clone.
+///
+/// ```no_run
+/// # async fn example(pool: ssh_pool::Pool) -> Result<(), Box<dyn std::error::Error>> {
+/// use ssh_pool::git::Git;
+///
+/// let git = Git::new(&pool).allow("git@web-1")?; // it reaches no other host
+/// let clone = ["clone", "ssh://git@web-1/srv/app.git", "app"];
+/// let output = git.command().args(clone).output().await?;
+/// assert!(output.status.success());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Git {
     hosts: Arc<Hosts>,

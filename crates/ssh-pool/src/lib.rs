@@ -48,7 +48,7 @@
 //! 4. **Neighbours do not feel each other.** What one command does or fails to do on a shared
 //!    connection harms no other.
 //! 5. **Nobody rides on somebody else's connection.** Callers share one only if they agree on
-//!    user, host, port, identity and host-key policy.
+//!    user, host, port, identity, host-key policy, timeouts and limits.
 //!
 //! # Features
 //!
@@ -57,7 +57,9 @@
 //! - `git`: the stock git over the pool, in the module `git` (on Unix);
 //! - `docker`: the Docker API over the pool, and the stock `docker`, in the module `docker`;
 //! - `sftp`: files over the pool, in the module `sftp` (on Unix);
-//! - `metrics`: numbers, see [below](#metrics).
+//! - `metrics`: numbers, see [below](#metrics);
+//! - `serde`: `Serialize` for [`PoolStatus`], [`HostStatus`], [`Event`] and what they contain, and both
+//!   of its traits for [`Target`], which is its text.
 //!
 //! Without them this crate needs nothing that `ssh-pool-core` does not.
 //!

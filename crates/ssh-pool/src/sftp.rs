@@ -61,6 +61,16 @@ pub use upload::Upload;
 use session::{Fault, RequestTimeout, Session};
 
 /// Opens SFTP sessions on a [`Host`].
+///
+/// ```no_run
+/// # async fn example(host: ssh_pool::Host) -> Result<(), Box<dyn std::error::Error>> {
+/// use ssh_pool::sftp::SftpExt;
+///
+/// let sftp = host.sftp().await?;
+/// sftp.upload("app.tar", "/srv/app.tar").await?;
+/// # Ok(())
+/// # }
+/// ```
 pub trait SftpExt {
     /// Opens an SFTP session, on a connection of its own (see
     /// [`Host::subsystem`](crate::Host::subsystem)), so that a slow transfer slows nobody else.
@@ -94,6 +104,15 @@ impl SftpExt for Host {
 /// unanswered is given up, see [`set_request_timeout`](Self::set_request_timeout). Put
 /// `tokio::time::timeout` around a call to limit all of it; everything here can be dropped at any
 /// time.
+///
+/// ```no_run
+/// # async fn example(sftp: ssh_pool::sftp::Sftp) -> Result<(), Box<dyn std::error::Error>> {
+/// let summary = sftp.upload_dir("site", "/srv/www").await?;
+/// println!("{} files, {} bytes", summary.files, summary.bytes);
+/// sftp.download("/var/log/app.log", "app.log").await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Sftp {
     inner: Arc<Inner>,

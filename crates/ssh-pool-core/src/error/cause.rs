@@ -13,6 +13,17 @@ use crate::printable;
 ///
 /// Its words are in those of the error. If it comes from the operating system,
 /// [`io_error`](Cause::io_error) has the kind and the code.
+///
+/// ```
+/// # use ssh_pool_core as ssh_pool;
+/// use ssh_pool::Error;
+///
+/// /// Whether nothing listens on the port of the server.
+/// fn is_down(error: &Error) -> bool {
+///     let refused = Some(std::io::ErrorKind::ConnectionRefused);
+///     matches!(error, Error::Connect { source, .. } if source.io_error_kind() == refused)
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Cause(pub(super) Arc<dyn std::error::Error + Send + Sync + 'static>);
 

@@ -5,6 +5,19 @@ use std::path::PathBuf;
 use super::text::display_list;
 
 /// Why a host key is not trusted.
+///
+/// ```
+/// # use ssh_pool_core as ssh_pool;
+/// use ssh_pool::{Error, HostKeyProblem};
+///
+/// fn advice(error: &Error) -> &'static str {
+///     match error {
+///         Error::HostKey { reason: HostKeyProblem::Changed { .. }, .. } => "was it installed anew?",
+///         Error::HostKey { reason: HostKeyProblem::Unknown { .. }, .. } => "ask for its key first",
+///         _ => "not about its key",
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HostKeyProblem {

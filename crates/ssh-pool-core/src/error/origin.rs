@@ -10,6 +10,15 @@ use crate::waited::Waited;
 /// The target of an [`Error`], as `user@host:port`. Reads like a `str`.
 ///
 /// An error of a call that had to wait knows for how long: see [`Error::waited`].
+///
+/// ```
+/// # use ssh_pool_core as ssh_pool;
+/// use ssh_pool::Error;
+///
+/// fn is_about(error: &Error, target: &str) -> bool {
+///     matches!(error, Error::Closed { target: origin } if &**origin == target)
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Origin {
     name: Arc<str>,

@@ -6,6 +6,18 @@ use std::fmt;
 ///
 /// Roughly in the order in which a command meets them. Whether it may have run is not a question of
 /// order: ask [`Error::command_state`](crate::Error::command_state).
+///
+/// ```
+/// # use ssh_pool_core as ssh_pool;
+/// use ssh_pool::{Error, Phase};
+///
+/// /// Whether the server was there, and was one that speaks SSH.
+/// fn reached(error: &Error) -> bool {
+///     error.phase() >= Phase::KeyExchange
+/// }
+/// assert!(Phase::Connect < Phase::Auth && Phase::Auth < Phase::Running);
+/// assert_eq!(Phase::Auth.to_string(), "auth");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Phase {
@@ -66,6 +78,16 @@ impl fmt::Display for Phase {
 }
 
 /// What is known about the remote command after an error.
+///
+/// ```
+/// # use ssh_pool_core as ssh_pool;
+/// use ssh_pool::{CommandState, Error};
+///
+/// /// Whether running the command again cannot run it twice.
+/// fn may_run_again(error: &Error) -> bool {
+///     error.command_state() == CommandState::NotStarted
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CommandState {
     /// The command did not start: it was never sent, or the server refused to execute it. Running

@@ -3,6 +3,20 @@
 use std::fmt;
 
 /// Which output stream of a command.
+///
+/// ```
+/// # use ssh_pool_core as ssh_pool;
+/// use ssh_pool::{Error, Stream};
+///
+/// fn too_chatty(error: &Error) -> bool {
+///     matches!(error, Error::OutputLimit { stream: Stream::Stderr, .. })
+/// }
+/// ```
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stream {
     /// Standard output.
@@ -23,6 +37,21 @@ impl fmt::Display for Stream {
 /// Why a server does not open a stream, as far as it says (RFC 4254, section 5.1).
 ///
 /// For a Unix socket OpenSSH says `Unreachable` also when `AllowStreamLocalForwarding` forbids it.
+///
+/// ```no_run
+/// # use ssh_pool_core as ssh_pool;
+/// # async fn example(host: ssh_pool::Host) -> Result<(), ssh_pool::Error> {
+/// use ssh_pool::{Error, Refusal};
+///
+/// match host.connect_tcp("localhost", 5432).await {
+///     Ok(_stream) => println!("it listens"),
+///     Err(Error::StreamRefused { refusal: Refusal::Prohibited, .. }) => println!("not allowed"),
+///     Err(Error::StreamRefused { message, .. }) => println!("nothing there: {message}"),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {

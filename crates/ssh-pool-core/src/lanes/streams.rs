@@ -121,7 +121,7 @@ impl Lanes {
             Ok(place) => Ok(StreamHold::of(group).with_place(place)),
             Err(_) => Err(Error::StreamLimit {
                 target: self.shared.name().into(),
-                open: self.grouped_limit,
+                open: self.limits.grouped_per_host,
                 limit: "grouped_per_host",
                 after: None,
             }),

@@ -49,6 +49,16 @@ const TRIES: usize = 3;
 ///
 /// `Pool::close` waits for HTTP connections that are kept, as for all streams: until their time is
 /// over, or the last clone of this has been dropped.
+///
+/// ```no_run
+/// use ssh_pool::docker::Docker;
+///
+/// # fn example(host: ssh_pool::Host) -> Result<(), ssh_pool::docker::Error> {
+/// let docker = Docker::new(&host); // /var/run/docker.sock; dials nothing
+/// let rootless = Docker::at(&host, "/run/user/1000/docker.sock")?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Docker(Arc<Inner>);
 

@@ -29,6 +29,14 @@ use super::ways::Ways;
 /// Clones share what they learn: if the server opens no stream to the socket, and `docker system
 /// dial-stdio` has answered, it is used straight away for the next five minutes, unless it fails. If
 /// there has ever been a stream to the socket, that way is always tried first.
+///
+/// ```no_run
+/// use ssh_pool::docker::Connector;
+///
+/// # fn example(host: ssh_pool::Host) {
+/// let connector = Connector::new(&host).shared(); // for hyper_util::client::legacy::Client
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Connector {
     socket: SocketPath,

@@ -13,6 +13,16 @@ use super::socket::SocketPath;
 /// A response with an error status is no error here. `Display` names the host, the socket, the reason
 /// and what to do on one line; [`source`](std::error::Error::source) is the operating system's error,
 /// where there is one. [`find`](Error::find) finds the error of the pool.
+///
+/// ```
+/// use ssh_pool::CommandState;
+/// use ssh_pool::docker::Error;
+///
+/// /// Whether a request that failed can have had an effect.
+/// fn may_have_worked(error: &Error) -> bool {
+///     error.command_state() == CommandState::Unknown
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
@@ -94,6 +104,17 @@ pub enum Error {
 /// The error of HTTP underneath: opaque, so that no type of the client is part of this interface.
 ///
 /// Its words, with those of its own causes, are in the error.
+///
+/// ```
+/// use ssh_pool::docker::Error;
+///
+/// fn words(error: &Error) -> Option<String> {
+///     match error {
+///         Error::Http { source, .. } => Some(source.to_string()),
+///         _ => None,
+///     }
+/// }
+/// ```
 #[derive(Clone)]
 pub struct HttpCause(Arc<dyn std::error::Error + Send + Sync>);
 

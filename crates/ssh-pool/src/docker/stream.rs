@@ -21,6 +21,14 @@ use super::dial_stdio::DialStdio;
 /// [`Error::find`](super::Error::find).
 ///
 /// Dropped, it is closed, as is whatever runs for it on the server.
+///
+/// ```
+/// use ssh_pool::docker::Stream;
+///
+/// fn way(stream: &Stream) -> &'static str {
+///     if stream.is_direct() { "a stream to the socket" } else { "docker system dial-stdio" }
+/// }
+/// ```
 pub struct Stream(TokioIo<Io>);
 
 struct Io {

@@ -36,6 +36,14 @@ use super::{Sftp, path, tree_down, verify};
 /// characters or not in UTF-8 are left out and listed in [`Summary::skipped`]. Trees may be 100
 /// folders deep and have a million names. The first file that fails ends the download, unless it is to
 /// [`keep_going`](Self::keep_going); those before it stay.
+///
+/// ```no_run
+/// # async fn example(sftp: ssh_pool::sftp::Sftp) -> Result<(), Box<dyn std::error::Error>> {
+/// let summary = sftp.download("/var/backups/db.dump", "db.dump").verify(true).await?;
+/// println!("{} bytes", summary.bytes);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "nothing is copied before it is awaited"]
 #[derive(Clone)]
 pub struct Download {

@@ -10,6 +10,19 @@ use super::summary::{Attribute, UnsetReason};
 
 /// Why a server refused something: the codes of SFTP version 3
 /// (draft-ietf-secsh-filexfer-02, section 7).
+///
+/// ```no_run
+/// # async fn example(sftp: ssh_pool::sftp::Sftp) -> Result<(), Box<dyn std::error::Error>> {
+/// use ssh_pool::sftp::Reason;
+///
+/// match sftp.download("/etc/app.conf", "app.conf").await {
+///     Ok(_) => println!("it has settings"),
+///     Err(error) if error.reason() == Some(Reason::NotFound) => println!("it has none"),
+///     Err(error) => return Err(error.into()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
@@ -41,6 +54,17 @@ impl std::fmt::Display for Reason {
 /// Everything that can go wrong with files.
 ///
 /// Paths are shown escaped. Contents of files are in no error.
+///
+/// ```no_run
+/// # async fn example(sftp: ssh_pool::sftp::Sftp) -> Result<(), Box<dyn std::error::Error>> {
+/// match sftp.upload("app.tar", "/srv/app.tar").await {
+///     Ok(summary) => println!("{} bytes", summary.bytes),
+///     Err(error) if error.is_transient() => println!("try again later: {error}"),
+///     Err(error) => return Err(error.into()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -4,6 +4,14 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 /// What a name stands for.
+///
+/// ```
+/// use ssh_pool::sftp::{DirEntry, FileType};
+///
+/// fn is_link(entry: &DirEntry) -> bool {
+///     entry.metadata().file_type() == FileType::Symlink
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FileType {
@@ -44,6 +52,14 @@ impl From<std::fs::FileType> for FileType {
 
 /// What a server says about a file (draft-ietf-secsh-filexfer-02, section 5). All of it is
 /// optional there.
+///
+/// ```
+/// use ssh_pool::sftp::Metadata;
+///
+/// fn is_empty_file(metadata: &Metadata) -> bool {
+///     metadata.is_file() && metadata.len() == 0
+/// }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metadata {
     pub(super) size: Option<u64>,
@@ -129,6 +145,14 @@ impl Metadata {
 }
 
 /// One name in a folder.
+///
+/// ```
+/// use ssh_pool::sftp::DirEntry;
+///
+/// fn line(entry: &DirEntry) -> String {
+///     format!("{:>12} {}", entry.metadata().len(), entry.file_name())
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirEntry {
     pub(super) name: String,

@@ -9,6 +9,14 @@ use super::error::Error;
 
 /// How far a transfer is. From the call-back of [`Upload::progress`](super::Upload::progress) and
 /// [`Download::progress`](super::Download::progress).
+///
+/// ```
+/// use ssh_pool::sftp::Progress;
+///
+/// fn line(progress: &Progress<'_>) -> String {
+///     format!("{}: {} of {}", progress.file.display(), progress.bytes, progress.total)
+/// }
+/// ```
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Progress<'a> {
@@ -25,6 +33,16 @@ pub struct Progress<'a> {
 }
 
 /// What a transfer has done.
+///
+/// ```no_run
+/// # async fn example(sftp: ssh_pool::sftp::Sftp) -> Result<(), Box<dyn std::error::Error>> {
+/// let summary = sftp.upload_dir("site", "/srv/www").await?;
+/// for skipped in &summary.skipped {
+///     println!("left out: {}, {:?}", skipped.path.display(), skipped.reason);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
@@ -129,6 +147,16 @@ impl PartialEq for Failed {
 impl Eq for Failed {}
 
 /// Something that was left out.
+///
+/// ```
+/// use ssh_pool::sftp::{SkipReason, Skipped, Summary};
+///
+/// /// Links are expected there; what else was left out is not.
+/// fn unexpected(summary: &Summary) -> impl Iterator<Item = &Skipped> {
+///     let skipped = summary.skipped.iter();
+///     skipped.filter(|skipped| !matches!(skipped.reason, SkipReason::Symlink))
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Skipped {
@@ -140,6 +168,14 @@ pub struct Skipped {
 }
 
 /// Why something was left out.
+///
+/// ```
+/// use ssh_pool::sftp::{SkipReason, Skipped};
+///
+/// fn is_link(skipped: &Skipped) -> bool {
+///     matches!(skipped.reason, SkipReason::Symlink)
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SkipReason {

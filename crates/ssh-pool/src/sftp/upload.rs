@@ -35,6 +35,14 @@ use super::{Sftp, ops, path, tree_up, verify};
 /// sockets, FIFOs and names that are not UTF-8 are left out and listed in [`Summary::skipped`]. The
 /// first file that fails ends the upload, unless it is to [`keep_going`](Self::keep_going); those
 /// before it stay.
+///
+/// ```no_run
+/// # async fn example(sftp: ssh_pool::sftp::Sftp) -> Result<(), Box<dyn std::error::Error>> {
+/// let summary = sftp.upload("app.tar", "/srv/app.tar").verify(true).await?;
+/// println!("{} bytes", summary.bytes);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "nothing is copied before it is awaited"]
 #[derive(Clone)]
 pub struct Upload {

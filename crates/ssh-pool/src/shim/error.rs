@@ -4,6 +4,21 @@ use std::io;
 
 /// Everything that can go wrong with a program whose `ssh` is the pool: with the program itself, or
 /// between it and a host.
+///
+/// ```no_run
+/// # #[cfg(all(unix, feature = "git"))]
+/// # fn example(output: ssh_pool::git::Output) {
+/// use ssh_pool::git::Error;
+///
+/// for trouble in output.troubles {
+///     match trouble {
+///         Error::Ssh(error) if error.is_transient() => eprintln!("try again: {error}"),
+///         Error::NotAllowed { host, .. } => eprintln!("it wanted to reach {host}"),
+///         trouble => eprintln!("{trouble}"),
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
