@@ -198,6 +198,76 @@ fn without_features_the_facade_adds_nothing_to_the_core() {
     }
 }
 
+/// The files of a package, as they would be published.
+fn packaged(package: &str) -> BTreeSet<String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["package", "--list", "--allow-dirty", "--offline"])
+        .args(["--package", package])
+        .current_dir(crates())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let listed = String::from_utf8(output.stdout).unwrap();
+    listed.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn each_package_holds_both_licences() {
+    for package in ["ssh-pool-core", "ssh-pool"] {
+        let files = packaged(package);
+        for licence in ["LICENSE-APACHE", "LICENSE-MIT"] {
+            assert!(files.contains(licence), "{package}: {files:?}");
+            let copy = fs::read(crates().join(package).join(licence)).unwrap();
+            assert!(copy == fs::read(crates().join("..").join(licence)).unwrap());
+        }
+    }
+    assert!(packaged("ssh-pool").contains("README.md"));
+}
+
+/// Where `text` links to, in Markdown.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let after = text.split("](").skip(1);
+    after.filter_map(|rest| rest.split(')').next())
+}
+
+#[test]
+fn the_links_of_the_readme_lead_somewhere_on_a_registrys_page_too() {
+    const REPOSITORY: &str = "https://github.com/ssh-pool/ssh-pool/";
+    let root = crates().join("..");
+    let text = fs::read_to_string(root.join("README.md")).unwrap();
+    let mut seen = 0;
+    for link in links(&text) {
+        if let Some(anchor) = link.strip_prefix('#') {
+            let is_it = |line: &str| line.starts_with('#') && anchor_of(line) == anchor;
+            assert!(text.lines().any(is_it), "no heading for {link}");
+            continue;
+        }
+        assert!(
+            link.starts_with("https://"),
+            "{link} is relative to the repository"
+        );
+        let Some(place) = link.strip_prefix(REPOSITORY) else {
+            continue;
+        };
+        // blob/main/FILE, tree/main/FOLDER, raw/main/PICTURE?sanitize=true
+        let path = place.splitn(3, '/').nth(2).unwrap_or_default();
+        let path = path.split(['#', '?']).next().unwrap_or_default();
+        assert!(root.join(path).exists(), "{link}: there is no {path}");
+        seen += 1;
+    }
+    assert!(seen > 20, "{seen} links into the repository");
+}
+
+/// What GitHub and crates.io make of a heading.
+fn anchor_of(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text
+        .chars()
+        .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
 #[test]
 fn the_decisions_have_no_runtime_no_transport_and_no_clock() {
     // Plain state: that is what makes them testable by themselves.

@@ -129,6 +129,19 @@ impl Api {
             .collect()
     }
 
+    /// The public types and traits without an example in their docs.
+    fn without_example(&self) -> impl Iterator<Item = String> {
+        let types = self.items().filter(|item| {
+            let kinds = ["struct", "enum", "trait"];
+            item["visibility"] == "public"
+                && kinds.iter().any(|kind| !item["inner"][kind].is_null())
+        });
+        types
+            .filter(|item| !item["docs"].as_str().unwrap_or_default().contains("```"))
+            .map(|item| self.describe(item))
+            .filter(|place| !place.contains("/internals"))
+    }
+
     /// Everything that is mentioned, by crate.
     fn mentions(&self) -> BTreeMap<&str, Mentions> {
         let mut found = BTreeMap::<_, Mentions>::new();
@@ -229,6 +242,15 @@ fn the_public_api_is_ours_and_the_standard_librarys() {
             "{name} shows what is not ours: {strangers:#?}"
         );
     }
+
+    let undocumented: Vec<_> = core
+        .without_example()
+        .chain(facade.without_example())
+        .collect();
+    assert!(
+        undocumented.is_empty(),
+        "types without an example in their docs: {undocumented:#?}"
+    );
 
     // What a signature mentions has to have a name for those who depend on the facade.
     let nameless: Vec<_> = core

@@ -3,6 +3,8 @@
 //! The public interface is the export block below. How the parts fit together is told in the
 //! repository's ARCHITECTURE.md.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod address;
 mod buffered;
 mod child;

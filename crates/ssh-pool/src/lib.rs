@@ -87,6 +87,8 @@
 //! - Gauges, up to 5 s old: `ssh_pool_connections`, `ssh_pool_running`, `ssh_pool_waiting` and
 //!   `ssh_pool_spare`. Two pools of one process that use the same account overwrite each other's.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub use ssh_pool_core::{
     Address, Breaker, Cause, ChannelStream, Child, ChildStderr, ChildStdin, ChildStdout, Command,
     CommandState, Connect, ConnectionStatus, Error, Event, EventKind, Events, ExitError,
