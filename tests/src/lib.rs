@@ -60,6 +60,7 @@ mod names;
 mod noise;
 mod odd_agent;
 mod paced;
+mod pam;
 mod ports;
 pub mod procs;
 mod proxy;

@@ -14,6 +14,7 @@ use crate::client;
 use crate::daemon::Daemon;
 use crate::keys::{self, KeyFormat, KeyPair};
 use crate::log::{Log, auth_failures};
+use crate::pam::PamService;
 use crate::ports;
 use crate::procs;
 use crate::release::Release;
@@ -39,6 +40,7 @@ pub struct Sshd {
     addr: SocketAddr,
     user: TestUser,
     account: Option<Account>,
+    pam: Option<PamService>,
     client_key: KeyPair,
     host_keys: Vec<(String, KeyPair)>,
     log: Log,
@@ -52,6 +54,7 @@ pub struct SshdBuilder {
     host_keys: Vec<String>,
     user: Option<TestUser>,
     login_shell: Option<PathBuf>,
+    pam: Option<String>,
     release: Release,
     addr: Option<SocketAddr>,
 }
@@ -85,6 +88,14 @@ impl SshdBuilder {
     pub fn login_shell(mut self, shell: impl Into<PathBuf>) -> Self {
         self.login_shell = Some(shell.into());
         self
+    }
+
+    /// Uses PAM, with these rules: the text of a file in `/etc/pam.d`. Needs root, and the installed
+    /// release.
+    #[must_use]
+    pub fn pam(mut self, rules: impl Into<String>) -> Self {
+        self.pam = Some(rules.into());
+        self.option("UsePAM yes")
     }
 
     /// Which OpenSSH it is; [`Release::Installed`] by default.
@@ -129,6 +140,8 @@ impl SshdBuilder {
             addr: self.addr.unwrap_or_else(ports::free),
             account: (self.login_shell.as_ref())
                 .map(|shell| Account::new(dir.path(), &user, shell)),
+            pam: (self.pam.as_ref())
+                .map(|rules| PamService::new(dir.path(), Path::new(&installed()), rules)),
             user,
             client_key,
             host_keys,
@@ -198,6 +211,7 @@ impl Sshd {
             host_keys: vec!["ed25519".to_owned()],
             user: None,
             login_shell: None,
+            pam: None,
             release: Release::default(),
             addr: None,
         }
@@ -492,9 +506,11 @@ impl Sshd {
     fn launch(&self) -> Result<(), String> {
         let (mut command, package) = match self.release {
             Release::Installed => {
-                let binary = std::env::var("SSH_POOL_TEST_SSHD");
-                let binary = binary.as_deref().unwrap_or("/usr/sbin/sshd");
-                (Command::new(binary), PACKAGE)
+                let command = match &self.pam {
+                    Some(pam) => Command::new(pam.program()),
+                    None => Command::new(installed()),
+                };
+                (command, PACKAGE)
             }
             Release::Trixie => (trixie::server(trixie::SSHD, self.home()), trixie::PACKAGE),
         };
@@ -536,4 +552,9 @@ impl Sshd {
         let stderr = fs::read_to_string(self.dir().join("stderr")).unwrap_or_default();
         format!("{stderr}{}", self.log())
     }
+}
+
+/// The installed sshd.
+fn installed() -> String {
+    std::env::var("SSH_POOL_TEST_SSHD").unwrap_or_else(|_| "/usr/sbin/sshd".to_owned())
 }

@@ -10,9 +10,9 @@ use std::time::{Duration, SystemTime};
 use ssh_pool::{Host, HostKeyPolicy, Identity, Pool};
 use ssh_pool_tests::{CountedLine, Sshd, eventually_async};
 
-/// TCP's handshake 1, its versions and key exchange 2, the service 1, a key that would do and its
-/// signature 2, a channel 1, the command 1.
-const COLD: u32 = 8;
+/// TCP's handshake 1, its versions and key exchange 2, the service 1, the method `none` 1, a key that
+/// would do and its signature 2, a channel 1, the command 1: as ssh.
+const COLD: u32 = 9;
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 

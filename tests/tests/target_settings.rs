@@ -154,6 +154,10 @@ async fn a_host_is_what_it_was_made_from_and_can_be_a_key() {
     let elsewhere = builder(&sshd, known(&sshd)).build().unwrap();
     assert_ne!(host, elsewhere.host(sshd.target()).unwrap());
 
+    #[allow(
+        clippy::mutable_key_type,
+        reason = "a host is compared by its pool and its target, which do not change"
+    )]
     let mut seen = HashMap::new();
     for host in [&host, &same, &other] {
         *seen.entry(host.clone()).or_insert(0) += 1;

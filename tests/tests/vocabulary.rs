@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use ssh_pool::{
-    Address, Cause, ChannelStream, Child, ChildStderr, ChildStdin, ChildStdout, Command,
-    CommandState, Connect, ConnectionStatus, Error, Event, Events, ExitStatus, Forward, Host,
-    HostKeyPolicy, HostKeyProblem, HostStatus, Identity, Limits, Output, PartialOutput, Phase,
-    Pool, PoolBuilder, PoolStatus, Stdio, Stream, StreamGroup, Target, Timeouts, Waited,
+    Address, Algorithms, Cause, Challenge, ChannelStream, Child, ChildStderr, ChildStdin,
+    ChildStdout, Command, CommandState, Connect, ConnectionStatus, Error, Event, Events,
+    ExitStatus, Forward, Host, HostKeyPolicy, HostKeyProblem, HostStatus, Identity, Limits, Output,
+    PartialOutput, Phase, Pool, PoolBuilder, PoolStatus, Stdio, Stream, StreamGroup, Target,
+    Timeouts, Waited,
 };
 
 fn policies(path: &Path) -> [HostKeyPolicy; 6] {
@@ -42,6 +43,13 @@ fn identities(path: &Path, text: String) -> Identity {
         Identity::key_pem(text),
         Identity::password("password"),
         Identity::certificate(path, path),
+        Identity::prompt(|challenge: &Challenge| {
+            let _: Vec<(&str, bool)> = (challenge.prompts.iter())
+                .map(|prompt| (&*prompt.text, prompt.echo))
+                .collect();
+            None
+        }),
+        Identity::none(),
     ])
 }
 
@@ -52,7 +60,8 @@ fn targets() -> Result<[Target; 4], Error> {
         String::from("deploy@web-1").try_into()?,
         Target::new("deploy", "web-1", 22)?
             .identity(Identity::agent())
-            .host_key_policy(HostKeyPolicy::known_hosts()),
+            .host_key_policy(HostKeyPolicy::known_hosts())
+            .algorithms(Algorithms::default().kex("+diffie-hellman-group14-sha1")),
     ])
 }
 
@@ -60,6 +69,7 @@ fn built(policy: HostKeyPolicy) -> Result<Pool, Error> {
     let builder: PoolBuilder = Pool::builder(policy);
     builder
         .identity(Identity::agent())
+        .algorithms(Algorithms::default())
         .limits(Limits::default().connections_per_host(2))
         .timeouts(Timeouts::default().connect(Duration::from_secs(5)))
         .build()
@@ -236,6 +246,8 @@ fn everything_can_be_cloned_shared_and_shown() {
     shareable::<ConnectionStatus>();
     shareable::<HostKeyPolicy>();
     shareable::<Identity>();
+    shareable::<Algorithms>();
+    shareable::<Challenge>();
     shareable::<Limits>();
     shareable::<Timeouts>();
     shareable::<Command>();

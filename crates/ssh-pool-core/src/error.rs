@@ -13,6 +13,7 @@ mod attempts;
 mod cause;
 mod host_key;
 mod into_io;
+mod message;
 mod origin;
 mod partial;
 mod phase;
@@ -22,6 +23,7 @@ mod text;
 pub use cause::Cause;
 pub(crate) use cause::{no_descriptors, words_of};
 pub use host_key::HostKeyProblem;
+pub use message::{MessageKind, ServerMessage};
 pub use origin::Origin;
 pub use partial::PartialOutput;
 pub use phase::{CommandState, Phase};
@@ -106,7 +108,8 @@ pub enum Error {
     KeyExchange {
         /// The target as `user@host:port`.
         target: Origin,
-        /// The connection was lost, which may pass. If not, the two sides have nothing in common.
+        /// The connection was lost, which may pass. If not, the two sides have no algorithm in common, or
+        /// the server breaks the protocol.
         lost: bool,
         /// What the protocol said.
         source: Cause,
@@ -140,8 +143,13 @@ pub enum Error {
         target: Origin,
         /// What was offered, in order: key fingerprints and method names, never secrets.
         tried: Vec<String>,
+        /// Of those, what the server has accepted as a part of the login (RFC 4252, section 5.1;
+        /// sshd's `AuthenticationMethods`).
+        accepted: Box<[String]>,
         /// The methods that the server said could continue.
-        allowed: String,
+        allowed: Box<str>,
+        /// What the server said to people.
+        messages: Box<[ServerMessage]>,
         /// How long the pool will not try again.
         cooldown: Duration,
     },
@@ -150,6 +158,8 @@ pub enum Error {
     AuthLost {
         /// The target as `user@host:port`.
         target: Origin,
+        /// What the server said to people.
+        messages: Box<[ServerMessage]>,
         /// How it was lost.
         source: Cause,
     },

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::broadcast;
 
-use crate::error::{Cause, Error, Stream};
+use crate::error::{Cause, Error, ServerMessage, Stream};
 
 /// How many events a reader may be behind before it misses the oldest.
 const BEHIND: usize = 1024;
@@ -85,6 +85,12 @@ pub enum EventKind {
     LoginDelayed {
         /// It waits for so long at least: others may be before it.
         wait: Duration,
+    },
+    /// The server said something to people during a login, before it is known what comes of that: its
+    /// banner, an instruction, why it disconnects. At most nine for each login.
+    ServerMessage {
+        /// What it said.
+        message: ServerMessage,
     },
     /// Dials have failed, and from now on the error answers callers at once.
     BreakerOpened {
@@ -242,6 +248,7 @@ impl fmt::Display for EventKind {
                     "the login budget of the address admits none for {wait:?}"
                 )
             }
+            Self::ServerMessage { message } => write!(f, "the server says: {message}"),
             Self::BreakerOpened { error, retry_in } => {
                 write!(f, "breaker open for {retry_in:?}: {error}")
             }

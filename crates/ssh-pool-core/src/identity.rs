@@ -8,6 +8,11 @@ use crate::home;
 use crate::secret::Secret;
 use crate::{local_user, printable};
 
+mod challenge;
+
+pub(crate) use challenge::Responder;
+pub use challenge::{Challenge, Prompt};
+
 /// What a pool proves itself with (RFC 4252), in the order in which it is offered.
 ///
 /// Nothing is read here: files are read, and agents asked, when a connection is made. An identity
@@ -63,6 +68,8 @@ pub(crate) enum Part {
         certificate: PathBuf,
     },
     Password(Secret),
+    Prompt(Responder),
+    None,
 }
 
 impl Identity {
@@ -165,11 +172,56 @@ impl Identity {
         })
     }
 
-    /// A password (RFC 4252, section 8). Where the server allows keyboard-interactive only (RFC
-    /// 4256), it answers the prompts that do not echo.
+    /// A password (RFC 4252, section 8).
+    ///
+    /// Where the server allows keyboard-interactive (RFC 4256), as the only method, as the next one
+    /// or after it has refused the password, the password answers the prompts that do not echo.
     #[must_use]
     pub fn password(password: impl Into<String>) -> Self {
         Self::one(Part::Password(Secret::new(password)))
+    }
+
+    /// A callback that answers the questions of keyboard-interactive (RFC 4256), such as one for a
+    /// one-time code.
+    ///
+    /// It is called on a thread where it may block, for each round of questions, and gives one answer
+    /// for each prompt; `None` ends the login. The server waits meanwhile, and the whole login has to
+    /// end within [`Timeouts::connect`](crate::Timeouts::connect) (10 s by default) and within
+    /// sshd's `LoginGraceTime`: to ask a person, raise the first. It is called for every connection
+    /// that is made, so a pool that uses one-time codes should have one connection for each host:
+    /// [`Limits::connections_per_host`](crate::Limits::connections_per_host).
+    ///
+    /// Two identities of this kind are equal only if one is a clone of the other.
+    ///
+    /// ```
+    /// # use ssh_pool_core as ssh_pool;
+    /// use ssh_pool::Identity;
+    ///
+    /// # fn one_time_code() -> String { String::new() }
+    /// let identity = Identity::several([
+    ///     Identity::key_file("/etc/deploy/key"),
+    ///     Identity::prompt(|challenge| {
+    ///         let answers = challenge.prompts.iter().map(|_| one_time_code());
+    ///         Some(answers.collect())
+    ///     }),
+    /// ]);
+    /// ```
+    #[must_use]
+    pub fn prompt<F>(answer: F) -> Self
+    where
+        F: Fn(&Challenge) -> Option<Vec<String>> + Send + Sync + 'static,
+    {
+        Self::one(Part::Prompt(Responder::new(answer)))
+    }
+
+    /// No credential: for servers that let in without one, such as Tailscale SSH, and accounts with
+    /// an empty password where sshd has `PermitEmptyPasswords`.
+    ///
+    /// Every login first asks with method `none` (RFC 4252, section 5.2), as ssh does, and learns
+    /// from it which methods the server takes. With this identity that is all.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::one(Part::None)
     }
 
     /// A private key file without passphrase together with its OpenSSH user certificate, the
@@ -263,9 +315,12 @@ impl Part {
                 key.validate().and_then(|()| home::check(certificate))
             }
             Part::AgentKey { socket, .. } => socket.as_deref().map_or(Ok(()), home::check),
-            Part::Agent(None) | Part::LikeSsh { .. } | Part::KeyText { .. } | Part::Password(_) => {
-                Ok(())
-            }
+            Part::Agent(None)
+            | Part::LikeSsh { .. }
+            | Part::KeyText { .. }
+            | Part::Password(_)
+            | Part::Prompt(_)
+            | Part::None => Ok(()),
         }
     }
 }
@@ -315,6 +370,8 @@ impl fmt::Display for Part {
                 write!(f, "certificate {}", certificate.display())
             }
             Part::Password(_) => f.write_str("password"),
+            Part::Prompt(_) => f.write_str("prompt"),
+            Part::None => f.write_str("none"),
         }
     }
 }
@@ -335,12 +392,14 @@ mod tests {
             Identity::agent_key_at("/run/agent", "ssh-ed25519 AAAA hunter2"),
             Identity::key_pem("hunter2").with_certificate("/k/four-cert.pub"),
             Identity::password("hunter2"),
+            Identity::prompt(|_| Some(vec!["hunter2".into()])),
+            Identity::none(),
         ]);
         assert_eq!(
             format!("{all:?}"),
             "Identity[agent at /run/agent, key file /k/one, key file /k/two, key given as text, \
              key given as text, certificate /k/three-cert.pub, key ssh-ed25519 AAAA of the agent \
-             at /run/agent, certificate /k/four-cert.pub, password]"
+             at /run/agent, certificate /k/four-cert.pub, password, prompt, none]"
         );
     }
 
@@ -357,6 +416,9 @@ mod tests {
             Identity::key_file_with_passphrase("/a", "")
         );
         assert_ne!(Identity::key_pem("a"), Identity::key_pem("b"));
+        let prompt = Identity::prompt(|_| None);
+        assert_eq!(prompt, prompt.clone());
+        assert_ne!(prompt, Identity::prompt(|_| None));
     }
 
     #[test]

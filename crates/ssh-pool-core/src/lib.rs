@@ -6,6 +6,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod address;
+mod algorithms;
 mod buffered;
 mod child;
 mod command;
@@ -51,18 +52,21 @@ mod timeouts;
 mod transport;
 mod valve;
 mod waited;
+mod wildcard;
 
 pub use address::Address;
+pub use algorithms::Algorithms;
 pub use child::{Child, ChildStderr, ChildStdin, ChildStdout};
 pub use command::{Command, Stdio};
 pub use error::{
-    Cause, CommandState, Error, HostKeyProblem, Origin, PartialOutput, Phase, Refusal, Stream,
+    Cause, CommandState, Error, HostKeyProblem, MessageKind, Origin, PartialOutput, Phase, Refusal,
+    ServerMessage, Stream,
 };
 pub use event::{Event, EventKind, Events, Retirement};
 pub use forward::Forward;
 pub use host::Host;
 pub use host_key::HostKeyPolicy;
-pub use identity::Identity;
+pub use identity::{Challenge, Identity, Prompt};
 pub use limits::Limits;
 pub use output::{ExitError, ExitStatus, Output};
 pub use pool::{Pool, PoolBuilder};

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use crate::algorithms::Algorithms;
 use crate::buffered::Buffered;
 use crate::error::Error;
 use crate::event::{Events, Reporter};
@@ -35,6 +36,7 @@ struct Key {
     policy: HostKeyPolicy,
     limits: Arc<Limits>,
     timeouts: Arc<Timeouts>,
+    algorithms: Algorithms,
 }
 
 /// A pool of SSH connections that live in this process. Cheap to clone; the clones are one pool.
@@ -72,6 +74,7 @@ impl fmt::Debug for Pool {
 pub(crate) struct Inner {
     policy: HostKeyPolicy,
     identity: Identity,
+    algorithms: Algorithms,
     limits: Arc<Limits>,
     timeouts: Arc<Timeouts>,
     transport: Arc<dyn Transport>,
@@ -103,6 +106,7 @@ pub(crate) struct Inner {
 pub struct PoolBuilder {
     policy: HostKeyPolicy,
     identity: Identity,
+    algorithms: Algorithms,
     limits: Limits,
     timeouts: Timeouts,
     in_current_runtime: bool,
@@ -113,6 +117,13 @@ impl PoolBuilder {
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identity = identity;
+        self
+    }
+
+    /// Which algorithms to use, unless a [`Target`] says otherwise. Default: [`Algorithms::default`].
+    #[must_use]
+    pub fn algorithms(mut self, algorithms: Algorithms) -> Self {
+        self.algorithms = algorithms;
         self
     }
 
@@ -162,7 +173,7 @@ impl PoolBuilder {
     /// # Errors
     ///
     /// [`Error::InvalidInput`] for a limit or timeout out of range, a pinned key or PEM text that
-    /// cannot be read, when the threads of the first pool cannot be started, or for
+    /// cannot be read, an unknown algorithm, when the threads of the first pool cannot be started, or for
     /// [`in_current_runtime`](Self::in_current_runtime) where there is none.
     pub fn build(self) -> Result<Pool, Error> {
         let runtime = match self.in_current_runtime {
@@ -185,6 +196,7 @@ impl PoolBuilder {
         let Self {
             policy,
             identity,
+            algorithms,
             limits,
             timeouts,
             in_current_runtime: _,
@@ -194,6 +206,7 @@ impl PoolBuilder {
         policy.validate()?;
         identity.validate()?;
         transport::check_identity(&identity)?;
+        transport::check_algorithms(&algorithms)?;
         #[cfg(feature = "metrics")]
         crate::metrics::describe();
         let inner = Arc::new(Inner {
@@ -201,6 +214,7 @@ impl PoolBuilder {
             buffered: Arc::new(Buffered::new(limits.buffered_bytes)),
             policy,
             identity,
+            algorithms,
             limits: Arc::new(limits),
             timeouts: Arc::new(timeouts),
             transport,
@@ -229,6 +243,7 @@ impl Pool {
         PoolBuilder {
             policy,
             identity: Identity::like_ssh(),
+            algorithms: Algorithms::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             in_current_runtime: false,
@@ -240,8 +255,9 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidInput`] for a malformed target, an unreadable pin or PEM text in it, a timeout or
-    /// limit of it that is out of range, or a limit that only a pool has; [`Error::Closed`] after
+    /// [`Error::InvalidInput`] for a malformed target, an unreadable pin or PEM text or an unknown
+    /// algorithm in it, a timeout or limit of it that is out of range, or a limit that only a pool has;
+    /// [`Error::Closed`] after
     /// [`close`](Pool::close).
     pub fn host<T>(&self, target: T) -> Result<Host, Error>
     where
@@ -261,6 +277,9 @@ impl Pool {
             limits.validate()?;
             limits.check_within(&self.inner.limits)?;
         }
+        target
+            .own_algorithms()
+            .map_or(Ok(()), transport::check_algorithms)?;
         let lanes = self.inner.lanes(&target)?;
         Ok(Host::new(target, lanes, self.inner.clone()))
     }
@@ -380,6 +399,7 @@ impl Inner {
             policy: target.own_policy().unwrap_or(&self.policy).clone(),
             limits: or_own(&self.limits, target.own_limits()),
             timeouts: or_own(&self.timeouts, target.own_timeouts()),
+            algorithms: (target.own_algorithms().unwrap_or(&self.algorithms)).clone(),
         };
         let mut map = self.map();
         // Checked under the lock that `close` takes to see the hosts: none slips through.
@@ -406,6 +426,7 @@ impl Inner {
             port: key.port,
             identity: key.identity.clone(),
             policy: key.policy.clone(),
+            algorithms: key.algorithms.clone(),
             connect_timeout: timeouts.connect,
             agent_timeout: timeouts.agent,
             hello_timeout: Duration::MAX,
@@ -417,6 +438,7 @@ impl Inner {
             rekey: (limits.rekey_bytes, timeouts.rekey),
             isolated: false,
             buffered: Some(self.buffered.clone()),
+            reporter: Some(self.reporter.clone()),
         };
         let rules = Rules {
             connections: limits.connections_per_host,

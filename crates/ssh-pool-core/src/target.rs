@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
+use crate::algorithms::Algorithms;
 use crate::error::Error;
 use crate::host_key::HostKeyPolicy;
 use crate::identity::Identity;
@@ -49,6 +50,7 @@ pub struct Target {
     policy: Option<HostKeyPolicy>,
     timeouts: Option<Timeouts>,
     limits: Option<Limits>,
+    algorithms: Option<Algorithms>,
 }
 
 impl Target {
@@ -82,6 +84,7 @@ impl Target {
             policy: None,
             timeouts: None,
             limits: None,
+            algorithms: None,
         })
     }
 
@@ -178,8 +181,10 @@ impl Target {
             policy,
             timeouts,
             limits,
+            algorithms,
         } = self;
-        identity.is_some() || policy.is_some() || timeouts.is_some() || limits.is_some()
+        let rules = timeouts.is_some() || limits.is_some() || algorithms.is_some();
+        identity.is_some() || policy.is_some() || rules
     }
 
     /// The timeouts that override the pool's.
@@ -190,6 +195,20 @@ impl Target {
     /// The limits that override the pool's.
     pub(crate) fn own_limits(&self) -> Option<&Limits> {
         self.limits.as_ref()
+    }
+
+    /// Uses these algorithms for this target instead of the pool's.
+    ///
+    /// Targets that differ in their algorithms never share a connection.
+    #[must_use]
+    pub fn algorithms(mut self, algorithms: Algorithms) -> Self {
+        self.algorithms = Some(algorithms);
+        self
+    }
+
+    /// The algorithms that override the pool's.
+    pub(crate) fn own_algorithms(&self) -> Option<&Algorithms> {
+        self.algorithms.as_ref()
     }
 
     /// The identity that overrides the pool's.

@@ -13,8 +13,10 @@ use tokio::io::AsyncWrite;
 use tokio_util::sync::CancellationToken;
 
 use crate::address::Address;
+use crate::algorithms::Algorithms;
 use crate::buffered::Buffered;
 use crate::error::{Cause, Error, HostKeyProblem, Phase};
+use crate::event::Reporter;
 use crate::host_key::HostKeyPolicy;
 use crate::identity::Identity;
 use crate::inbox::Inbox;
@@ -23,6 +25,7 @@ use crate::pty::Pty;
 use crate::sync::{Mutex, MutexGuard};
 
 mod agent;
+mod algorithms;
 mod arithmetic;
 mod auth;
 mod client;
@@ -32,6 +35,7 @@ mod dial;
 mod keys;
 mod known_hosts;
 mod link;
+mod messages;
 mod offer;
 mod progress;
 mod pulse;
@@ -48,6 +52,7 @@ mod translate;
 #[cfg(test)]
 pub(crate) mod scripted;
 
+pub(crate) use algorithms::check as check_algorithms;
 pub(crate) use dial::Russh;
 pub(crate) use keys::check as check_identity;
 pub(crate) use known_hosts::check_pin;
@@ -70,6 +75,7 @@ pub(crate) struct Endpoint {
     pub(crate) port: u16,
     pub(crate) identity: Identity,
     pub(crate) policy: HostKeyPolicy,
+    pub(crate) algorithms: Algorithms,
     pub(crate) connect_timeout: Duration,
     pub(crate) agent_timeout: Duration,
     /// How long the server has to accept the connection, and then to identify itself, if that is
@@ -87,32 +93,8 @@ pub(crate) struct Endpoint {
     pub(crate) isolated: bool,
     /// Counts the memory of what waits to be read or collected.
     pub(crate) buffered: Option<Arc<Buffered>>,
-}
-
-#[cfg(test)]
-impl Endpoint {
-    /// An endpoint that nobody dials.
-    pub(crate) fn for_tests() -> Self {
-        Self {
-            name: "tester@test:22".into(),
-            user: "tester".into(),
-            host: "test".into(),
-            port: 22,
-            identity: Identity::password("not a secret"),
-            policy: HostKeyPolicy::dangerous_accept_any(),
-            connect_timeout: Duration::from_secs(10),
-            agent_timeout: Duration::from_secs(20),
-            hello_timeout: Duration::MAX,
-            stage: Arc::default(),
-            keepalive_interval: Duration::from_secs(15),
-            keepalive_misses: 3,
-            auth_attempts: 5,
-            auth_cooldown: Duration::from_secs(60),
-            rekey: (1 << 30, Duration::from_secs(3600)),
-            isolated: false,
-            buffered: None,
-        }
-    }
+    /// Hears what the server says to people during a login.
+    pub(crate) reporter: Option<Arc<Reporter>>,
 }
 
 /// Dropped when the socket of a connection has been closed, and not before.

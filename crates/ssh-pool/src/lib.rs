@@ -22,13 +22,15 @@
 //!
 //! - [`Pool`] and [`PoolBuilder`]: connections to many hosts, with [`Limits`] and [`Timeouts`];
 //! - [`Target`] and [`Host`]: one of them;
-//! - [`HostKeyPolicy`] and [`Identity`]: whom to trust, and who we are;
+//! - [`HostKeyPolicy`] and [`Identity`]: whom to trust, and who we are; [`Challenge`] and [`Prompt`]:
+//!   what a server asks; [`Algorithms`]: how to encrypt;
 //! - [`Command`], [`Stdio`] and [`Pty`], [`Output`], [`ExitStatus`] and [`ExitError`]:
 //!   what runs there;
 //! - [`Child`], with its [`ChildStdin`], [`ChildStdout`] and [`ChildStderr`]: while it runs;
 //! - [`Connect`], [`ChannelStream`], [`Forward`] and [`Address`]: streams through a server;
 //! - [`Error`], with its [`Phase`], [`CommandState`], [`Cause`], [`HostKeyProblem`], [`PartialOutput`],
 //!   [`Refusal`] and [`Stream`]: what went wrong, and whether it is safe to try again;
+//!   [`ServerMessage`], of a [`MessageKind`]: what a server said to people;
 //! - [`Readiness`]: waiting for a machine that is being set up;
 //! - [`StreamGroup`]: streams that need one another;
 //! - [`Waited`]: why a command waited, in each [`Output`], [`Child`] and [`Error`], with its
@@ -90,11 +92,12 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub use ssh_pool_core::{
-    Address, Breaker, Cause, ChannelStream, Child, ChildStderr, ChildStdin, ChildStdout, Command,
-    CommandState, Connect, ConnectionStatus, Error, Event, EventKind, Events, ExitError,
-    ExitStatus, Forward, Host, HostKeyPolicy, HostKeyProblem, HostStatus, Identity, Limits, Origin,
-    Output, PartialOutput, Phase, Pool, PoolBuilder, PoolStatus, Pty, Purpose, Readiness, Refusal,
-    Retirement, Stdio, Stream, StreamGroup, Target, Timeouts, Waited, printable,
+    Address, Algorithms, Breaker, Cause, Challenge, ChannelStream, Child, ChildStderr, ChildStdin,
+    ChildStdout, Command, CommandState, Connect, ConnectionStatus, Error, Event, EventKind, Events,
+    ExitError, ExitStatus, Forward, Host, HostKeyPolicy, HostKeyProblem, HostStatus, Identity,
+    Limits, MessageKind, Origin, Output, PartialOutput, Phase, Pool, PoolBuilder, PoolStatus,
+    Prompt, Pty, Purpose, Readiness, Refusal, Retirement, ServerMessage, Stdio, Stream,
+    StreamGroup, Target, Timeouts, Waited, printable,
 };
 
 #[cfg(feature = "docker")]

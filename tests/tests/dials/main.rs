@@ -10,7 +10,9 @@
 
 use ssh_pool::{Error, HostKeyPolicy, Identity, Phase, Pool};
 
+mod algorithms;
 mod key_exchange;
+mod proof;
 #[path = "../support/mod.rs"]
 mod support;
 

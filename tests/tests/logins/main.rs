@@ -16,6 +16,8 @@ mod cooldown;
 mod encrypted;
 mod formats;
 mod like_ssh;
+mod messages;
+mod methods;
 mod odd_agents;
 mod order;
 mod secrets;

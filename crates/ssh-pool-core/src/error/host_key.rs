@@ -80,4 +80,14 @@ pub enum HostKeyProblem {
         /// The operating system's words.
         reason: String,
     },
+    /// The server showed a host key, and the key exchange is not signed with it as was agreed on (RFC
+    /// 4253, section 8). Whoever is at the other end does not hold that key, or is broken.
+    #[error(
+        "the server could not prove that it holds its host key: {reason}; someone may be in between: \
+         find out who answers there before you connect again"
+    )]
+    NotProven {
+        /// What is wrong with the proof.
+        reason: String,
+    },
 }

@@ -46,7 +46,7 @@ variants!(ERRORS, error_name: Error {
     RuntimeEnded,
 });
 variants!(PROBLEMS, problem_name: HostKeyProblem {
-    Unknown, Changed, Revoked, Unreadable, NotStored,
+    Unknown, Changed, Revoked, Unreadable, NotStored, NotProven,
 });
 /// The same for enums without fields, whose values are their own table.
 macro_rules! values {
@@ -271,7 +271,9 @@ fn every_host_key_problem_shows_what_to_compare() {
             "its text is all there is: {problem:?}"
         );
         check_text(&problem);
-        if let HostKeyProblem::Unreadable { reason, .. } = &problem {
+        if let HostKeyProblem::Unreadable { reason, .. } | HostKeyProblem::NotProven { reason } =
+            &problem
+        {
             assert!(shown.contains(reason), "{shown}");
         } else {
             assert!(shown.contains("SHA256:abc"), "{shown}");
@@ -333,6 +335,8 @@ fn a_refused_login_says_for_how_long_it_is_remembered() {
             target: target(),
             tried: Vec::new(),
             allowed: "publickey".into(),
+            accepted: Box::default(),
+            messages: Box::default(),
             cooldown,
         };
         rejected.to_string()
@@ -342,6 +346,31 @@ fn a_refused_login_says_for_how_long_it_is_remembered() {
     assert!(minute.ends_with("; no new attempt for 60s"), "{minute}");
     let not_at_all = shown(Duration::ZERO);
     assert!(!not_at_all.contains("no new attempt"), "{not_at_all}");
+}
+
+#[test]
+fn a_login_that_was_accepted_in_part_says_what_is_missing_and_what_the_server_said() {
+    let rejected = Error::AuthRejected {
+        target: target(),
+        tried: vec!["key A".into(), "key B".into()],
+        accepted: ["key B".into()].into(),
+        allowed: "keyboard-interactive".into(),
+        messages: [ServerMessage {
+            kind: MessageKind::Instruction,
+            text: "Your password has expired.".into(),
+        }]
+        .into(),
+        cooldown: Duration::ZERO,
+    };
+    assert_eq!(
+        rejected.to_string(),
+        "deploy@web-1:22: login incomplete: the server accepted key B and still wants \
+         keyboard-interactive; offered in all: key A, key B; add an identity for what is wanted \
+         (Identity::several); the server said \"Your password has expired.\""
+    );
+    assert_eq!(rejected.server_messages().len(), 1);
+    let repeated = rejected.after(TARGET, 3);
+    assert_eq!(repeated.server_messages().len(), 1);
 }
 
 #[test]

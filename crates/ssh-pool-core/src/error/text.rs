@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::message::{last_words, refused};
 use super::{Cause, Error, Phase, Refusal};
 
 impl fmt::Display for Error {
@@ -53,8 +54,8 @@ impl fmt::Display for Words<'_> {
                 ..
             } => write!(
                 f,
-                "the key exchange failed: {}; compare the algorithms of the server with those that \
-                 are offered",
+                "the key exchange failed: {}; if the two sides have no algorithm in common, \
+                 Target::algorithms may allow one",
                 source.reason()
             ),
             Error::HostKey { reason, .. } => reason.fmt(f),
@@ -71,25 +72,26 @@ impl fmt::Display for Words<'_> {
             }
             Error::AuthRejected {
                 tried,
+                accepted,
                 allowed,
+                messages,
                 cooldown,
                 ..
             } => {
-                let tried = display_list(tried);
-                write!(
-                    f,
-                    "login refused after offering {tried}; the server allows {allowed}; check the \
-                     user name and the account's authorized keys"
-                )?;
+                f.write_str(&refused(tried, accepted, allowed))?;
+                f.write_str(&last_words(messages))?;
                 if cooldown.is_zero() {
                     return Ok(());
                 }
                 write!(f, "; no new attempt for {cooldown:?}")
             }
-            Error::AuthLost { source, .. } => write!(
+            Error::AuthLost {
+                messages, source, ..
+            } => write!(
                 f,
-                "the connection was lost during authentication: {}; the server's log says why",
-                source.reason()
+                "the connection was lost during authentication: {}{}; the server's log says why",
+                source.reason(),
+                last_words(messages)
             ),
             Error::ClosedAfterLogin {
                 attempts,

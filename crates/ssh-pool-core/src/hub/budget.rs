@@ -394,7 +394,9 @@ mod tests {
         let error = Error::AuthRejected {
             target: "t".into(),
             tried: Vec::new(),
-            allowed: String::new(),
+            allowed: Box::default(),
+            accepted: Box::default(),
+            messages: Box::default(),
             cooldown: std::time::Duration::ZERO,
         };
         DialError {

@@ -239,6 +239,7 @@ impl Hub {
         );
     }
 
+    #[allow(clippy::result_large_err, reason = "matched at once by the one caller")]
     fn ask(self: &Arc<Self>) -> Result<Held, Begin> {
         let (begin, change) = {
             let mut circuit = self.dials.circuit();

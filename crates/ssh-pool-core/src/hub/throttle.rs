@@ -202,7 +202,9 @@ mod tests {
         let error = Error::AuthRejected {
             target: "t".into(),
             tried: Vec::new(),
-            allowed: String::new(),
+            allowed: Box::default(),
+            accepted: Box::default(),
+            messages: Box::default(),
             cooldown: Duration::ZERO,
         };
         failure(error, false)
@@ -298,6 +300,7 @@ mod tests {
         let lost = Error::AuthLost {
             target: "t".into(),
             source: Cause::new("reset"),
+            messages: Box::default(),
         };
         let descriptors = Error::Descriptors {
             target: "t".into(),

@@ -7,16 +7,33 @@ use russh::client::{Handle, Handler};
 
 use self::login::{End, Login};
 use super::keys::Credential;
+use super::messages::Messages;
 use crate::error::Error;
 
+mod interactive;
 mod login;
 mod signer;
+mod signing;
 
-/// Logs in as `user`, offering `credentials` in order.
-///
-/// At most `max_attempts` offers are made, an agent's keys included, and none twice: sshd counts
-/// each towards its `MaxAuthTries` and, since 9.8, remembers failures against the address. A step
-/// of a multi-factor login that succeeds is not counted.
+/// What a login keeps to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LoginRules<'a> {
+    /// For errors: `user@host:port`.
+    pub(crate) target: &'a Arc<str>,
+    pub(crate) user: &'a str,
+    /// How many offers are made at most, an agent's keys included: sshd counts each towards its
+    /// `MaxAuthTries` and, since 9.8, remembers failures against the address. A step of a multi-factor
+    /// login that succeeds is not counted.
+    pub(crate) max_attempts: usize,
+    /// How long a refusal is remembered.
+    pub(crate) cooldown: Duration,
+    /// Names of the algorithms that keys may sign with.
+    pub(crate) public_keys: &'a [String],
+    /// What the session's handler hears: it ends up in the error.
+    pub(super) messages: &'a Messages,
+}
+
+/// Logs in: asks with `none`, then offers `credentials` in order, none of them twice.
 ///
 /// After an error the handle is spent: it must not be awaited.
 ///
@@ -28,385 +45,23 @@ mod signer;
 /// left to reach one with.
 pub(crate) async fn authenticate<H>(
     handle: &mut Handle<H>,
-    target: &Arc<str>,
-    user: &str,
     credentials: Vec<Credential>,
-    max_attempts: usize,
-    cooldown: Duration,
+    rules: LoginRules<'_>,
 ) -> Result<(), Error>
 where
     H: Handler,
     H::Error: std::error::Error + Send + Sync + 'static,
 {
-    let mut login = Login::new(handle, user, credentials);
-    match login.run(max_attempts).await {
+    let mut login = Login::new(handle, credentials, rules);
+    match login.run().await {
         End::Success => Ok(()),
         End::Exhausted => {
             let allowed = login.allowance();
-            Err(login.rejected(target, allowed, cooldown))
+            Err(login.rejected(allowed))
         }
-        End::Lost => Err(login.lost(target, cooldown).await),
+        End::Lost => Err(login.lost().await),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::{Phase, words_of};
-    use crate::secret::Secret;
-    use russh::keys::ssh_key::private::Ed25519Keypair;
-    use russh::keys::{PrivateKey, PublicKey, PublicKeyOrCertificate};
-    use russh::server::{self, Auth, PublicKeyOffer, Response, VerifiedPublicKey};
-    use russh::{MethodKind, MethodSet, client};
-    use std::borrow::Cow;
-    use std::sync::{Mutex, PoisonError};
-
-    const PASSWORD: MethodKind = MethodKind::Password;
-    const PUBLICKEY: MethodKind = MethodKind::PublicKey;
-    const INTERACTIVE: MethodKind = MethodKind::KeyboardInteractive;
-
-    /// What the server answers to an offer, such as `none`, `key 1`, `password x` or `answers x`.
-    enum Answer {
-        Accept,
-        Reject(&'static [MethodKind]),
-        Partial(&'static [MethodKind]),
-        /// Prompts, each with whether it echoes.
-        Ask(&'static [(&'static str, bool)]),
-        HangUp,
-    }
-
-    type Rule = fn(&str) -> Answer;
-
-    #[derive(Clone)]
-    struct Server {
-        rule: Rule,
-        seen: Arc<Mutex<Vec<String>>>,
-    }
-
-    impl Server {
-        fn new(rule: Rule) -> Self {
-            Self {
-                rule,
-                seen: Arc::default(),
-            }
-        }
-
-        fn seen(&self) -> Vec<String> {
-            self.seen
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone()
-        }
-
-        fn answer(&self, offer: String) -> Result<Auth, russh::Error> {
-            let reject = |methods: &[MethodKind], partial_success| Auth::Reject {
-                proceed_with_methods: Some(MethodSet::from(methods)),
-                partial_success,
-            };
-            let answer = (self.rule)(&offer);
-            self.seen
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(offer);
-            Ok(match answer {
-                Answer::Accept => Auth::Accept,
-                Answer::Reject(methods) => reject(methods, false),
-                Answer::Partial(methods) => reject(methods, true),
-                Answer::Ask(prompts) => Auth::Partial {
-                    name: "".into(),
-                    instructions: "".into(),
-                    prompts: prompts
-                        .iter()
-                        .map(|(text, echo)| (Cow::from(*text), *echo))
-                        .collect(),
-                },
-                Answer::HangUp => return Err(russh::Error::Disconnect),
-            })
-        }
-
-        /// A client's handle of a fresh connection to this server, over a pipe.
-        async fn connect(&self) -> Handle<Client> {
-            let config = server::Config {
-                keys: vec![key(99)],
-                auth_rejection_time: Duration::ZERO,
-                max_auth_attempts: 6,
-                ..server::Config::default()
-            };
-            let (near, far) = tokio::io::duplex(1 << 16);
-            let server = self.clone();
-            tokio::spawn(async move {
-                if let Ok(session) = server::run_stream(Arc::new(config), far, server).await {
-                    let _ = session.await;
-                }
-            });
-            client::connect_stream(Arc::default(), near, Client)
-                .await
-                .unwrap()
-        }
-
-        /// Logs in, at most five offers.
-        async fn login(&self, credentials: Vec<Credential>) -> Result<(), Error> {
-            let mut handle = self.connect().await;
-            let target = "me@test:22".into();
-            authenticate(
-                &mut handle,
-                &target,
-                "me",
-                credentials,
-                5,
-                Duration::from_secs(30),
-            )
-            .await
-        }
-    }
-
-    impl server::Handler for Server {
-        type Error = russh::Error;
-
-        async fn auth_none(&mut self, _: &str) -> Result<Auth, russh::Error> {
-            self.answer("none".into())
-        }
-
-        async fn auth_password(&mut self, _: &str, password: &str) -> Result<Auth, russh::Error> {
-            self.answer(format!("password {password}"))
-        }
-
-        async fn auth_publickey_offered(
-            &mut self,
-            _: &str,
-            offer: PublicKeyOffer<'_>,
-        ) -> Result<Auth, russh::Error> {
-            let offer = format!("key {}", number(offer.public_key));
-            // Whether a key does for now is answered after the signature.
-            match (self.rule)(&offer) {
-                Answer::Partial(_) => Ok(Auth::Accept),
-                _ => self.answer(offer),
-            }
-        }
-
-        async fn auth_publickey(
-            &mut self,
-            _: &str,
-            key: VerifiedPublicKey<'_>,
-        ) -> Result<Auth, russh::Error> {
-            self.answer(format!("key {}", number(key.public_key)))
-        }
-
-        async fn auth_keyboard_interactive<'a>(
-            &'a mut self,
-            _: &str,
-            _: &str,
-            response: Option<Response<'a>>,
-        ) -> Result<Auth, russh::Error> {
-            self.answer(match response {
-                None => "interactive".into(),
-                Some(answers) => {
-                    let texts = answers.map(|a| String::from_utf8_lossy(&a).into_owned());
-                    format!("answers {}", texts.collect::<Vec<_>>().join("/"))
-                }
-            })
-        }
-    }
-
-    struct Client;
-
-    impl client::Handler for Client {
-        type Error = russh::Error;
-
-        async fn check_server_key(
-            &mut self,
-            _: &PublicKeyOrCertificate,
-        ) -> Result<bool, russh::Error> {
-            Ok(true)
-        }
-    }
-
-    fn key(number: u8) -> PrivateKey {
-        PrivateKey::from(Ed25519Keypair::from_seed(&[number; 32]))
-    }
-
-    fn number(public: &PublicKey) -> u8 {
-        let known = (0..=u8::MAX).find(|n| key(*n).public_key().key_data() == public.key_data());
-        known.unwrap()
-    }
-
-    fn keys(numbers: impl IntoIterator<Item = u8>) -> Vec<Credential> {
-        let credential = |n| Credential::Key {
-            key: Arc::new(key(n)),
-            name: format!("key {n}"),
-        };
-        numbers.into_iter().map(credential).collect()
-    }
-
-    fn password(text: &str) -> Credential {
-        Credential::Password(Secret::new(text))
-    }
-
-    fn tried(result: Result<(), Error>) -> Vec<String> {
-        match result {
-            Err(Error::AuthRejected {
-                tried, cooldown, ..
-            }) => {
-                assert_eq!(cooldown, Duration::from_secs(30));
-                tried
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[tokio::test]
-    async fn the_first_key_that_is_taken_ends_the_login() {
-        let server = Server::new(|offer| match offer {
-            "key 2" => Answer::Accept,
-            _ => Answer::Reject(&[PUBLICKEY]),
-        });
-        server.login(keys([1, 2, 3])).await.unwrap();
-        // Offered, then signed for.
-        assert_eq!(server.seen(), ["key 1", "key 2", "key 2"]);
-    }
-
-    #[tokio::test]
-    async fn no_key_is_offered_twice_and_no_more_than_the_limit() {
-        let server = Server::new(|_| Answer::Reject(&[PUBLICKEY]));
-        let tried = tried(server.login(keys([1, 1, 2, 1, 3, 4, 5, 6, 7])).await);
-        assert_eq!(server.seen(), ["key 1", "key 2", "key 3", "key 4", "key 5"]);
-        let more = "(2 more not offered: the limit is 5)";
-        assert_eq!(tried, ["key 1", "key 2", "key 3", "key 4", "key 5", more]);
-    }
-
-    #[tokio::test]
-    async fn a_password_is_not_sent_where_only_keys_are_taken() {
-        let server = Server::new(|_| Answer::Reject(&[PUBLICKEY]));
-        assert!(tried(server.login(vec![password("hunter2")]).await).is_empty());
-        assert_eq!(server.seen(), ["none"]);
-    }
-
-    #[tokio::test]
-    async fn a_refused_password_is_named_and_not_shown() {
-        let server = Server::new(|_| Answer::Reject(&[PUBLICKEY, PASSWORD]));
-        let error = server.login(vec![password("hunter2")]).await.unwrap_err();
-        let text = format!("{error} {error:?}");
-        assert!(!text.contains("hunter2"), "{text}");
-        assert!(text.contains("after offering password; the server allows publickey, password"));
-        assert_eq!(error.phase(), Phase::Auth);
-        assert_eq!(server.seen(), ["none", "password hunter2"]);
-    }
-
-    #[tokio::test]
-    async fn a_password_answers_prompts_that_do_not_echo() {
-        let server = Server::new(|offer| match offer {
-            "interactive" => Answer::Ask(&[("Name: ", true), ("Password: ", false)]),
-            "answers /hunter2" => Answer::Ask(&[]),
-            "answers " => Answer::Accept,
-            _ => Answer::Reject(&[INTERACTIVE]),
-        });
-        server.login(vec![password("hunter2")]).await.unwrap();
-        assert_eq!(
-            server.seen(),
-            ["none", "interactive", "answers /hunter2", "answers "]
-        );
-    }
-
-    #[tokio::test]
-    async fn a_server_that_never_stops_asking_is_left() {
-        let server = Server::new(|offer| match offer {
-            "none" => Answer::Reject(&[INTERACTIVE]),
-            _ => Answer::Ask(&[("Code: ", false)]),
-        });
-        let tried = tried(server.login(vec![password("x"), password("y")]).await);
-        assert_eq!(tried, ["password (keyboard-interactive)"]);
-        assert_eq!(server.seen().len(), 5);
-    }
-
-    #[tokio::test]
-    async fn a_partial_success_goes_on_with_what_is_asked_for_next() {
-        let both: Rule = |offer| match offer {
-            "key 1" => Answer::Partial(&[PASSWORD]),
-            "password x" => Answer::Accept,
-            _ => Answer::Reject(&[PUBLICKEY]),
-        };
-        for reversed in [false, true] {
-            let mut credentials = keys([1]);
-            credentials.push(password("x"));
-            if reversed {
-                credentials.reverse();
-            }
-            Server::new(both).login(credentials).await.unwrap();
-        }
-    }
-
-    #[tokio::test]
-    async fn a_key_offered_too_early_is_offered_again() {
-        // Like AuthenticationMethods password,publickey.
-        static PASSED: Mutex<bool> = Mutex::new(false);
-        let server = Server::new(|offer| match offer {
-            "password x" => {
-                *PASSED.lock().unwrap() = true;
-                Answer::Partial(&[PUBLICKEY])
-            }
-            "key 1" if *PASSED.lock().unwrap() => Answer::Accept,
-            _ => Answer::Reject(&[PASSWORD]),
-        });
-        let mut credentials = keys([1]);
-        credentials.push(password("x"));
-        server.login(credentials).await.unwrap();
-        assert_eq!(server.seen(), ["key 1", "password x", "key 1", "key 1"]);
-    }
-
-    #[tokio::test]
-    async fn a_lost_connection_is_not_a_refusal() {
-        let server = Server::new(|offer| match offer {
-            "key 2" => Answer::HangUp,
-            _ => Answer::Reject(&[PUBLICKEY]),
-        });
-        let error = server.login(keys([1, 2, 3])).await.unwrap_err();
-        assert!(matches!(error, Error::AuthLost { .. }), "{error:?}");
-        assert!(error.is_transient());
-    }
-
-    #[tokio::test]
-    async fn a_server_that_says_goodbye_after_an_offer_has_refused() {
-        let server = Server::new(|_| Answer::Reject(&[PUBLICKEY]));
-        let mut handle = server.connect().await;
-        let (target, wait) = ("me@test:22".into(), Duration::from_secs(30));
-        // It disconnects at the seventh, as sshd does at MaxAuthTries.
-        let result = authenticate(&mut handle, &target, "me", keys(1..20), 50, wait).await;
-        assert_eq!(tried(result).len(), 7);
-    }
-
-    #[tokio::test]
-    async fn a_server_that_allows_nothing_has_refused() {
-        let server = Server::new(|_| Answer::Reject(&[]));
-        assert_eq!(tried(server.login(keys([1])).await), ["key 1"]);
-        assert!(tried(server.login(vec![password("x")]).await).is_empty());
-    }
-
-    #[tokio::test]
-    async fn without_credentials_the_error_says_what_would_be_taken() {
-        let server = Server::new(|_| Answer::Reject(&[PUBLICKEY, PASSWORD]));
-        let error = server.login(Vec::new()).await.unwrap_err();
-        assert!(error.to_string().contains("publickey, password"), "{error}");
-        Server::new(|_| Answer::Accept)
-            .login(Vec::new())
-            .await
-            .unwrap();
-    }
-
-    #[cfg(unix)]
-    #[tokio::test]
-    async fn an_agent_that_does_not_answer_is_an_identity_error_unless_others_were_tried() {
-        let server = Server::new(|_| Answer::Reject(&[PUBLICKEY]));
-        let agent = || Credential::all_of("/nonexistent/agent");
-        let error = server.login(vec![agent()]).await.unwrap_err();
-        assert!(matches!(error, Error::Identity { .. }), "{error:?}");
-        let mut credentials = keys([1]);
-        credentials.insert(0, agent());
-        let tried = tried(server.login(credentials).await);
-        let missing = words_of(&std::fs::read("/nonexistent/agent").unwrap_err());
-        let unused = format!(
-            "agent at /nonexistent/agent (not used: the agent does not answer: {missing}; check that \
-             it runs)"
-        );
-        assert_eq!(tried, [&*unused, "key 1"]);
-    }
-}
+mod tests;

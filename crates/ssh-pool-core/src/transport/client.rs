@@ -12,11 +12,12 @@ use russh::{Channel, ChannelId, ChannelOpenFailure, Sig};
 use super::Incoming;
 use super::known_hosts::{Judgement, TrustStore};
 use super::link::SshWire;
+use super::messages::Messages;
 use super::progress::Progress;
 use super::quirks;
 use super::translate::{is_fin, signal_name};
 use crate::address::Address;
-use crate::error::{Cause, Phase, Stream};
+use crate::error::{Cause, MessageKind, Phase, Stream};
 use crate::inbox::{End, Flow};
 use crate::output::ExitStatus;
 use crate::printable;
@@ -32,6 +33,7 @@ const STDERR: u32 = 1;
 pub(super) struct Client {
     channels: Arc<Channels>,
     progress: Arc<Progress>,
+    messages: Arc<Messages>,
     trust: Arc<TrustStore>,
     /// The host key that was judged, for the dial to store if it is new.
     accepted: Arc<std::sync::Mutex<Option<russh::keys::PublicKey>>>,
@@ -42,12 +44,14 @@ impl Client {
     pub(super) fn new(
         channels: Arc<Channels>,
         progress: Arc<Progress>,
+        messages: Arc<Messages>,
         trust: Arc<TrustStore>,
         accepted: Arc<std::sync::Mutex<Option<russh::keys::PublicKey>>>,
     ) -> Self {
         Self {
             channels,
             progress,
+            messages,
             trust,
             accepted,
             reason: None,
@@ -122,6 +126,15 @@ impl Drop for Client {
 
 impl client::Handler for Client {
     type Error = russh::Error;
+
+    async fn auth_banner(
+        &mut self,
+        banner: &str,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.messages.add(MessageKind::Banner, banner);
+        Ok(())
+    }
 
     async fn check_server_key(
         &mut self,
@@ -381,6 +394,9 @@ impl client::Handler for Client {
     ) -> Result<(), Self::Error> {
         match reason {
             DisconnectReason::ReceivedDisconnect(info) => {
+                if self.progress.phase() <= Phase::Auth {
+                    self.messages.add(MessageKind::Disconnect, &info.message);
+                }
                 self.reason = Some(Cause::new(format!(
                     "the server disconnected: {:?} \"{}\"",
                     info.reason_code,
@@ -391,6 +407,14 @@ impl client::Handler for Client {
             DisconnectReason::Error(error) => {
                 self.reason = Some(if is_fin(&error) {
                     Cause::new("the server closed the connection without a word")
+                } else if matches!(
+                    error,
+                    russh::Error::WrongServerSig | russh::Error::SshKey(_)
+                ) {
+                    Cause::new(
+                        "when keys were changed the server could not prove that it holds its host \
+                         key: someone may be in between",
+                    )
                 } else {
                     Cause::of_peer(error.to_string())
                 });

@@ -2,6 +2,10 @@
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use russh::AlgorithmKind;
+use russh::client::Handle;
+use russh::keys::Algorithm;
+use russh::keys::ssh_encoding::Decode;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,19 +14,22 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::algorithms::Proposal;
 use super::arithmetic::ExpensiveSessions;
+use super::auth::{self, LoginRules};
 use super::client::{Channels, Client};
 use super::connect::{self, Attempts};
 use super::keys::{Credential, Keyring, Loader};
 use super::known_hosts::{TrustStore, Untrusted};
 use super::link::SshLink;
+use super::messages::Messages;
 use super::offer::{KexCost, kex_cost};
 use super::progress::Progress;
 use super::silence::Silence;
 use super::stopwatch::Stopwatch;
 use super::stream::Socket;
-use super::{AddressChoice, DialError, Endpoint, Kept, Link, Transport, auth, config};
-use crate::error::{Cause, CommandState, Error, Phase, no_descriptors};
+use super::{AddressChoice, DialError, Endpoint, Kept, Link, Transport, config};
+use crate::error::{Cause, CommandState, Error, HostKeyProblem, Phase, no_descriptors};
 use crate::printable;
 
 /// sshd's words when it turns a connection away: `MaxStartups` reached, or a penalty
@@ -55,6 +62,7 @@ impl Transport for Russh {
                 keyring: &self.keyring,
                 stopwatch: Stopwatch::of_dial(endpoint.connect_timeout, endpoint.stage.clone()),
                 progress: Arc::new(Progress::new(endpoint.stage.clone())),
+                messages: Arc::new(Messages::new(endpoint)),
             };
             let _ended = Ended(&dial.progress);
             match dial.stopwatch.limit(dial.run(kept)).await {
@@ -84,6 +92,7 @@ struct Dial<'a> {
     keyring: &'a Keyring,
     stopwatch: Arc<Stopwatch>,
     progress: Arc<Progress>,
+    messages: Arc<Messages>,
 }
 
 impl Dial<'_> {
@@ -91,6 +100,7 @@ impl Dial<'_> {
         let Endpoint {
             name, host, port, ..
         } = self.endpoint;
+        let proposal = Proposal::of(&self.endpoint.algorithms).map_err(lasting)?;
         // Files first: no server is kept waiting in the middle of a handshake while keys are read
         // and decrypted.
         let loader = Loader {
@@ -126,6 +136,7 @@ impl Dial<'_> {
         let handler = Client::new(
             channels.clone(),
             self.progress.clone(),
+            self.messages.clone(),
             trust.clone(),
             accepted.clone(),
         );
@@ -144,12 +155,13 @@ impl Dial<'_> {
             valve,
             kept,
         );
-        let (id, curves) = (config::identification(), config::curves());
-        let cost = self.within(hello, kex_cost(&mut socket, &id, &curves));
+        let id = config::identification();
+        let cost = self.within(hello, kex_cost(&mut socket, &id, &proposal.kex));
         let cost = cost
             .await?
             .map_err(|error| self.handshake_failed(error.into()))?;
-        let config = config::client_config(self.endpoint, &trust.known_algorithms(), cost);
+        let known = trust.known_algorithms();
+        let config = config::client_config(self.endpoint, &proposal, &known, cost);
         let session = russh::client::connect_stream(Arc::new(config), socket, handler);
         let (session, threads) = match cost {
             KexCost::Cheap => (session.await, None),
@@ -160,6 +172,10 @@ impl Dial<'_> {
             }
         };
         let mut handle = session.map_err(|error| self.handshake_failed(error))?;
+        if let Some(other) = signed_otherwise(&handle, &proposal) {
+            let reason = format!("it signed the key exchange with {other}, which is not allowed");
+            return Err(self.not_proven(reason));
+        }
 
         let new_key = accepted
             .lock()
@@ -175,16 +191,16 @@ impl Dial<'_> {
 
         let charges = channels.server().charges_failed_logins();
         self.choice.charges_failed_logins(charges);
-        auth::authenticate(
-            &mut handle,
-            name,
-            &self.endpoint.user,
-            credentials,
-            self.endpoint.auth_attempts,
-            self.endpoint.auth_cooldown,
-        )
-        .await
-        .map_err(|error| DialError {
+        let rules = LoginRules {
+            target: name,
+            user: &self.endpoint.user,
+            max_attempts: self.endpoint.auth_attempts,
+            cooldown: self.endpoint.auth_cooldown,
+            public_keys: &proposal.public_keys,
+            messages: &self.messages,
+        };
+        let login = auth::authenticate(&mut handle, credentials, rules);
+        login.await.map_err(|error| DialError {
             // Not for want of a descriptor either: the server has been bothered, and may count.
             passing: matches!(error, Error::AuthLost { .. }),
             error,
@@ -215,6 +231,8 @@ impl Dial<'_> {
                 self.choice.unreachable(address);
             }
             source = self.attempts.take().map(Cause::new);
+        } else if let Some(last) = self.messages.list().last() {
+            source = Some(Cause::new(format!("the server had said \"{}\"", last.text)));
         }
         lasting(Error::Timeout {
             target: (&self.endpoint.name).into(),
@@ -321,9 +339,26 @@ impl Dial<'_> {
         })
     }
 
+    /// The server has shown a host key and not signed with it.
+    fn not_proven(&self, reason: String) -> DialError {
+        self.untrusted(HostKeyProblem::NotProven { reason }.into())
+    }
+
     fn handshake_failed(&self, error: russh::Error) -> DialError {
         if let Some(problem) = self.progress.refusal() {
             return self.untrusted(problem.into());
+        }
+        match error {
+            russh::Error::WrongServerSig => {
+                let reason = "its signature of the key exchange is wrong";
+                return self.not_proven(reason.into());
+            }
+            // In a key exchange only the signature is read like this.
+            russh::Error::SshKey(_) => {
+                let reason = "its signature of the key exchange cannot be read";
+                return self.not_proven(reason.into());
+            }
+            _ => {}
         }
         let target = (&self.endpoint.name).into();
         let lost = matches!(
@@ -331,7 +366,15 @@ impl Dial<'_> {
             russh::Error::IO(_) | russh::Error::Disconnect | russh::Error::HUP
         );
         if self.progress.phase() > Phase::Banner {
-            let source = Cause::of_peer(error);
+            let source = match (self.messages.list().last(), error) {
+                (Some(said), _) => {
+                    Cause::new(format!("the server disconnected: \"{}\"", said.text))
+                }
+                (None, russh::Error::NoCommonAlgo { kind, ours, theirs }) => {
+                    nothing_in_common(&kind, &ours, &theirs)
+                }
+                (None, error) => Cause::of_peer(error),
+            };
             return DialError {
                 error: Error::KeyExchange {
                     target,
@@ -371,6 +414,32 @@ impl Dial<'_> {
             }
         }
     }
+}
+
+/// The algorithm that the server has signed the key exchange with, if it was not proposed: the library
+/// takes what the key can verify. Of an RSA key that may be SHA-1.
+fn signed_otherwise(handle: &Handle<Client>, proposal: &Proposal) -> Option<String> {
+    let mut signature = handle.agent_session_binding()?.signature();
+    let name = String::decode(&mut signature).ok()?;
+    let proposed = |algorithm: &Algorithm| algorithm.to_string() == name;
+    (!proposal.host_keys.iter().any(proposed)).then(|| printable(name))
+}
+
+/// Why two sides have no algorithm in common.
+fn nothing_in_common(kind: &AlgorithmKind, ours: &[String], theirs: &[String]) -> Cause {
+    let (what, method) = match kind {
+        AlgorithmKind::Kex => ("key exchange", "kex"),
+        AlgorithmKind::Key => ("host key", "host_key"),
+        AlgorithmKind::Cipher => ("cipher", "ciphers"),
+        AlgorithmKind::Compression => ("compression", "compression"),
+        AlgorithmKind::Mac => ("MAC", "macs"),
+    };
+    Cause::new(format!(
+        "no {what} algorithm in common: the server has {}, this side proposes {}; Algorithms::{method} \
+         may allow one",
+        printable(theirs.join(",")),
+        printable(ours.join(","))
+    ))
 }
 
 /// Whether a socket can be made just now.

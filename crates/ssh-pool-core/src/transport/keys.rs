@@ -19,7 +19,7 @@ use super::agent::{Agent, Agents};
 use super::known_hosts::fingerprint;
 use super::stopwatch::Stopwatch;
 use crate::error::{Cause, Error, Phase};
-use crate::identity::{Identity, Part};
+use crate::identity::{Identity, Part, Responder};
 use crate::printable;
 use crate::secret::Secret;
 
@@ -56,6 +56,9 @@ pub(crate) enum Credential {
     AgentKey(Box<AgentKey>),
     FromAgent(FromAgent),
     Password(Secret),
+    Prompt(Responder),
+    /// Nothing but the method `none`, which every login begins with.
+    None,
 }
 
 #[cfg(test)]
@@ -132,6 +135,8 @@ impl Loader<'_> {
     async fn load_part(&self, part: &Part) -> Result<Credential, Problem> {
         match part {
             Part::Password(password) => Ok(Credential::Password(password.clone())),
+            Part::Prompt(responder) => Ok(Credential::Prompt(responder.clone())),
+            Part::None => Ok(Credential::None),
             Part::Agent(socket) => self.agent_credential(socket.as_deref(), Choice::All).await,
             Part::AgentKey { socket, public } => {
                 let chosen = Chosen::parse(public)?;
@@ -196,9 +201,7 @@ impl Loader<'_> {
                 }
                 source.choice = Choice::Certificate(Box::new(certificate), path.to_string());
             }
-            Credential::Certificate { .. } | Credential::AgentKey(_) | Credential::Password(_) => {
-                return Err(Problem::NothingToCertify);
-            }
+            _ => return Err(Problem::NothingToCertify),
         }
         Ok(credential)
     }

@@ -127,11 +127,11 @@ impl TrustStore {
     }
 }
 
-/// The signature algorithms that show a key of this type (RFC 8332 for RSA, without SHA-1).
+/// The signature algorithms that show a key of this type (RFC 8332 for RSA).
 fn signature_algorithms(key: Algorithm) -> Vec<Algorithm> {
     match key {
-        Algorithm::Rsa { .. } => [HashAlg::Sha512, HashAlg::Sha256]
-            .map(|hash| Algorithm::Rsa { hash: Some(hash) })
+        Algorithm::Rsa { .. } => [Some(HashAlg::Sha512), Some(HashAlg::Sha256), None]
+            .map(|hash| Algorithm::Rsa { hash })
             .to_vec(),
         Algorithm::Ed25519 | Algorithm::Ecdsa { .. } => vec![key],
         // Nothing that we could verify: asking for it would only fail the key exchange.
@@ -327,7 +327,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_known_types_are_asked_for_first() {
-        let rsa = [HashAlg::Sha512, HashAlg::Sha256].map(|h| Algorithm::Rsa { hash: Some(h) });
+        let rsa = [Some(HashAlg::Sha512), Some(HashAlg::Sha256), None]
+            .map(|hash| Algorithm::Rsa { hash });
         let folder = Folder::new();
         let text = format!("web-1 {RSA}\nweb-1 {A}\nweb-1 {B}\n@revoked web-1 {ECDSA}\n");
         let policy = HostKeyPolicy::known_hosts_file(folder.file(&text));

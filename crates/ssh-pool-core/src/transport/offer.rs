@@ -11,6 +11,7 @@ use std::time::Duration;
 use russh::kex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::algorithms::is_finite_field;
 use super::stream::Socket;
 
 /// RFC 4253, section 6.1: longer packets need not be understood.
@@ -28,13 +29,13 @@ const KEXINIT: u8 = 20;
 /// What the key exchange may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KexCost {
-    /// The server offers an elliptic curve that we know.
+    /// It will be made on an elliptic curve.
     Cheap,
-    /// It does not, or has not said what it offers.
+    /// It will not, or the server has not said what it offers.
     Expensive,
 }
 
-/// Identifies this side as `id`, reads what the server says first, and puts it back for the
+/// Identifies this side as `id`, which will propose `ours`, reads what the server says first, and puts it back for the
 /// session, which will not have to say its identification again.
 ///
 /// Ends with the connection or after [`SILENT`]; a server that does not identify itself is up to
@@ -42,7 +43,7 @@ pub(super) enum KexCost {
 pub(super) async fn kex_cost(
     socket: &mut Socket,
     id: &str,
-    curves: &[kex::Name],
+    ours: &[kex::Name],
 ) -> io::Result<KexCost> {
     let id = format!("{id}\r\n");
     socket.write_all(id.as_bytes()).await?;
@@ -60,10 +61,11 @@ pub(super) async fn kex_cost(
         };
         match offered(&heard) {
             Offered::Names(names) => {
-                let known = |name| curves.iter().any(|curve| curve.as_ref() == name);
-                break match names.split(',').any(known) {
-                    true => KexCost::Cheap,
-                    false => KexCost::Expensive,
+                // The first of ours that the server has (RFC 4253, section 7.1).
+                let has = |name: &&kex::Name| names.split(',').any(|its| its == name.as_ref());
+                break match ours.iter().find(has) {
+                    Some(name) if !is_finite_field(name) => KexCost::Cheap,
+                    _ => KexCost::Expensive,
                 };
             }
             Offered::Incomplete if more => {}

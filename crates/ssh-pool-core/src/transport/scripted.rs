@@ -175,6 +175,8 @@ impl Transport for Server {
                     target: (&endpoint.name).into(),
                     tried: Vec::new(),
                     allowed: "publickey".into(),
+                    accepted: Box::default(),
+                    messages: Box::default(),
                     cooldown: endpoint.auth_cooldown,
                 };
                 return Err(DialError {

@@ -124,6 +124,9 @@ pub(super) fn problems() -> Vec<(HostKeyProblem, &'static str)> {
         path: path.clone(),
         reason: "permission denied".into(),
     };
+    let not_proven = HostKeyProblem::NotProven {
+        reason: "its signature of the key exchange is wrong".into(),
+    };
     let not_stored = HostKeyProblem::NotStored {
         fingerprint,
         path,
@@ -135,6 +138,7 @@ pub(super) fn problems() -> Vec<(HostKeyProblem, &'static str)> {
         (revoked, "do not connect"),
         (unreadable, "cannot read /home/deploy/.ssh/known_hosts"),
         (not_stored, "cannot store"),
+        (not_proven, "find out who answers there"),
     ]
 }
 
@@ -195,6 +199,8 @@ pub(super) fn before_a_session() -> Vec<Row> {
         target: target.clone(),
         tried: identities(),
         allowed: "publickey".into(),
+        accepted: Box::default(),
+        messages: Box::default(),
         cooldown: Duration::from_secs(60),
     };
     let full = Error::QueueFull {
@@ -221,7 +227,11 @@ pub(super) fn before_a_session() -> Vec<Row> {
         retry_in: Duration::from_secs(4),
         reason: "the server closed the connection".into(),
     };
-    let auth_lost = Error::AuthLost { target, source };
+    let auth_lost = Error::AuthLost {
+        target,
+        source,
+        messages: Box::default(),
+    };
     vec![
         Row::new(closed_after_login, Phase::Channel, "ChrootDirectory").transient(),
         Row::new(full, Phase::Queue, "run fewer commands at once").transient(),
@@ -244,7 +254,7 @@ pub(super) fn before_a_session() -> Vec<Row> {
         Row::new(key_exchange_lost, Phase::KeyExchange, "the server's log")
             .caused()
             .transient(),
-        Row::new(key_exchange, Phase::KeyExchange, "compare the algorithms").caused(),
+        Row::new(key_exchange, Phase::KeyExchange, "Target::algorithms").caused(),
         Row::new(rejected, Phase::Auth, "check the user name"),
         Row::new(auth_lost, Phase::Auth, "the server's log")
             .caused()

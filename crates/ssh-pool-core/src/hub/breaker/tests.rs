@@ -33,6 +33,7 @@ pub(super) fn lost_in_auth() -> DialError {
         error: Error::AuthLost {
             target: "t".into(),
             source: Cause::new("reset"),
+            messages: Box::default(),
         },
         passing: true,
     }
@@ -43,7 +44,9 @@ pub(super) fn rejected() -> DialError {
         error: Error::AuthRejected {
             target: "t".into(),
             tried: Vec::new(),
-            allowed: String::new(),
+            allowed: Box::default(),
+            accepted: Box::default(),
+            messages: Box::default(),
             cooldown: COOLDOWN,
         },
         passing: false,

@@ -23,6 +23,8 @@ fn rejected() -> DialError {
             target: "tester@test:22".into(),
             tried: Vec::new(),
             allowed: "publickey".into(),
+            accepted: Box::default(),
+            messages: Box::default(),
             cooldown: Duration::from_secs(60),
         },
         passing: false,

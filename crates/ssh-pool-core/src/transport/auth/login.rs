@@ -2,22 +2,20 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use russh::client::{AuthResult, Handle, Handler, KeyboardInteractiveAuthResponse};
+use russh::client::{AuthResult, Handle, Handler};
 use russh::keys::agent::AgentIdentity;
-use russh::keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg};
+use russh::keys::{Algorithm, PrivateKeyWithHashAlg};
 use russh::{MethodKind, MethodSet};
 
+use super::LoginRules;
+use super::interactive::Answers;
 use super::signer::{AgentSigner, KeySigner, SignError};
+use super::signing::{self, Form, Hash, NotOffered, ServerRsa};
 use crate::error::{Cause, Error};
 use crate::secret::Secret;
 use crate::transport::keys::{AgentKey, Credential, FromAgent};
-
-/// How often the server may ask in one keyboard-interactive attempt: a password, a second factor,
-/// a notice.
-const INTERACTIVE_ROUNDS: usize = 3;
 
 /// How long a session that is known to have ended may take to say how.
 const EPITAPH: Duration = Duration::from_secs(1);
@@ -30,7 +28,7 @@ pub(super) enum End {
 }
 
 /// What came of one offer.
-enum Outcome {
+pub(super) enum Outcome {
     /// Logged in.
     Success,
     /// The server has answered: more is needed.
@@ -44,32 +42,64 @@ enum Outcome {
     Lost,
 }
 
-fn is_password(offer: &Credential) -> bool {
-    matches!(offer, Credential::Password(_))
+#[derive(Clone)]
+enum Offer {
+    Credential(Credential),
+    /// The method `password` (RFC 4252, section 8).
+    Password(Secret),
+    Interactive(Answers),
 }
 
-/// The hash that RSA keys sign with, which the server's `server-sig-algs` tells (RFC 8308).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RsaHash {
-    Sha2(HashAlg),
-    /// The server takes SHA-1 only. Like ssh since 8.8, we do not sign with it.
-    OnlySha1,
+impl Offer {
+    /// In the order in which they are tried. A password serves two methods.
+    fn of(credential: Credential) -> Vec<Self> {
+        match credential {
+            Credential::Password(password) => vec![
+                Self::Password(password.clone()),
+                Self::Interactive(Answers::Password(password)),
+            ],
+            Credential::Prompt(responder) => {
+                vec![Self::Interactive(Answers::Callback(responder))]
+            }
+            Credential::None => Vec::new(),
+            credential => vec![Self::Credential(credential)],
+        }
+    }
+
+    fn method(&self) -> MethodKind {
+        match self {
+            Self::Credential(_) => MethodKind::PublicKey,
+            Self::Password(_) => MethodKind::Password,
+            Self::Interactive(_) => MethodKind::KeyboardInteractive,
+        }
+    }
+
+    /// A key that was refused may do after a partial success, when the server asks for another one.
+    fn is_key(&self) -> bool {
+        self.method() == MethodKind::PublicKey
+    }
 }
 
 /// A login in progress.
 pub(super) struct Login<'a, H: Handler> {
-    handle: &'a mut Handle<H>,
-    user: &'a str,
+    pub(super) handle: &'a mut Handle<H>,
+    pub(super) rules: LoginRules<'a>,
     /// What the server said could continue; unknown before its first answer.
     allowed: Option<MethodSet>,
-    rsa: Option<RsaHash>,
-    offers: VecDeque<Credential>,
+    rsa: Option<ServerRsa>,
+    offers: VecDeque<Offer>,
     /// Sockets of agents that answer no more.
     silent_agents: HashSet<PathBuf>,
+    /// Keys that were refused.
+    refused: Vec<Offer>,
     /// Public key and certificate blobs.
     offered: HashSet<Vec<u8>>,
     tried: Vec<String>,
-    attempts: usize,
+    /// Of those, what the server has accepted as a part of the login.
+    accepted: Vec<String>,
+    /// Keyboard-interactive has been tried without an answer, since the last partial success.
+    asked_for_nothing: bool,
+    pub(super) attempts: usize,
     /// The first identity that an agent failed with, and why.
     agent_problem: Option<(String, Cause)>,
     /// There was no descriptor for an agent, which may have had the right key.
@@ -83,78 +113,72 @@ where
 {
     pub(super) fn new(
         handle: &'a mut Handle<H>,
-        user: &'a str,
         credentials: Vec<Credential>,
+        rules: LoginRules<'a>,
     ) -> Self {
         Self {
             handle,
-            user,
+            rules,
             allowed: None,
             rsa: None,
-            offers: credentials.into(),
+            offers: credentials.into_iter().flat_map(Offer::of).collect(),
             silent_agents: HashSet::new(),
+            refused: Vec::new(),
             offered: HashSet::new(),
             tried: Vec::new(),
+            accepted: Vec::new(),
+            asked_for_nothing: false,
             attempts: 0,
             agent_problem: None,
             descriptors: None,
         }
     }
 
-    pub(super) async fn run(&mut self, max_attempts: usize) -> End {
+    /// Logs in as ssh does: `none` first, then what is there for the methods that the server allows
+    /// at each step, and after each partial success from there on.
+    pub(super) async fn run(&mut self) -> End {
+        let max_attempts = self.rules.max_attempts;
+        if let Some(end) = self.ask_for_methods().await {
+            return end;
+        }
         while let Some(offer) = self.next() {
-            // A password is sent only to a server that wants one, and the failed attempt that finds
-            // this out would be counted. Asking with "none" is free (RFC 4252, section 5.2). Keys find
-            // it out by themselves, which saves the round trip.
-            if self.allowed.is_none() && is_password(&offer) {
-                self.offers.push_front(offer);
-                match self.ask_for_methods().await {
-                    Some(end) => return end,
-                    None => continue,
-                }
-            }
             if self.attempts >= max_attempts {
-                let left = self.offers.len() + 1;
+                let left = 1 + self.offers.iter().filter(|offer| self.takes(offer)).count();
                 self.tried.push(format!(
                     "({left} more not offered: the limit is {max_attempts})"
                 ));
                 return End::Exhausted;
             }
-            let blind = self.allowed.is_none().then(|| offer.clone());
+            let offered = offer.clone();
             match self.offer(offer).await {
                 Outcome::Success => return End::Success,
                 Outcome::Continue { partial: true } => {
                     self.attempts = self.attempts.saturating_sub(1);
+                    self.accepted.extend(self.tried.last().cloned());
+                    self.next_step();
                 }
-                Outcome::Continue { partial: false } => {
-                    // Offered before the server had said what it wants, and it wants another
-                    // method first: not looked at, so it may be offered again.
-                    if let Some(offer) = blind
-                        && !self.takes(&offer)
-                    {
-                        self.offered.clear();
-                        self.offers.push_front(offer);
-                    }
+                Outcome::Continue { partial: false } if offered.is_key() => {
+                    self.refused.push(offered);
                 }
-                Outcome::Skipped => {}
+                Outcome::Continue { partial: false } | Outcome::Skipped => {}
                 Outcome::Stuck => return End::Exhausted,
                 Outcome::Lost => return End::Lost,
             }
         }
-        // Nothing could be offered: at least learn, and tell, what the server would have taken.
-        if self.allowed.is_none()
-            && self.agent_problem.is_none()
-            && let Some(end) = self.ask_for_methods().await
-        {
-            return end;
-        }
         End::Exhausted
+    }
+
+    /// The server wants something else from now on, which a key may be that was refused before.
+    fn next_step(&mut self) {
+        self.offered.clear();
+        self.offers.extend(self.refused.drain(..));
+        self.asked_for_nothing = false;
     }
 
     /// Asks with method "none" what the server allows. An account without authentication is
     /// logged in by it.
     async fn ask_for_methods(&mut self) -> Option<End> {
-        let result = self.handle.authenticate_none(self.user).await;
+        let result = self.handle.authenticate_none(self.rules.user).await;
         match self.answered(result) {
             Outcome::Success => Some(End::Success),
             Outcome::Lost => Some(End::Lost),
@@ -162,19 +186,30 @@ where
         }
     }
 
-    /// The first offer whose method the server still allows. Those passed over stay: a partial
-    /// success can bring their method back.
-    fn next(&mut self) -> Option<Credential> {
-        let position = self.offers.iter().position(|offer| self.takes(offer))?;
-        self.offers.remove(position)
+    /// The first offer whose method the server allows. Those passed over stay: a partial success
+    /// can bring their method back.
+    fn next(&mut self) -> Option<Offer> {
+        match self.offers.iter().position(|offer| self.takes(offer)) {
+            Some(position) => self.offers.remove(position),
+            None => self.without_answer(),
+        }
     }
 
-    fn takes(&self, offer: &Credential) -> bool {
-        if is_password(offer) {
-            self.allows(MethodKind::Password) || self.allows(MethodKind::KeyboardInteractive)
-        } else {
-            self.allows(MethodKind::PublicKey)
-        }
+    /// Keyboard-interactive without an answer, once for each step: the server may have its own way to
+    /// know the user, and ask nothing. Not where there are other ways to log in, and none of them was
+    /// good for anything so far: it would be one more failure.
+    fn without_answer(&mut self) -> Option<Offer> {
+        let nothing = Offer::Interactive(Answers::Nothing);
+        let allowed = self.allowed.as_ref().map_or(0, |allowed| allowed.len());
+        let sensible = !self.accepted.is_empty() || allowed == 1;
+        let may = sensible
+            && self.takes(&nothing)
+            && !std::mem::replace(&mut self.asked_for_nothing, true);
+        may.then_some(nothing)
+    }
+
+    fn takes(&self, offer: &Offer) -> bool {
+        self.allows(offer.method())
     }
 
     fn allows(&self, method: MethodKind) -> bool {
@@ -183,30 +218,40 @@ where
             .is_none_or(|allowed| allowed.contains(&method))
     }
 
-    async fn offer(&mut self, offer: Credential) -> Outcome {
+    async fn offer(&mut self, offer: Offer) -> Outcome {
         match offer {
-            Credential::Key { key, name } => {
+            Offer::Credential(Credential::Key { key, name }) => {
                 let blob = key.public_key().to_bytes().ok();
-                let Some(hash) = self.prepare(blob, &key.algorithm(), &name).await else {
+                let algorithm = key.algorithm();
+                let Some(hash) = self.prepare(blob, &algorithm, Form::Key, &name).await else {
                     return Outcome::Skipped;
                 };
                 let key = PrivateKeyWithHashAlg::new(key, hash.0);
-                let result = self.handle.authenticate_publickey(self.user, key).await;
+                let result = self
+                    .handle
+                    .authenticate_publickey(self.rules.user, key)
+                    .await;
                 self.answered(result)
             }
-            Credential::Certificate {
+            Offer::Credential(Credential::Certificate {
                 key,
                 certificate,
                 name,
-            } => {
+            }) => {
                 let blob = certificate.to_bytes().ok();
-                let Some(hash) = self.prepare(blob, &key.algorithm(), &name).await else {
+                let (algorithm, form) = (key.algorithm(), Form::Certificate);
+                let Some(hash) = self.prepare(blob, &algorithm, form, &name).await else {
                     return Outcome::Skipped;
                 };
                 let mut signer = KeySigner(key);
                 let result = self
                     .handle
-                    .authenticate_certificate_with(self.user, *certificate, hash.0, &mut signer)
+                    .authenticate_certificate_with(
+                        self.rules.user,
+                        *certificate,
+                        hash.0,
+                        &mut signer,
+                    )
                     .await;
                 match result {
                     Err(SignError::Key(error)) => {
@@ -218,19 +263,22 @@ where
                     Ok(result) => self.result(result),
                 }
             }
-            Credential::FromAgent(source) => self.ask_agent(&source).await,
-            Credential::AgentKey(key) => self.offer_agent_key(&key).await,
-            Credential::Password(password) => {
-                if self.allows(MethodKind::Password) {
-                    self.attempt("password".into());
-                    let password = password.expose();
-                    let result = self.handle.authenticate_password(self.user, password).await;
-                    self.answered(result)
-                } else {
-                    self.attempt("password (keyboard-interactive)".into());
-                    self.answer_prompts(&password).await
-                }
+            Offer::Credential(Credential::FromAgent(source)) => self.ask_agent(&source).await,
+            Offer::Credential(Credential::AgentKey(key)) => self.offer_agent_key(&key).await,
+            Offer::Password(password) => {
+                self.attempt("password".into());
+                let password = password.expose();
+                let result = self
+                    .handle
+                    .authenticate_password(self.rules.user, password)
+                    .await;
+                self.answered(result)
             }
+            Offer::Interactive(answers) => self.converse(&answers).await,
+            // Turned into other offers.
+            Offer::Credential(
+                Credential::Password(_) | Credential::Prompt(_) | Credential::None,
+            ) => Outcome::Skipped,
         }
     }
 
@@ -238,7 +286,7 @@ where
     async fn ask_agent(&mut self, source: &FromAgent) -> Outcome {
         let found = source.find(self.handle.agent_session_binding()).await;
         for credential in found.credentials.into_iter().rev() {
-            self.offers.push_front(credential);
+            self.offers.push_front(Offer::Credential(credential));
         }
         let Some((identity, problem)) = found.problem else {
             return Outcome::Skipped;
@@ -259,8 +307,13 @@ where
             return Outcome::Skipped;
         }
         let public = key.offered().public_key().into_owned();
-        let blob = key.blob();
-        let Some(hash) = (self.prepare(blob.clone(), &public.algorithm(), key.name())).await else {
+        let (blob, algorithm) = (key.blob(), public.algorithm());
+        let form = match key.offered() {
+            AgentIdentity::PublicKey { .. } => Form::Key,
+            AgentIdentity::Certificate { .. } => Form::Certificate,
+        };
+        let prepared = self.prepare(blob.clone(), &algorithm, form, key.name());
+        let Some(hash) = prepared.await else {
             return Outcome::Skipped;
         };
         let session = self.handle.agent_session_binding().cloned();
@@ -271,13 +324,18 @@ where
         let signed = match key.offered() {
             AgentIdentity::PublicKey { .. } => {
                 self.handle
-                    .authenticate_publickey_with(self.user, public, hash.0, &mut signer)
+                    .authenticate_publickey_with(self.rules.user, public, hash.0, &mut signer)
                     .await
             }
             AgentIdentity::Certificate { certificate, .. } => {
                 let certificate = certificate.clone();
                 self.handle
-                    .authenticate_certificate_with(self.user, certificate, hash.0, &mut signer)
+                    .authenticate_certificate_with(
+                        self.rules.user,
+                        certificate,
+                        hash.0,
+                        &mut signer,
+                    )
                     .await
             }
         };
@@ -298,85 +356,33 @@ where
             self.silent_agents.insert(path.to_owned());
         }
         tracing::warn!(key = key.name(), %error, "the agent did not sign");
-        if let Some(last) = self.tried.last_mut() {
-            last.push_str(&format!(", which the server would take, but {error}"));
-        }
+        self.annotate(&format!("(which the server would take, but {error})"));
         let identity = format!("{} of the agent at {}", key.name(), path.display());
         self.agent_problem
             .get_or_insert((identity, Cause::new(error)));
         Outcome::Skipped
     }
 
-    /// Answers what does not echo with the password, and everything else with nothing (RFC 4256).
-    async fn answer_prompts(&mut self, password: &Secret) -> Outcome {
-        use KeyboardInteractiveAuthResponse as Reply;
-        let mut reply = self
-            .handle
-            .authenticate_keyboard_interactive_start(self.user, None::<String>)
-            .await;
-        let mut rounds = 0;
-        loop {
-            let prompts = match reply {
-                Ok(Reply::Success) => return Outcome::Success,
-                Ok(Reply::Failure {
-                    remaining_methods,
-                    partial_success,
-                }) => {
-                    return self.result(AuthResult::Failure {
-                        remaining_methods,
-                        partial_success,
-                    });
-                }
-                Ok(Reply::InfoRequest { prompts, .. }) => prompts,
-                Err(_) => return Outcome::Lost,
-            };
-            // A round without prompts only shows a text.
-            rounds += usize::from(!prompts.is_empty());
-            if rounds > INTERACTIVE_ROUNDS {
-                return Outcome::Stuck;
-            }
-            let answers = prompts
-                .iter()
-                .map(|prompt| if prompt.echo { "" } else { password.expose() }.to_owned())
-                .collect();
-            reply = self
-                .handle
-                .authenticate_keyboard_interactive_respond(answers)
-                .await;
-        }
-    }
-
-    /// The hash to sign with: nothing for keys that have one of their own. `None` when the server
-    /// takes this key with SHA-1 only.
-    async fn hash_for(&mut self, algorithm: &Algorithm, name: &str) -> Option<Hash> {
+    /// The hash to sign with.
+    async fn hash_for(&mut self, algorithm: &Algorithm, form: Form) -> Result<Hash, NotOffered> {
+        let allowed = self.rules.public_keys;
         if !matches!(algorithm, Algorithm::Rsa { .. }) {
-            return Some(Hash(None));
+            return signing::fixed(algorithm, form, allowed);
         }
-        let known = match self.rsa {
+        let server = match self.rsa {
             Some(known) => known,
             None => {
                 // This can wait a second for a server that never tells: only for RSA keys, once.
-                let known = match self.handle.best_supported_rsa_hash().await {
-                    Ok(Some(Some(hash))) => RsaHash::Sha2(hash),
-                    Ok(Some(None)) => RsaHash::OnlySha1,
+                let told = match self.handle.best_supported_rsa_hash().await {
+                    Ok(Some(Some(hash))) => ServerRsa::Sha2(hash),
+                    Ok(Some(None)) => ServerRsa::OnlySha1,
                     // Not told, or lost, which the offer will find out.
-                    Ok(None) | Err(_) => RsaHash::Sha2(HashAlg::Sha512),
+                    Ok(None) | Err(_) => ServerRsa::NotTold,
                 };
-                *self.rsa.insert(known)
+                *self.rsa.insert(told)
             }
         };
-        match known {
-            RsaHash::Sha2(hash) => Some(Hash(Some(hash))),
-            RsaHash::OnlySha1 => {
-                tracing::warn!(
-                    key = name,
-                    "not offered: the server takes RSA with SHA-1 only"
-                );
-                self.tried
-                    .push(format!("{name}, not offered as the server wants SHA-1"));
-                None
-            }
-        }
+        signing::rsa(server, form, allowed)
     }
 
     /// Notes a key that is about to be offered, and chooses its hash. `None` if it has been
@@ -385,18 +391,35 @@ where
         &mut self,
         blob: Option<Vec<u8>>,
         algorithm: &Algorithm,
+        form: Form,
         name: &str,
     ) -> Option<Hash> {
         let blob = blob.filter(|blob| !self.offered.contains(blob))?;
-        let hash = self.hash_for(algorithm, name).await?;
-        self.offered.insert(blob);
-        self.attempt(name.to_owned());
-        Some(hash)
+        match self.hash_for(algorithm, form).await {
+            Ok(hash) => {
+                self.offered.insert(blob);
+                self.attempt(name.to_owned());
+                Some(hash)
+            }
+            Err(NotOffered(why)) => {
+                tracing::warn!(key = name, why, "a key is not offered");
+                self.tried.push(format!("{name}, not offered: {why}"));
+                None
+            }
+        }
     }
 
-    fn attempt(&mut self, name: String) {
+    pub(super) fn attempt(&mut self, name: String) {
         self.tried.push(name);
         self.attempts += 1;
+    }
+
+    /// Adds to what errors say about the last attempt.
+    pub(super) fn annotate(&mut self, note: &str) {
+        if let Some(last) = self.tried.last_mut() {
+            last.push(' ');
+            last.push_str(note);
+        }
     }
 
     fn answered(&mut self, result: Result<AuthResult, russh::Error>) -> Outcome {
@@ -406,7 +429,7 @@ where
         }
     }
 
-    fn result(&mut self, result: AuthResult) -> Outcome {
+    pub(super) fn result(&mut self, result: AuthResult) -> Outcome {
         match result {
             AuthResult::Success => Outcome::Success,
             // This is how the library reports a lost connection here. A server that allows nothing
@@ -438,62 +461,53 @@ where
         }
     }
 
-    pub(super) fn rejected(
-        &mut self,
-        target: &Arc<str>,
-        allowed: String,
-        cooldown: Duration,
-    ) -> Error {
+    pub(super) fn rejected(&mut self, allowed: String) -> Error {
+        let target = self.rules.target.into();
         if let Some(source) = self.descriptors.take() {
-            let target = target.into();
             return Error::Descriptors { target, source };
         }
         if self.attempts == 0
+            && self.accepted.is_empty()
             && let Some((identity, source)) = self.agent_problem.take()
         {
             return Error::Identity {
-                target: target.into(),
+                target,
                 identity,
                 source,
             };
         }
-        let tried = std::mem::take(&mut self.tried);
         Error::AuthRejected {
-            target: target.into(),
-            tried,
-            allowed,
-            cooldown,
+            target,
+            tried: std::mem::take(&mut self.tried),
+            accepted: std::mem::take(&mut self.accepted).into(),
+            allowed: allowed.into(),
+            messages: self.rules.messages.list().into(),
+            cooldown: self.rules.cooldown,
         }
     }
 
     /// The session has ended. A server that said goodbye after an offer, as sshd does when it has
     /// seen too many, has given its answer: dialling again would only add to what it counts.
-    pub(super) async fn lost(&mut self, target: &Arc<str>, cooldown: Duration) -> Error {
+    pub(super) async fn lost(&mut self) -> Error {
         let source = match tokio::time::timeout(EPITAPH, &mut *self.handle).await {
             Ok(Ok(())) if self.attempts > 0 => {
-                return self.rejected(
-                    target,
-                    "no further attempt: it disconnected".into(),
-                    cooldown,
-                );
+                return self.rejected("no further attempt: it disconnected".into());
             }
             Ok(Ok(())) => Cause::new("the server disconnected"),
             Ok(Err(error)) => {
                 let error: Box<dyn std::error::Error + Send + Sync> = error.into();
                 // An answer that allows no method at all, in so many words.
                 if let Some(russh::Error::NoAuthMethod) = error.downcast_ref() {
-                    return self.rejected(target, "no method at all".into(), cooldown);
+                    return self.rejected("no method at all".into());
                 }
                 Cause::of_peer(error)
             }
             Err(_) => Cause::new("the session does not answer"),
         };
         Error::AuthLost {
-            target: target.into(),
+            target: self.rules.target.into(),
+            messages: self.rules.messages.list().into(),
             source,
         }
     }
 }
-
-/// What a key signs with, where that is a choice.
-struct Hash(Option<HashAlg>);

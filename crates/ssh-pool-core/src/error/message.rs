@@ -1,0 +1,91 @@
+//! What a server says to people while they log in.
+
+use std::fmt;
+
+use super::Error;
+use super::text::display_list;
+
+/// A text that a server sent during a login. It is escaped and cut off: see
+/// [`printable`](crate::printable).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct ServerMessage {
+    /// Which message of the protocol it came in.
+    pub kind: MessageKind,
+    /// The text, on one line of at most 4 KiB.
+    pub text: String,
+}
+
+/// Which message of the protocol a [`ServerMessage`] came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
+#[non_exhaustive]
+pub enum MessageKind {
+    /// A banner (RFC 4252, section 5.4): sshd's `Banner`, and what its PAM modules say about an
+    /// account that may not log in.
+    Banner,
+    /// What is shown above the prompts of keyboard-interactive (RFC 4256, section 3.2), such as
+    /// that a password has expired.
+    Instruction,
+    /// Why the server ended the connection (RFC 4253, section 11.1).
+    Disconnect,
+}
+
+impl fmt::Display for MessageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Banner => "banner",
+            Self::Instruction => "instruction",
+            Self::Disconnect => "disconnect",
+        })
+    }
+}
+
+impl fmt::Display for ServerMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: \"{}\"", self.kind, self.text)
+    }
+}
+
+/// The end of an error's text: what the server said, if it said anything. The last words are the
+/// ones about the failure.
+pub(super) fn last_words(messages: &[ServerMessage]) -> String {
+    match messages.last() {
+        None => String::new(),
+        Some(last) => format!("; the server said \"{}\"", last.text),
+    }
+}
+
+/// Why a login was refused, and what to do.
+pub(super) fn refused(tried: &[String], accepted: &[String], allowed: &str) -> String {
+    let tried = display_list(tried);
+    if accepted.is_empty() {
+        return format!(
+            "login refused after offering {tried}; the server allows {allowed}; check the user name \
+             and the account's authorized keys"
+        );
+    }
+    format!(
+        "login incomplete: the server accepted {} and still wants {allowed}; offered in all: {tried}; \
+         add an identity for what is wanted (Identity::several)",
+        display_list(accepted)
+    )
+}
+
+impl Error {
+    /// What the server said to people while it refused a login: a banner, instructions of
+    /// keyboard-interactive, the text of a disconnect. At most eight, in order.
+    #[must_use]
+    pub fn server_messages(&self) -> &[ServerMessage] {
+        match self {
+            Error::AuthRejected { messages, .. } | Error::AuthLost { messages, .. } => messages,
+            Error::Repeated { source, .. } => source.server_messages(),
+            _ => &[],
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What a server says to people during a login: in the error, and as an event.
+
+use std::fs;
+
+use ssh_pool::{Error, EventKind, Events, HostKeyPolicy, Identity, MessageKind, Pool};
+use ssh_pool_tests::raw::{Act, At, KeyExchange, Payload, RawServer, Trick, number};
+use ssh_pool_tests::{Sshd, TestUser};
+
+use crate::{builder, known, new_key};
+
+/// The messages among the events so far.
+fn told(events: &mut Events) -> Vec<(MessageKind, String)> {
+    std::iter::from_fn(|| events.try_next())
+        .filter_map(|event| match event.kind {
+            EventKind::ServerMessage { message } => Some((message.kind, message.text)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The error of a login, and what was told of it.
+async fn refused(sshd: &Sshd, identity: Identity) -> (Error, Vec<(MessageKind, String)>) {
+    let pool = builder(sshd, known(sshd))
+        .identity(identity)
+        .build()
+        .unwrap();
+    let mut events = pool.events();
+    let host = pool.host(sshd.target()).unwrap();
+    let error = host.command("true").output().await.unwrap_err();
+    pool.close().await;
+    (error, told(&mut events))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_banner_is_an_event_of_each_login_and_part_of_a_refusal() {
+    let dir = ssh_pool_tests::TempDir::new();
+    let banner = dir.path().join("banner");
+    fs::write(&banner, "Authorized use only.\n\u{1b}[31mOr else.\n").unwrap();
+    let sshd = Sshd::builder()
+        .option(format!("Banner {}", banner.display()))
+        .start();
+    let shown = r"Authorized use only.\n\u{1b}[31mOr else.".to_owned();
+    let pool = builder(&sshd, known(&sshd)).build().unwrap();
+    let mut events = pool.events();
+    let host = pool.host(sshd.target()).unwrap();
+    assert!(host.command("true").status().await.unwrap().success());
+    pool.close().await;
+    assert_eq!(told(&mut events), [(MessageKind::Banner, shown.clone())]);
+
+    let (_dir, key) = new_key();
+    let (error, told) = refused(&sshd, Identity::key_file(key.private())).await;
+    assert_eq!(told, [(MessageKind::Banner, shown.clone())]);
+    assert_eq!(error.server_messages()[0].text, shown);
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("the server said \"{shown}\"")),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_pam_says_of_an_account_that_may_not_log_in_is_in_the_error() {
+    let sshd = Sshd::builder()
+        .pam(
+            "auth required pam_permit.so\n\
+             account optional pam_echo.so Your account has expired; please contact your administrator.\n\
+             account required pam_deny.so\nsession required pam_permit.so\n",
+        )
+        .start();
+    let (error, told) = refused(&sshd, Identity::key_file(sshd.client_key())).await;
+    let said = "Your account has expired; please contact your administrator.";
+    assert!(error.to_string().contains(said), "{error}\n{}", sshd.log());
+    assert!(
+        told.iter()
+            .any(|(kind, text)| (*kind, &**text) == (MessageKind::Banner, said))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_pam_says_above_a_prompt_is_in_the_error() {
+    let sshd = Sshd::builder()
+        .user(TestUser::with_password())
+        .pam(
+            "auth optional pam_echo.so Your password has expired.\nauth required pam_unix.so\n\
+             account required pam_permit.so\nsession required pam_permit.so\n",
+        )
+        .option("AuthenticationMethods keyboard-interactive")
+        .option("KbdInteractiveAuthentication yes")
+        .start();
+    let (error, told) = refused(&sshd, Identity::password("wrong")).await;
+    let said = (
+        MessageKind::Instruction,
+        "Your password has expired.".to_owned(),
+    );
+    assert!(told.contains(&said), "{told:?}");
+    assert!(error.to_string().contains(&said.1), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_server_disconnects_is_in_the_error() {
+    let sshd = Sshd::builder().option("MaxAuthTries 2").start();
+    let keys = [new_key(), new_key(), new_key()];
+    let all = keys
+        .iter()
+        .map(|(_, key)| Identity::key_file(key.private()));
+    let (error, told) = refused(&sshd, Identity::several(all)).await;
+    assert!(matches!(error, Error::AuthRejected { .. }), "{error:?}");
+    let said = "Too many authentication failures";
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("the server said \"{said}\"")),
+        "{error}"
+    );
+    assert_eq!(told, [(MessageKind::Disconnect, said.to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_banners_are_eight_events_and_a_short_error() {
+    let banner = Payload::new(number::USERAUTH_BANNER)
+        .string("hello")
+        .string("");
+    let failure = Payload::new(number::USERAUTH_FAILURE)
+        .string("publickey")
+        .byte(0);
+    let acts = vec![Act::Repeat(banner.into(), 10_000), failure.into()];
+    let server = RawServer::with_tricks(
+        KeyExchange::default(),
+        vec![Trick::new(At::Every(number::USERAUTH_FAILURE), acts)],
+    );
+    let policy = HostKeyPolicy::known_hosts_file(server.known_hosts());
+    let pool = Pool::builder(policy)
+        .identity(Identity::password("x"))
+        .build()
+        .unwrap();
+    let mut events = pool.events();
+    let host = pool.host(server.target()).unwrap();
+    let error = host.command("true").output().await.unwrap_err();
+    assert!(matches!(error, Error::AuthRejected { .. }), "{error:?}");
+    assert_eq!(error.server_messages().len(), 8);
+    assert_eq!(told(&mut events).len(), 8);
+}
