@@ -15,6 +15,7 @@
 //! | [`Proxy`] | a TCP proxy that delays, freezes, resets and worse, also [by script](Step) |
 //! | [`BlackHole`] | a host that swallows every packet |
 //! | [`Names`] | what host names resolve to |
+//! | [`Machines`] | two servers that one name leads to |
 //! | [`CountedLine`] | a slow line that counts round trips |
 //! | [`Agent`], [`generate`], [`sign_user_certificate`] | what a client logs in with |
 //! | [`OddAgent`] | an agent that is slow, silent or holds odd keys |
@@ -54,6 +55,7 @@ mod home;
 mod keys;
 mod ledger;
 mod log;
+mod machines;
 mod mark;
 mod moment;
 mod names;
@@ -92,6 +94,7 @@ pub use keys::{
     KeyFormat, KeyPair, fingerprint, generate, sign_host_certificate, sign_user_certificate,
 };
 pub use ledger::Ledger;
+pub use machines::Machines;
 pub use moment::{moment, moment_passes};
 pub use names::Names;
 pub use noise::noise;

@@ -8,12 +8,12 @@ use ssh_pool::{
     Error, EventKind, Events, Host, HostKeyPolicy, Identity, Output, Phase, Pool, Retirement,
     Timeouts,
 };
-use ssh_pool_tests::{BlackHole, Names, Sshd, TempDir, eventually_async, free_address};
+use ssh_pool_tests::{BlackHole, Machines, Names, Sshd, eventually_async, free_address};
 use tokio::task::JoinSet;
 
 use crate::SOON;
 
-const NAME: &str = "two.test";
+const NAME: &str = Machines::NAME;
 
 /// Longer than any dial on a busy machine takes.
 const CONNECT: Duration = Duration::from_secs(20);
@@ -25,48 +25,11 @@ fn loopback(last: u8, port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, last], port))
 }
 
-/// Two servers with one port and one account, at two addresses.
-struct Machines {
-    old: Sshd,
-    new: Sshd,
-    folder: TempDir,
-}
-
-impl Machines {
-    /// The C library prefers the new one where a name has both addresses: it is nearer.
-    fn start() -> Self {
-        let port = free_address().port();
-        let old = Sshd::builder().listen(loopback(2, port)).start();
-        let new = Sshd::builder().listen(loopback(1, port)).start();
-        let key = fs::read_to_string(old.client_key().with_extension("pub")).unwrap();
-        new.authorize_only(&key);
-        Self {
-            old,
-            new,
-            folder: TempDir::new(),
-        }
-    }
-
-    fn resolve(&self, names: &Names, to: &[&Sshd]) {
-        let addresses: Vec<_> = to.iter().map(|sshd| sshd.addr().ip()).collect();
-        names.resolve(NAME, &addresses);
-    }
-
-    fn host(&self, timeouts: Timeouts) -> (Pool, Host) {
-        let port = self.old.port();
-        let known_hosts = self.folder.path().join("known_hosts");
-        let keys = [&self.old, &self.new].map(|sshd| sshd.host_public_key("ed25519"));
-        let lines = keys.map(|key| format!("[{NAME}]:{port} {}\n", key.trim_end()));
-        fs::write(&known_hosts, lines.concat()).unwrap();
-        let pool = Pool::builder(HostKeyPolicy::known_hosts_file(known_hosts))
-            .identity(Identity::key_file(self.old.client_key()))
-            .timeouts(timeouts.connect(CONNECT))
-            .in_current_runtime()
-            .build()
-            .unwrap();
-        let host = (pool.host(format!("{}@{NAME}:{port}", self.old.user()))).unwrap();
-        (pool, host)
-    }
+fn host_of(machines: &Machines) -> (Pool, Host) {
+    let timeouts = Timeouts::default().connect(CONNECT);
+    let pool = machines.builder().timeouts(timeouts).build().unwrap();
+    let host = machines.host(&pool);
+    (pool, host)
 }
 
 /// Where a command that said [`WHERE`] has run, which is what its output says, too.
@@ -100,7 +63,7 @@ fn forty_commands_on_a_name_with_two_addresses_run_on_one_machine_and_the_output
     Names::run(async |names| {
         let machines = Machines::start();
         machines.resolve(&names, &[&machines.old]);
-        let (pool, host) = machines.host(Timeouts::default());
+        let (pool, host) = host_of(&machines);
         let mut events = pool.events();
         host.warm().await.unwrap();
         machines.resolve(&names, &[&machines.old, &machines.new]);
@@ -139,8 +102,8 @@ fn a_name_that_moves_while_commands_run_is_a_replacement_that_loses_no_command()
         let machines = Machines::start();
         let (old, new) = (machines.old.addr(), machines.new.addr());
         machines.resolve(&names, &[&machines.old]);
-        let (pool, host) = machines.host(Timeouts::default());
-        let gate = machines.folder.path().join("gate");
+        let (pool, host) = host_of(&machines);
+        let gate = machines.folder().join("gate");
         let until_it_opens = format!("while [ ! -e {} ]; do sleep 0.1; done", gate.display());
         let mut running = JoinSet::new();
         for _ in 0..10 {
@@ -194,7 +157,7 @@ fn a_machine_that_is_gone_gives_way_to_the_other_address_with_an_event() {
         // The one that the C library prefers goes.
         let (gone, other) = (&machines.new, &machines.old);
         machines.resolve(&names, &[gone, other]);
-        let (pool, host) = machines.host(Timeouts::default());
+        let (pool, host) = host_of(&machines);
         host.warm().await.unwrap();
         let mut events = pool.events();
         gone.stop();

@@ -25,6 +25,7 @@ mod fake;
 mod files;
 mod hostile;
 mod losses;
+mod moved;
 mod parts;
 mod refusals;
 mod replacing;

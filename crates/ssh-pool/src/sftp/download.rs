@@ -3,6 +3,7 @@
 use std::future::IntoFuture;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -13,7 +14,7 @@ use super::metadata::{FileType, Metadata};
 use super::ops::SMALL;
 use super::options::{Attempts, Call, Options, options};
 use super::reads::{Reads, changed};
-use super::session::{Fault, Handle, Mode};
+use super::session::{Fault, Handle, Mode, Session};
 use super::summary::{FileMeter, Summary, Unset};
 use super::upload::Done;
 use super::verify::Sum;
@@ -69,7 +70,7 @@ impl Download {
 
     async fn run(self) -> Result<Summary, Error> {
         let remote = path::remote(&self.remote)?;
-        let call = Call::new(self.sftp, self.options);
+        let call = Call::new(self.sftp, self.options, self.tree);
         if self.tree {
             return tree_down::copy(&call, &remote, &self.local).await;
         }
@@ -97,7 +98,8 @@ impl IntoFuture for Download {
     /// here, [`Error::Unset`] if it is [`strict`](Self::strict), [`Error::Changed`] if the file became shorter meanwhile, [`Error::Mismatch`] after a
     /// verification; [`Error::BadName`], [`Error::TooMuch`] and [`Error::Protocol`] for servers
     /// that are hostile or broken; [`Error::Timeout`] if the server does not answer,
-    /// [`Error::Session`] and [`Error::Lost`] when there is no more session after all attempts.
+    /// [`Error::Session`] and [`Error::Lost`] when there is no more session after all attempts, and
+    /// [`Error::Moved`] when there is one with another machine only.
     ///
     /// # Cancel safety
     ///
@@ -154,6 +156,13 @@ pub(super) async fn file(
     loop {
         let error = match attempt(call, remote, local, &mut work).await {
             Ok(()) => break,
+            Err(moved @ Error::Moved { .. }) if !call.is_tree => {
+                attempts.once_more(moved, work.written).await?;
+                call.forget_machine();
+                work.found = None;
+                work.restart().await?;
+                continue;
+            }
             // What an earlier call has left is of another file.
             Err(Error::Mismatch { .. }) if work.resumed > 0 => {
                 work.restart().await?;
@@ -206,7 +215,7 @@ async fn attempt(
     work: &mut Work<'_>,
 ) -> Result<(), Error> {
     let at = |fault: Fault| call.sftp.at(fault, "read", remote);
-    let session = call.sftp.session(remote).await?;
+    let session = call.session(remote).await?;
     let handle = session.open_file(remote, Mode::Read).await.map_err(at)?;
     let found = handle.stat().await.map_err(at)?;
     is_file(call, remote, &found)?;
@@ -227,7 +236,7 @@ async fn attempt(
             size => exactly(call, &handle, remote, size).await?,
         };
         close(handle).await;
-        return keep(call, bytes, settings, remote, local, work).await;
+        return keep(call, &session, bytes, settings, remote, local, work).await;
     }
     if work.place.is_none() {
         place(call, remote, local, size, work).await?;
@@ -247,7 +256,7 @@ async fn attempt(
     work.lacks(call, local, lacking)?;
     if call.options.verify || work.resumed > 0 {
         let content = Content::File(temp.file.clone());
-        let same = verified(call, content, size, remote, temp.path()).await;
+        let same = verified(call, &session, content, size, remote, temp.path()).await;
         if !matches!(same, Ok(true)) {
             // It may be continued, or begun again.
             let writer = Writer::new(temp.file.clone());
@@ -298,6 +307,7 @@ async fn place(
 /// Writes a small file in one go.
 async fn keep(
     call: &Call,
+    session: &Arc<Session>,
     bytes: Vec<u8>,
     settings: Settings,
     remote: &str,
@@ -324,7 +334,8 @@ async fn keep(
     work.lacks(call, local, lacking)?;
     if let Some(temp) = temp {
         let content = Content::File(temp.file.clone());
-        if call.options.verify && !verified(call, content, size, remote, temp.path()).await? {
+        let verify = call.options.verify;
+        if verify && !verified(call, session, content, size, remote, temp.path()).await? {
             return Err(mismatch(call, remote));
         }
         let final_path = local.to_owned();
@@ -336,13 +347,14 @@ async fn keep(
 
 async fn verified(
     call: &Call,
+    session: &Arc<Session>,
     content: Content,
     size: u64,
     remote: &str,
     path: &Path,
 ) -> Result<bool, Error> {
     let sum = verify::local(content, size, path).await?;
-    verify::remote_is(call, remote, &sum, size).await
+    verify::remote_is(call, session, remote, &sum, size).await
 }
 
 fn mismatch(call: &Call, remote: &str) -> Error {

@@ -1,6 +1,7 @@
 //! What can go wrong with files.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,6 +114,25 @@ pub enum Error {
         path: String,
         /// How long it was waited for.
         after: Duration,
+    },
+
+    /// The host is another machine now: its name has moved to another address, and the connection on
+    /// which the copy began is lost. A folder is never put together from two machines, so its copy
+    /// ends, and what was copied stays; a single file has been begun again on the new machine first,
+    /// within its [`attempts`](super::Upload::attempts).
+    #[error(
+        "{target}: the host is another machine now: the copy of {path:?} began at {from}, and the \
+         host is at {to}; copy it again"
+    )]
+    Moved {
+        /// The target as `user@host:port`.
+        target: Arc<str>,
+        /// The remote path.
+        path: String,
+        /// Where the copy began.
+        from: SocketAddr,
+        /// Where the host is now.
+        to: SocketAddr,
     },
 
     /// The folder takes no new file, which is to replace the old one in one step: found out before
@@ -283,7 +303,7 @@ impl Error {
             Self::Session { source, .. } => source.is_transient(),
             // Not after the pool was closed.
             Self::Lost { source, .. } => source.as_ref().is_none_or(|source| source.is_transient()),
-            Self::Timeout { .. } => true,
+            Self::Timeout { .. } | Self::Moved { .. } => true,
             _ => false,
         }
     }
@@ -306,6 +326,7 @@ impl Error {
             Self::Session { .. }
                 | Self::Lost { .. }
                 | Self::Timeout { .. }
+                | Self::Moved { .. }
                 | Self::Protocol { .. }
                 | Self::BadName { .. }
                 | Self::TooMuch { .. }

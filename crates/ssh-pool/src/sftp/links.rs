@@ -22,7 +22,7 @@ pub(super) async fn make(call: &Call, target: &str, remote: &str) -> Result<(), 
 
 async fn attempt(call: &Call, target: &str, remote: &str) -> Result<(), Error> {
     let at = |fault| call.sftp.at(fault, "make the link", remote);
-    let session = call.sftp.session(remote).await?;
+    let session = call.session(remote).await?;
     learn_order(&call.sftp, &session, remote)
         .await
         .map_err(at)?;
@@ -52,7 +52,8 @@ async fn attempt(call: &Call, target: &str, remote: &str) -> Result<(), Error> {
         return Ok(());
     }
     if are_moved(&call.sftp, &session, remote).await.map_err(at)? {
-        let temp = RemoteTemp::new(&call.sftp, path::beside(remote, &path::fresh_name()), false);
+        let name = path::beside(remote, &path::fresh_name());
+        let temp = RemoteTemp::on(&session, &call.sftp, name);
         session.symlink(target, temp.path()).await.map_err(at)?;
         let replace = call.options.replace;
         let moved = call
@@ -110,9 +111,9 @@ pub(super) async fn learn_order(
     learned.await.map(drop)
 }
 
-async fn try_order(sftp: &Sftp, session: &Session, path: &str) -> Result<bool, Fault> {
+async fn try_order(sftp: &Sftp, session: &Arc<Session>, path: &str) -> Result<bool, Fault> {
     let name = path::fresh_name();
-    let beside = |end| RemoteTemp::new(sftp, path::beside(path, &format!("{name}{end}")), false);
+    let beside = |end| RemoteTemp::on(session, sftp, path::beside(path, &format!("{name}{end}")));
     let (first, second) = (beside(".a"), beside(".b"));
     session.symlink(first.path(), second.path()).await?;
     let link_first = match session.read_link(second.path()).await {
@@ -126,7 +127,7 @@ async fn try_order(sftp: &Sftp, session: &Session, path: &str) -> Result<bool, F
 
 async fn try_rename(sftp: &Sftp, session: &Arc<Session>, path: &str) -> Result<bool, Fault> {
     let name = path::fresh_name();
-    let beside = |end| RemoteTemp::new(sftp, path::beside(path, &format!("{name}{end}")), false);
+    let beside = |end| RemoteTemp::on(session, sftp, path::beside(path, &format!("{name}{end}")));
     let (file, link, moved) = (beside(""), beside(".a"), beside(".b"));
     let made = session.open_file(file.path(), Mode::Create(0o600)).await?;
     made.close().await?;

@@ -67,11 +67,16 @@ impl Sftp {
     /// names.
     pub async fn read_dir(&self, path: impl AsRef<Path>) -> Result<Vec<DirEntry>, Error> {
         let path = &*path::remote(path.as_ref())?;
-        self.list(path).await
+        let listed = look!(self, "list", path, session => session.list(path, ENTRIES))?;
+        self.checked(path, listed)
     }
 
-    pub(super) async fn list(&self, path: &str) -> Result<Vec<DirEntry>, Error> {
-        let listed = look!(self, "list", path, session => session.list(path, ENTRIES))?;
+    /// A listing, if there are only names in it that files may have. `None`: it has too many.
+    pub(super) fn checked(
+        &self,
+        path: &str,
+        listed: Option<Vec<DirEntry>>,
+    ) -> Result<Vec<DirEntry>, Error> {
         let entries = listed.ok_or_else(|| Error::TooMuch {
             target: self.target().clone(),
             path: path.to_owned(),

@@ -1,5 +1,6 @@
 //! How a transfer is made.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::Sftp;
 use super::error::Error;
+use super::session::{Fault, Session};
 use super::summary::{Callback, Failed, Meter};
 
 /// Bytes of one call that are under way at once, over all its files: requests and what answers
@@ -152,6 +154,11 @@ macro_rules! options {
             /// How many times in a row a lost session is replaced without a byte of the file having
             /// arrived in between, before the transfer fails. Default: 5, with pauses from 100 ms up
             /// to 5 s. 0: never.
+            ///
+            /// A transfer goes on only with the machine on which it began. Where the name of the host
+            /// leads to another address when the session is replaced, a single file begins again from
+            /// its start, and a folder fails with [`Error::Moved`](crate::sftp::Error::Moved). What
+            /// answers at the same address is taken for the same machine.
             pub fn attempts(mut self, attempts: u32) -> Self {
                 self.options.attempts = attempts;
                 self
@@ -175,21 +182,65 @@ pub(super) use options;
 pub(super) struct Call {
     pub(super) sftp: Sftp,
     pub(super) options: Options,
+    /// A folder, which all comes from one machine.
+    pub(super) is_tree: bool,
     pub(super) meter: Meter,
     /// In KiB.
     pub(super) window: Arc<Semaphore>,
     failed: Mutex<Vec<Failed>>,
+    current: Mutex<Current>,
+}
+
+/// The session of a call, and the machine that it is made with.
+#[derive(Default)]
+struct Current {
+    /// Kept until it ends, though its connection may be on the way out by then.
+    session: Option<Arc<Session>>,
+    peer: Option<SocketAddr>,
 }
 
 impl Call {
-    pub(super) fn new(sftp: Sftp, options: Options) -> Self {
+    pub(super) fn new(sftp: Sftp, options: Options, is_tree: bool) -> Self {
         Self {
+            current: Mutex::default(),
+            is_tree,
             sftp,
             meter: Meter::new(options.progress.clone()),
             options,
             window: Arc::new(Semaphore::new(WINDOW >> 10)),
             failed: Mutex::default(),
         }
+    }
+
+    /// The session of this call, or a new one on the same machine.
+    pub(super) async fn live(&self) -> Result<Arc<Session>, Fault> {
+        let alive = self.current().session.clone();
+        if let Some(session) = alive.filter(|session| session.is_alive()) {
+            return Ok(session);
+        }
+        let session = self.sftp.live().await?;
+        let mut current = self.current();
+        if let Some(moved) = session.moved_from(current.peer) {
+            return Err(moved);
+        }
+        current.peer = session.peer;
+        current.session = Some(session.clone());
+        Ok(session)
+    }
+
+    pub(super) async fn session(&self, path: &str) -> Result<Arc<Session>, Error> {
+        let live = self.live().await;
+        live.map_err(|fault| self.sftp.at(fault, "open", path))
+    }
+
+    /// Begins anew, on whichever machine the host is now.
+    pub(super) fn forget_machine(&self) {
+        *self.current() = Current::default();
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        // It is replaced as a whole, and checked before it is used.
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a part of a folder came to. `None`: it has failed, and that is kept for the summary.
@@ -247,13 +298,22 @@ impl Attempts {
     /// Gives the error back if this was enough, and otherwise waits a moment. `reached` is how far
     /// the file has come.
     pub(super) async fn again(&mut self, error: Error, reached: u64) -> Result<(), Error> {
+        // A server that leaves one request unanswered for a minute is not asked five times, and
+        // nothing goes on with another machine.
+        let goes_on = !matches!(error, Error::Timeout { .. } | Error::Moved { .. });
+        if !error.is_transient() || !goes_on {
+            return Err(error);
+        }
+        self.once_more(error, reached).await
+    }
+
+    /// The same for an error after which the file can be copied all the same.
+    pub(super) async fn once_more(&mut self, error: Error, reached: u64) -> Result<(), Error> {
         if reached > self.reached {
             self.reached = reached;
             self.failed = 0;
         }
-        // A server that leaves one request unanswered for a minute is not asked five times.
-        let again = error.is_transient() && !matches!(error, Error::Timeout { .. });
-        if !again || self.failed >= self.allowed {
+        if self.failed >= self.allowed {
             return Err(error);
         }
         tracing::debug!(%error, reached, "a transfer goes on with a new session");
@@ -272,7 +332,7 @@ macro_rules! persistent {
         let (call, path): (&$crate::sftp::options::Call, &str) = ($call, $path);
         let mut attempts = $crate::sftp::options::Attempts::new(call.options.attempts);
         loop {
-            let result = match call.sftp.live().await {
+            let result = match call.live().await {
                 Ok($session) => $request.await,
                 Err(fault) => Err(fault),
             };

@@ -1,6 +1,7 @@
 //! One SFTP session: which requests there are, and what an answer means.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub(super) enum Fault {
     Lost(Option<Box<crate::Error>>),
     /// The server left a request unanswered for so long.
     TimedOut(Duration),
+    /// The host has moved from one address to another in the middle of a transfer.
+    Moved(SocketAddr, SocketAddr),
     Protocol(&'static str),
 }
 
@@ -87,6 +90,12 @@ impl Fault {
                 operation,
                 path,
                 after,
+            },
+            Self::Moved(from, to) => Error::Moved {
+                target,
+                path,
+                from,
+                to,
             },
             Self::Protocol(what) => Error::Protocol {
                 target,
@@ -142,6 +151,8 @@ pub(super) enum Mode {
 /// A session on a stream of its own. Dropped, it ends.
 pub(super) struct Session {
     line: Line,
+    /// The address of its server.
+    pub(super) peer: Option<SocketAddr>,
     pub(super) runtime: Runtime,
     handles: Arc<Semaphore>,
     /// Bytes that one request may ask for, and bring.
@@ -168,6 +179,7 @@ impl Session {
     pub(super) async fn open(host: &Host, timeout: Arc<RequestTimeout>) -> Result<Self, Fault> {
         let stream = host.subsystem("sftp").await;
         let stream = stream.map_err(|error| Fault::Session(Box::new(error)))?;
+        let peer = stream.peer_addr();
         let hello = async {
             let (line, version, extensions) = Line::open(stream, timeout).await?;
             if version < 3 {
@@ -176,6 +188,7 @@ impl Session {
             let offers = |name: &str| extensions.iter().any(|offered| offered == name.as_bytes());
             let mut session = Self {
                 line,
+                peer,
                 runtime: Runtime::current(),
                 handles: Arc::new(Semaphore::new(HANDLES)),
                 read_len: PLAIN as u32,
@@ -213,6 +226,12 @@ impl Session {
 
     pub(super) fn is_alive(&self) -> bool {
         self.line.is_alive()
+    }
+
+    /// How the host has moved, if its server has another address than that.
+    pub(super) fn moved_from(&self, peer: Option<SocketAddr>) -> Option<Fault> {
+        let (from, to) = (peer?, self.peer?);
+        (from != to).then_some(Fault::Moved(from, to))
     }
 
     async fn ask(&self, request: Request) -> Result<Answer, Fault> {

@@ -1,15 +1,19 @@
 //! A remote file that is not ready yet.
 
+use std::sync::Arc;
+
 use tokio::runtime::Handle as Runtime;
 
 use super::Sftp;
 use super::error::Reason;
-use super::session::FAREWELL;
+use super::session::{FAREWELL, Session};
 
 /// Dropped, the file is removed in the background, unless it is to be kept.
 pub(super) struct RemoteTemp {
     sftp: Sftp,
     path: String,
+    /// It was made with this one.
+    session: Option<Arc<Session>>,
     keep: bool,
     runtime: Runtime,
 }
@@ -20,9 +24,22 @@ impl RemoteTemp {
         Self {
             sftp: sftp.clone(),
             path,
+            session: None,
             keep,
             runtime: Runtime::current(),
         }
+    }
+
+    /// One that is made with this session, and not to be kept.
+    pub(super) fn on(session: &Arc<Session>, sftp: &Sftp, path: String) -> Self {
+        let mut temp = Self::new(sftp, path, false);
+        temp.is_on(session);
+        temp
+    }
+
+    /// It is on the machine of this session.
+    pub(super) fn is_on(&mut self, session: &Arc<Session>) {
+        self.session = Some(session.clone());
     }
 
     pub(super) fn path(&self) -> &str {
@@ -47,7 +64,7 @@ impl RemoteTemp {
     /// Removes it now, unless it is to be kept.
     pub(super) async fn remove(mut self) {
         if !self.keep {
-            remove(self.sftp.clone(), self.path.clone()).await;
+            remove(self.sftp.clone(), self.path.clone(), self.session.take()).await;
             self.keep = true;
         }
     }
@@ -57,16 +74,24 @@ impl Drop for RemoteTemp {
     fn drop(&mut self) {
         if !self.keep {
             let (sftp, path) = (self.sftp.clone(), std::mem::take(&mut self.path));
-            self.runtime.spawn(remove(sftp, path));
+            self.runtime.spawn(remove(sftp, path, self.session.take()));
         }
     }
 }
 
-/// With the session there is, or a new one: what was interrupted by a lost connection lies there
-/// too.
-async fn remove(sftp: Sftp, path: String) {
+/// With the session that has made it, or a new one: what was interrupted by a lost connection lies
+/// there too, unless the host is another machine by then.
+async fn remove(sftp: Sftp, path: String, made_with: Option<Arc<Session>>) {
     let removed = async {
-        match sftp.live().await?.remove(&path).await {
+        let peer = made_with.as_ref().and_then(|session| session.peer);
+        let session = match made_with.filter(|session| session.is_alive()) {
+            Some(session) => session,
+            None => sftp.live().await?,
+        };
+        if let Some(moved) = session.moved_from(peer) {
+            return Err(moved);
+        }
+        match session.remove(&path).await {
             Err(fault) if fault.is(Reason::NotFound) => Ok(()),
             removed => removed,
         }

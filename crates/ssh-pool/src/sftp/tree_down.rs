@@ -8,7 +8,8 @@ use super::download;
 use super::error::Error;
 use super::local::{self, blocking};
 use super::metadata::{DirEntry, FileType, Metadata};
-use super::options::{Attempts, Call, persistent};
+use super::ops::ENTRIES;
+use super::options::{Call, persistent};
 use super::path::{self, Name};
 use super::session::Fault;
 use super::summary::{Attribute, SkipReason, Skipped, Summary, UnsetReason};
@@ -164,13 +165,9 @@ async fn plan(call: &Call, remote: &str, local: &Path, root: Metadata) -> Result
 }
 
 async fn list(call: &Call, remote: &str) -> Result<Vec<DirEntry>, Error> {
-    let mut attempts = Attempts::new(call.options.attempts);
-    loop {
-        match call.sftp.list(remote).await {
-            Ok(entries) => return Ok(entries),
-            Err(error) => attempts.again(error, 0).await?,
-        }
-    }
+    let listed = persistent!(call, "list", remote, session => session.list(remote, ENTRIES))?;
+    let listed = listed.map_err(|fault| call.sftp.at(fault, "list", remote))?;
+    call.sftp.checked(remote, listed)
 }
 
 /// Puts a name where it belongs. Impossible ones have been refused with the whole listing.

@@ -86,13 +86,13 @@ impl Upload {
     }
 
     async fn run(self) -> Result<Summary, Error> {
-        let call = Call::new(self.sftp, self.options);
+        let call = Call::new(self.sftp, self.options, self.tree);
         if self.tree {
             let remote = path::remote(&self.remote)?;
             return tree_up::copy(&call, &self.local, &remote).await;
         }
         let remote = path::remote_file(&self.remote)?;
-        let session = call.sftp.session(&remote).await?;
+        let session = call.session(&remote).await?;
         let source = Source::open(&self.local, session.write_len as u64).await?;
         drop(session);
         call.meter.expect(source.size);
@@ -117,7 +117,8 @@ impl IntoFuture for Upload {
     /// cannot replace. [`Error::Changed`] if the file became shorter meanwhile,
     /// [`Error::Mismatch`] after a verification, [`Error::Unset`] if it is [`strict`](Self::strict);
     /// [`Error::Timeout`] if the server does not answer, [`Error::Session`] and [`Error::Lost`] when
-    /// there is no more session after all attempts.
+    /// there is no more session after all attempts, and [`Error::Moved`] when there is one with
+    /// another machine only.
     ///
     /// # Cancel safety
     ///
@@ -154,7 +155,7 @@ pub(super) async fn bytes(
     remote: &str,
     options: &Options,
 ) -> Result<(), Error> {
-    let call = Call::new(sftp.clone(), options.clone());
+    let call = Call::new(sftp.clone(), options.clone(), false);
     let source = Source {
         path: remote.into(),
         size: bytes.len() as u64,
@@ -178,6 +179,17 @@ pub(super) struct Work<'a> {
     acknowledged: u64,
     resumed: u64,
     unset: Vec<Unset>,
+}
+
+impl Work<'_> {
+    /// Begins anew on another machine. What was written on the old one is out of reach.
+    fn leave(&mut self) {
+        self.place = Place::default();
+        self.begun = false;
+        self.acknowledged = 0;
+        self.resumed = 0;
+        self.unset.clear();
+    }
 }
 
 /// Copies one file, into a folder that was made a moment ago or another one.
@@ -208,6 +220,12 @@ pub(super) async fn file(
     loop {
         let error = match attempt(call, source, remote, &mut work).await {
             Ok(()) => break,
+            Err(moved @ Error::Moved { .. }) if !call.is_tree => {
+                attempts.once_more(moved, work.acknowledged).await?;
+                call.forget_machine();
+                work.leave();
+                continue;
+            }
             // What an earlier call has left is of another file.
             Err(Error::Mismatch { .. }) if work.resumed > 0 => {
                 work.acknowledged = 0;
@@ -243,7 +261,7 @@ async fn attempt(
     remote: &str,
     work: &mut Work<'_>,
 ) -> Result<(), Error> {
-    let session = call.sftp.session(remote).await?;
+    let session = call.session(remote).await?;
     let handle = open(call, &session, source, remote, work).await?;
     let written = async {
         pump(call, &handle, source, remote, work).await?;
@@ -274,7 +292,7 @@ async fn attempt(
     if call.options.verify || work.resumed > 0 {
         let content = source.content.clone();
         let sum = verify::local(content, source.size, &source.path).await?;
-        if !verify::remote_is(call, work.temp.path(), &sum, source.size).await? {
+        if !verify::remote_is(call, &session, work.temp.path(), &sum, source.size).await? {
             return Err(Error::Mismatch {
                 target: call.sftp.target().clone(),
                 path: remote.to_owned(),
@@ -304,6 +322,7 @@ async fn open(
     work: &mut Work<'_>,
 ) -> Result<Handle, Error> {
     let first = !std::mem::replace(&mut work.begun, true);
+    work.temp.is_on(session);
     // It can be written to and opened again until all is done, and is no more open than in the end.
     let mode = source.settings.mode.unwrap_or(0o644) | 0o600;
     let at = |fault: Fault| call.sftp.at(fault, "write", remote);

@@ -13,7 +13,7 @@ use super::download;
 use super::error::Error;
 use super::local::{self, Content, blocking};
 use super::options::Call;
-use super::session::Mode;
+use super::session::{Mode, Session};
 
 pub(super) type Sum = [u8; 32];
 
@@ -49,22 +49,22 @@ fn of_file(file: &Arc<File>, size: u64, path: &Path) -> Result<Sum, Error> {
 /// missing, or see other files than the SFTP server does: only what it confirms is believed.
 pub(super) async fn remote_is(
     call: &Call,
+    session: &Arc<Session>,
     path: &str,
     wanted: &Sum,
     size: u64,
 ) -> Result<bool, Error> {
-    if by_command(&call.sftp, path, size).await == Some(*wanted) {
+    if by_command(&call.sftp, session, path, size).await == Some(*wanted) {
         return Ok(true);
     }
-    let session = call.sftp.session(path).await?;
     let opened = session.open_file(path, Mode::Read).await;
     let handle = opened.map_err(|fault| call.sftp.at(fault, "open", path))?;
     Ok(download::sum(call, &handle, path).await? == *wanted)
 }
 
-async fn by_command(sftp: &Sftp, path: &str, size: u64) -> Option<Sum> {
+async fn by_command(sftp: &Sftp, session: &Session, path: &str, size: u64) -> Option<Sum> {
     // A command starts in the login folder, the SFTP server perhaps elsewhere.
-    let path = sftp.live().await.ok()?.real_path(path).await.ok()?;
+    let path = session.real_path(path).await.ok()?;
     let run = sftp
         .host()
         .command("sha256sum")
@@ -74,6 +74,9 @@ async fn by_command(sftp: &Sftp, path: &str, size: u64) -> Option<Sum> {
         .timeout(sftp.request_timeout() + Duration::from_millis(size / 10_000))
         .output();
     let output = run.await.ok().filter(|output| output.status.success())?;
+    if output.peer_addr != session.peer {
+        return None; // another machine
+    }
     parse(&output.stdout)
 }
 
