@@ -21,6 +21,15 @@ pub(super) const REQUESTS: usize = 64;
 const MOST_FILES: usize = 64;
 
 /// How a file takes the place of one that is there.
+///
+/// ```no_run
+/// use ssh_pool::sftp::Replace;
+///
+/// # async fn example(sftp: ssh_pool::sftp::Sftp) -> Result<(), ssh_pool::sftp::Error> {
+/// sftp.upload("app.conf", "/etc/app.conf").replace(Replace::InPlace).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Replace {

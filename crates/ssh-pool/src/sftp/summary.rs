@@ -69,6 +69,14 @@ pub struct Summary {
 }
 
 /// What belongs to a file beside its content.
+///
+/// ```
+/// use ssh_pool::sftp::{Attribute, Unset};
+///
+/// fn is_about_times(unset: &Unset) -> bool {
+///     unset.attribute == Attribute::Modified
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Attribute {
@@ -91,6 +99,14 @@ impl fmt::Display for Attribute {
 }
 
 /// Something of a copy that could not be set; its content is complete.
+///
+/// ```
+/// use ssh_pool::sftp::Unset;
+///
+/// fn line(unset: &Unset) -> String {
+///     format!("{}: no {}: {}", unset.path.display(), unset.attribute, unset.reason)
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unset {
@@ -103,6 +119,14 @@ pub struct Unset {
 }
 
 /// Why something of a copy could not be set.
+///
+/// ```
+/// use ssh_pool::sftp::{Unset, UnsetReason};
+///
+/// fn is_refused(unset: &Unset) -> bool {
+///     matches!(unset.reason, UnsetReason::Refused(_))
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UnsetReason {
@@ -129,6 +153,14 @@ impl fmt::Display for UnsetReason {
 }
 
 /// Something of a folder that could not be copied. Two are equal if path and text of the error are.
+///
+/// ```
+/// use ssh_pool::sftp::Failed;
+///
+/// fn line(failed: &Failed) -> String {
+///     format!("{}: {}", failed.path.display(), failed.error)
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Failed {
