@@ -7,6 +7,15 @@ use super::text::display_list;
 
 /// A text that a server sent during a login. It is escaped and cut off: see
 /// [`printable`](crate::printable).
+///
+/// ```
+/// # use ssh_pool_core as ssh_pool;
+/// fn show(error: &ssh_pool::Error) {
+///     for message in error.server_messages() {
+///         eprintln!("the server said: {}", message.text);
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -18,6 +27,18 @@ pub struct ServerMessage {
 }
 
 /// Which message of the protocol a [`ServerMessage`] came in.
+///
+/// ```
+/// # use ssh_pool_core as ssh_pool;
+/// use ssh_pool::{Error, MessageKind};
+///
+/// /// Why the server ended the connection, in its words.
+/// fn farewell(error: &Error) -> Option<&str> {
+///     let mut messages = error.server_messages().iter();
+///     let last = messages.find(|message| message.kind == MessageKind::Disconnect)?;
+///     Some(&last.text)
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",

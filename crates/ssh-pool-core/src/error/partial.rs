@@ -8,6 +8,15 @@ use crate::output::ExitStatus;
 /// What a command that failed had written until then: see [`Error::partial_output`].
 ///
 /// `Debug` shows the streams as text, as far as they are.
+///
+/// ```
+/// # use ssh_pool_core as ssh_pool;
+/// fn show(error: &ssh_pool::Error) {
+///     if let Some(partial) = error.partial_output() {
+///         eprintln!("{error}\n{}", String::from_utf8_lossy(&partial.stderr));
+///     }
+/// }
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PartialOutput {

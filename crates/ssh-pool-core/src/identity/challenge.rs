@@ -9,6 +9,19 @@ use zeroize::Zeroizing;
 /// What a server asks in one round of a keyboard-interactive login (RFC 4256, section 3.2).
 ///
 /// All texts are the server's. They are escaped and cut off: see [`printable`](crate::printable).
+///
+/// ```
+/// # use ssh_pool_core as ssh_pool;
+/// use ssh_pool::Challenge;
+///
+/// /// Answers a single question for a code, and no other.
+/// fn answer(challenge: &Challenge, code: &str) -> Option<Vec<String>> {
+///     match &challenge.prompts[..] {
+///         [prompt] if prompt.text.contains("code") => Some(vec![code.to_owned()]),
+///         _ => None,
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Challenge {
@@ -23,6 +36,15 @@ pub struct Challenge {
 }
 
 /// One question of a [`Challenge`].
+///
+/// ```
+/// # use ssh_pool_core as ssh_pool;
+/// use ssh_pool::Prompt;
+///
+/// fn is_password(prompt: &Prompt) -> bool {
+///     !prompt.echo && prompt.text.to_lowercase().contains("password")
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Prompt {
