@@ -36,7 +36,7 @@ struct Key {
     policy: HostKeyPolicy,
     limits: Arc<Limits>,
     timeouts: Arc<Timeouts>,
-    algorithms: Algorithms,
+    algorithms: Arc<Algorithms>,
 }
 
 /// A pool of SSH connections that live in this process. Cheap to clone; the clones are one pool.
@@ -74,7 +74,7 @@ impl fmt::Debug for Pool {
 pub(crate) struct Inner {
     policy: HostKeyPolicy,
     identity: Identity,
-    algorithms: Algorithms,
+    algorithms: Arc<Algorithms>,
     limits: Arc<Limits>,
     timeouts: Arc<Timeouts>,
     transport: Arc<dyn Transport>,
@@ -214,7 +214,7 @@ impl PoolBuilder {
             buffered: Arc::new(Buffered::new(limits.buffered_bytes)),
             policy,
             identity,
-            algorithms,
+            algorithms: Arc::new(algorithms),
             limits: Arc::new(limits),
             timeouts: Arc::new(timeouts),
             transport,
@@ -399,7 +399,7 @@ impl Inner {
             policy: target.own_policy().unwrap_or(&self.policy).clone(),
             limits: or_own(&self.limits, target.own_limits()),
             timeouts: or_own(&self.timeouts, target.own_timeouts()),
-            algorithms: (target.own_algorithms().unwrap_or(&self.algorithms)).clone(),
+            algorithms: or_own(&self.algorithms, target.own_algorithms()),
         };
         let mut map = self.map();
         // Checked under the lock that `close` takes to see the hosts: none slips through.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::algorithms::Algorithms;
 use crate::error::Error;
@@ -48,9 +49,9 @@ pub struct Target {
     port: u16,
     identity: Option<Identity>,
     policy: Option<HostKeyPolicy>,
-    timeouts: Option<Timeouts>,
-    limits: Option<Limits>,
-    algorithms: Option<Algorithms>,
+    timeouts: Option<Arc<Timeouts>>,
+    limits: Option<Arc<Limits>>,
+    algorithms: Option<Arc<Algorithms>>,
 }
 
 impl Target {
@@ -143,7 +144,7 @@ impl Target {
     /// ```
     #[must_use]
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
-        self.timeouts = Some(timeouts);
+        self.timeouts = Some(Arc::new(timeouts));
         self
     }
 
@@ -166,7 +167,7 @@ impl Target {
     /// ```
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = Some(limits);
+        self.limits = Some(Arc::new(limits));
         self
     }
 
@@ -189,12 +190,12 @@ impl Target {
 
     /// The timeouts that override the pool's.
     pub(crate) fn own_timeouts(&self) -> Option<&Timeouts> {
-        self.timeouts.as_ref()
+        self.timeouts.as_deref()
     }
 
     /// The limits that override the pool's.
     pub(crate) fn own_limits(&self) -> Option<&Limits> {
-        self.limits.as_ref()
+        self.limits.as_deref()
     }
 
     /// Uses these algorithms for this target instead of the pool's.
@@ -202,13 +203,13 @@ impl Target {
     /// Targets that differ in their algorithms never share a connection.
     #[must_use]
     pub fn algorithms(mut self, algorithms: Algorithms) -> Self {
-        self.algorithms = Some(algorithms);
+        self.algorithms = Some(Arc::new(algorithms));
         self
     }
 
     /// The algorithms that override the pool's.
     pub(crate) fn own_algorithms(&self) -> Option<&Algorithms> {
-        self.algorithms.as_ref()
+        self.algorithms.as_deref()
     }
 
     /// The identity that overrides the pool's.

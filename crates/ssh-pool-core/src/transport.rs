@@ -75,7 +75,7 @@ pub(crate) struct Endpoint {
     pub(crate) port: u16,
     pub(crate) identity: Identity,
     pub(crate) policy: HostKeyPolicy,
-    pub(crate) algorithms: Algorithms,
+    pub(crate) algorithms: Arc<Algorithms>,
     pub(crate) connect_timeout: Duration,
     pub(crate) agent_timeout: Duration,
     /// How long the server has to accept the connection, and then to identify itself, if that is
