@@ -106,7 +106,6 @@ async fn attempts(
         tracing::warn!(
             attempt = attempts,
             %error,
-            cause = std::error::Error::source(&error).map(tracing::field::display),
             ?pause,
             "a command was lost, and is run again"
         );
