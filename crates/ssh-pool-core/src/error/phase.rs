@@ -16,7 +16,7 @@ use std::fmt;
 ///     error.phase() >= Phase::KeyExchange
 /// }
 /// assert!(Phase::Connect < Phase::Auth && Phase::Auth < Phase::Running);
-/// assert_eq!(Phase::Auth.to_string(), "auth");
+/// assert_eq!(Phase::Auth.to_string(), "authentication");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]

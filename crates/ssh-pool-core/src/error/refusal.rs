@@ -45,7 +45,7 @@ impl fmt::Display for Stream {
 ///
 /// match host.connect_tcp("localhost", 5432).await {
 ///     Ok(_stream) => println!("it listens"),
-///     Err(Error::StreamRefused { refusal: Refusal::Prohibited, .. }) => println!("not allowed"),
+///     Err(Error::StreamRefused { refusal: Refusal::Denied, .. }) => println!("not allowed"),
 ///     Err(Error::StreamRefused { message, .. }) => println!("nothing there: {message}"),
 ///     Err(error) => return Err(error),
 /// }

@@ -186,7 +186,7 @@ impl Eq for Failed {}
 /// /// Links are expected there; what else was left out is not.
 /// fn unexpected(summary: &Summary) -> impl Iterator<Item = &Skipped> {
 ///     let skipped = summary.skipped.iter();
-///     skipped.filter(|skipped| !matches!(skipped.reason, SkipReason::Symlink))
+///     skipped.filter(|skipped| !matches!(skipped.reason, SkipReason::LeadsOut))
 /// }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,7 +205,7 @@ pub struct Skipped {
 /// use ssh_pool::sftp::{SkipReason, Skipped};
 ///
 /// fn is_link(skipped: &Skipped) -> bool {
-///     matches!(skipped.reason, SkipReason::Symlink)
+///     matches!(skipped.reason, SkipReason::LeadsOut)
 /// }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
