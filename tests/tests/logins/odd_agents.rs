@@ -184,5 +184,6 @@ async fn hosts_that_wait_behind_a_silent_agent_do_not_each_wait_for_it() {
     let began = Instant::now();
     let results = logins.join_all().await;
     assert!(results.iter().all(Result::is_ok), "{results:#?}");
-    assert!(began.elapsed() < 3 * limit, "{:?}", began.elapsed());
+    // One after the other they would take eight times as long as the limit.
+    assert!(began.elapsed() < 7 * limit, "{:?}", began.elapsed());
 }
