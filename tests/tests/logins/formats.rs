@@ -192,7 +192,7 @@ async fn a_key_file_that_others_may_read_is_refused_as_ssh_does() {
         let source = std::error::Error::source(&error).map(ToString::to_string);
         let text = format!("{error} {source:?}");
         assert!(text.contains("chmod 600"), "{mode:o}: {text}");
-        // A text is in nobody's file.
+        // A text has no file with modes.
         login(&sshd, Identity::key_pem(key.private_text()))
             .await
             .unwrap();

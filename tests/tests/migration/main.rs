@@ -138,7 +138,7 @@ async fn a_service_is_restarted_followed_and_asked() {
 async fn an_inventory_has_every_server_in_order() {
     let sshds = [Sshd::start(), Sshd::start(), Sshd::start()];
     let mut servers: Vec<_> = sshds.iter().map(|sshd| server!(inventory, sshd)).collect();
-    // Of a server that nobody knows there is nothing but the reason.
+    // Of an unknown server there is nothing but the reason.
     servers[1].known_hosts = sshds[0].known_hosts();
     let pool = Pool::builder(HostKeyPolicy::known_hosts()).build().unwrap();
     let all = inventory::inventory(&pool, &servers).await;

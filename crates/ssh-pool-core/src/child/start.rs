@@ -191,7 +191,7 @@ fn watch(process: &Process, deadline: Option<Deadline>, missed: Missed) -> Task 
             () = inbox.finished() => None,
         };
         if !inbox.has_ended() {
-            // Before the end that follows from it, so that whoever sees that end sees this too.
+            // Before the end that follows from it, so that a reader of that end sees this too.
             if let Some(deadline) = passed {
                 missed.set(deadline).ok();
             }

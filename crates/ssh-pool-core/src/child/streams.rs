@@ -366,7 +366,7 @@ pub(super) enum Full {
 /// What is read at once.
 const PIECE: usize = 32 << 10;
 
-/// Takes in what comes on a stream that nobody has taken, for as long as this is polled.
+/// Takes in what comes on a stream that was not taken, for as long as this is polled.
 pub(super) async fn keep(reader: Option<&mut Reader>, limit: usize) {
     if let Some(reader) = reader {
         reader.keep(limit).await;

@@ -81,7 +81,7 @@ pub enum HostKeyProblem {
         reason: String,
     },
     /// The server showed a host key, and the key exchange is not signed with it as was agreed on (RFC
-    /// 4253, section 8). Whoever is at the other end does not hold that key, or is broken.
+    /// 4253, section 8). The other end does not hold that key, or is broken.
     #[error(
         "the server could not prove that it holds its host key: {reason}; someone may be in between: \
          find out who answers there before you connect again"

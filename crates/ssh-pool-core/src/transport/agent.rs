@@ -41,7 +41,7 @@ pub(crate) struct Agent {
 impl Agents {
     pub(super) fn agent(&self, path: &Path, limit: Duration, stopwatch: &Arc<Stopwatch>) -> Agent {
         let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Few programs have more than one agent; those that nobody asks are forgotten.
+        // Few programs have more than one agent; those that are not asked are forgotten.
         turns.retain(|known, turn| known == path || Arc::strong_count(turn) > 1);
         let turn = turns.entry(path.to_owned()).or_default().clone();
         Agent {

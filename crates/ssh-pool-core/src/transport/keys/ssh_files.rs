@@ -48,7 +48,7 @@ fn read_one(path: PathBuf) -> Option<SshFile> {
     let text = read_private(&path);
     let beside = read_public(&with_suffix(&path, ".pub"));
     let beside = (beside.ok()).and_then(|text| PublicKey::from_openssh(text.trim()).ok());
-    // As for ssh, whoever may read the private key does not matter for its public half.
+    // As for ssh, the modes of the private key do not matter for its public half.
     let public = beside.or_else(|| {
         let text = read_public(&path).ok()?;
         format::public_half(&text).map(PublicKey::from)
