@@ -1,6 +1,8 @@
 //! Asks many servers at once for their kernel, load and free disk space, and prints a table. With the
 //! crate `async-ssh2-tokio`.
 
+#![allow(missing_docs)] // A program of a few functions, as people write them.
+
 use std::error::Error;
 use std::path::PathBuf;
 

@@ -1,6 +1,8 @@
 //! Releases an archive on a server: unpacks it beside the release that runs, migrates, switches a
 //! link. With the crate `openssh`.
 
+#![allow(missing_docs)] // A program of a few functions, as people write them.
+
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! Restarts a service, follows its log until it says that it is ready, and asks it for its health
 //! through a forwarded port. With the crate `openssh`.
 
+#![allow(missing_docs)] // A program of a few functions, as people write them.
+
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
