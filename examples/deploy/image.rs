@@ -47,7 +47,7 @@ impl Build {
         progress: &Progress,
     ) -> Result<String, Failure> {
         let before = nameless(daemon).await?;
-        self.state().before = before.into_iter().map(|(id, _)| id).collect();
+        self.state().before = before.into_iter().collect();
         let (context, mut fault) = context::archive(host, dir, commit).await?;
         // No step gets a network, and no container of a step stays.
         let query = format!(
@@ -119,7 +119,8 @@ impl Build {
     /// images without a name. Says how much there was.
     ///
     /// The daemon does not tell whose such images are: ours are new, and the build has spoken of
-    /// them, or of what they are made from.
+    /// them, or of what they are made from. There may be several steps in between, which the daemon
+    /// made after the connection was lost.
     pub(crate) async fn clear(&self, daemon: &Daemon) -> Result<usize, Failure> {
         // The daemon takes it away too, when it gives up the build, but in its own time.
         let step = self.state().step.clone();
@@ -128,16 +129,12 @@ impl Build {
             changes += usize::from(containers::remove(daemon, &step).await?);
         }
         let now = nameless(daemon).await?;
+        let parents = parents(daemon).await?;
         let ours: Vec<String> = {
             let state = self.state();
-            let spoken_of = |id: &str| {
-                let id = id.trim_start_matches("sha256:");
-                state.seen.iter().any(|seen| id.starts_with(seen.as_str()))
-            };
             now.into_iter()
-                .filter(|(id, _)| !state.before.contains(id))
-                .filter(|(id, parent)| spoken_of(id) || spoken_of(parent))
-                .map(|(id, _)| id)
+                .filter(|id| !state.before.contains(id))
+                .filter(|id| state.has_spoken_of(id, &parents))
                 .collect()
         };
         for id in &ours {
@@ -163,13 +160,37 @@ impl State {
             self.seen.insert(what.trim().to_owned());
         }
     }
+
+    /// Whether the build has spoken of that image, or of one that it is made from.
+    fn has_spoken_of(&self, id: &String, parents: &HashMap<String, String>) -> bool {
+        let seen = |id: &String| {
+            let id = id.trim_start_matches("sha256:");
+            self.seen.iter().any(|seen| id.starts_with(seen.as_str()))
+        };
+        std::iter::successors(Some(id), |id| parents.get(*id)).any(seen)
+    }
 }
 
-/// The images that have no name and are no part of another: their ids, and those of what each is
-/// made from.
-async fn nameless(daemon: &Daemon) -> Result<Vec<(String, String)>, Failure> {
-    let filters = HashMap::from([("dangling".to_owned(), vec!["true".to_owned()])]);
-    let found = list(daemon, filters).await?;
+/// The images that have no name and are no part of another.
+async fn nameless(daemon: &Daemon) -> Result<Vec<String>, Failure> {
+    let options = ListImagesOptions {
+        filters: Some(HashMap::from([(
+            "dangling".to_owned(),
+            vec!["true".to_owned()],
+        )])),
+        ..ListImagesOptions::default()
+    };
+    let found = list(daemon, options).await?;
+    Ok(found.into_iter().map(|image| image.id).collect())
+}
+
+/// What each image is made from, images that are part of another among them.
+async fn parents(daemon: &Daemon) -> Result<HashMap<String, String>, Failure> {
+    let options = ListImagesOptions {
+        all: true,
+        ..ListImagesOptions::default()
+    };
+    let found = list(daemon, options).await?;
     Ok(found.into_iter().map(|i| (i.id, i.parent_id)).collect())
 }
 
@@ -179,7 +200,11 @@ pub(crate) async fn keep_only(
     app: &App,
     image: Option<&str>,
 ) -> Result<usize, Failure> {
-    let mut others = list(daemon, app.filter()).await?;
+    let options = ListImagesOptions {
+        filters: Some(app.filter()),
+        ..ListImagesOptions::default()
+    };
+    let mut others = list(daemon, options).await?;
     others.retain(|other| Some(other.id.as_str()) != image);
     let mut changes = 0;
     for other in &others {
@@ -188,14 +213,7 @@ pub(crate) async fn keep_only(
     Ok(changes)
 }
 
-async fn list(
-    daemon: &Daemon,
-    filters: HashMap<String, Vec<String>>,
-) -> Result<Vec<ImageSummary>, Failure> {
-    let options = ListImagesOptions {
-        filters: Some(filters),
-        ..ListImagesOptions::default()
-    };
+async fn list(daemon: &Daemon, options: ListImagesOptions) -> Result<Vec<ImageSummary>, Failure> {
     let list = async |d: Docker| d.list_images(Some(options.clone())).await;
     daemon.again("list images", list).await
 }
