@@ -25,11 +25,13 @@ use crate::valve::Valve;
 
 mod herald;
 mod intake;
+mod news;
 mod proof;
 mod witness;
 
 use intake::Intake;
 pub(crate) use intake::{Overrun, Sink};
+use news::News;
 
 /// With so many unread bytes the valve is shut, and with half as many it is opened again.
 const BACKLOG: usize = 1 << 20;
@@ -130,6 +132,11 @@ impl State {
         self.exit.is_some() || self.sent.is_none() || self.accepted == Some(false)
     }
 
+    /// Whether the request has been answered, or never will be.
+    fn answered(&self) -> bool {
+        self.told || self.accepted.is_some()
+    }
+
     /// Those who wait for anything of this channel but its data.
     fn wakers(&mut self) -> [Option<Waker>; 3] {
         [
@@ -144,8 +151,7 @@ impl State {
 #[derive(Default)]
 pub(crate) struct Inbox {
     state: Mutex<State>,
-    /// Something other than data has come.
-    news: Notify,
+    news: News,
     /// Of a connection without neighbours.
     valve: Option<Arc<Valve>>,
 }
@@ -171,7 +177,7 @@ impl Inbox {
         };
         Self {
             state: Mutex::new(state),
-            news: Notify::new(),
+            news: News::default(),
             valve,
         }
     }
@@ -179,13 +185,6 @@ impl Inbox {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while the lock is held; a poisoned inbox still holds true data.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Changes something that others may wait for.
-    fn tell<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let result = change(&mut self.state());
-        self.news.notify_waiters();
-        result
     }
 
     /// The backlog has changed.
@@ -232,8 +231,11 @@ impl Inbox {
         if let Some(reader) = reader {
             reader.wake();
         }
-        if overrun.is_some() || announced {
-            self.news.notify_waiters();
+        if overrun.is_some() {
+            self.news.end.notify_waiters();
+        }
+        if announced {
+            self.news.step.notify_waiters();
         }
         if let (Some(witness), Some(overrun)) = (witness, overrun) {
             let limit = overrun.limit(most);
@@ -244,45 +246,52 @@ impl Inbox {
     /// The transport's queue has come to the exec request. On a channel that has ended by then it
     /// is not sent.
     pub(crate) fn exec_due(&self, round: u32) {
-        self.tell(|state| {
+        {
+            let mut state = self.state();
             if state.sent.is_none() && state.round == round {
                 state.sent = Some(state.end.is_none());
             }
-        });
+        }
+        self.news.step.notify_waiters();
     }
 
     /// A request has been answered. A refused exec leaves the channel open on the server.
     pub(crate) fn reply(&self, accepted: bool) -> Flow {
-        self.tell(|state| {
+        let flow = {
+            let mut state = self.state();
             if state.answers.len() < state.expected {
                 state.answers.push(accepted);
-                return Flow::Continue;
-            }
-            if !state.started || state.accepted.is_some() {
-                return Flow::Continue;
-            }
-            state.accepted = Some(accepted);
-            if accepted {
+                Flow::Continue
+            } else if !state.started || state.accepted.is_some() {
                 Flow::Continue
             } else {
-                Flow::Close
+                state.accepted = Some(accepted);
+                match accepted {
+                    true => Flow::Continue,
+                    false => Flow::Close,
+                }
             }
-        })
+        };
+        self.news.step.notify_waiters();
+        flow
     }
 
     /// The command has ended, or was ended by a signal.
     pub(crate) fn exit(&self, status: ExitStatus) {
-        self.tell(|state| state.exit = Some(status));
+        self.state().exit = Some(status);
+        self.news.exit.notify_waiters();
+        self.news.step.notify_waiters();
     }
 
     /// No more data will come.
     pub(crate) fn eof(&self) {
-        let wakers = self.tell(|state| {
+        let wakers = {
+            let mut state = self.state();
             state.eof = true;
             state.stdout.finish();
             state.stderr.finish();
             state.wakers()
-        });
+        };
         wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
@@ -316,10 +325,12 @@ impl Inbox {
             hook(&end);
         }
         drop(tenant);
-        let wakers = self.tell(|state| {
+        let wakers = {
+            let mut state = self.state();
             state.told = true;
             state.wakers()
-        });
+        };
+        self.news.all();
         wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
@@ -392,8 +403,8 @@ impl Inbox {
 
     /// Waits for the replies that were expected. Fewer of them: the channel has ended.
     pub(crate) async fn answers(&self) -> Vec<bool> {
-        self.until(|state| state.answers.len() >= state.expected || state.end.is_some())
-            .await;
+        let answered = |state: &State| state.answers.len() >= state.expected || state.end.is_some();
+        self.until(&self.news.step, answered).await;
         self.state().answers.clone()
     }
 
@@ -459,39 +470,43 @@ impl Inbox {
 
     /// Waits until the channel has ended. Cancel safe.
     pub(crate) async fn ended(&self) {
-        self.until(|state| state.told).await;
+        self.until(&self.news.end, |state| state.told).await;
     }
 
     /// Waits until the command has ended and its output is complete, or too long; or the channel
     /// has ended without either. Cancel safe.
     pub(crate) async fn finished(&self) {
-        self.until(|state| state.told || state.overrun().is_some())
-            .await;
+        let finished = |state: &State| state.told || state.overrun().is_some();
+        self.until(&self.news.end, finished).await;
     }
 
     /// Waits until the command's status is known, or never will be. Cancel safe.
     pub(crate) async fn exited(&self) {
-        self.until(|state| state.told || state.exit.is_some()).await;
+        let exited = |state: &State| state.told || state.exit.is_some();
+        self.until(&self.news.exit, exited).await;
     }
 
     /// Waits until the request has been answered, or never will be. Cancel safe.
     pub(crate) async fn answered(&self) {
-        self.until(|state| state.told || state.accepted.is_some())
-            .await;
+        self.until(&self.news.step, State::answered).await;
+    }
+
+    pub(crate) fn is_answered(&self) -> bool {
+        self.state().answered()
     }
 
     /// Waits until it is known whether the exec request went out. The transport's queue comes to
     /// it, or is dropped with its connection. Cancel safe.
     pub(crate) async fn exec_settled(&self) {
-        self.until(|state| {
+        let settled = |state: &State| {
             state.sent.is_some() || state.accepted.is_some() || state.exit.is_some()
-        })
-        .await;
+        };
+        self.until(&self.news.step, settled).await;
     }
 
-    async fn until(&self, reached: impl Fn(&State) -> bool) {
+    async fn until(&self, news: &Notify, reached: impl Fn(&State) -> bool) {
         loop {
-            let news = self.news.notified();
+            let news = news.notified();
             tokio::pin!(news);
             news.as_mut().enable();
             if reached(&self.state()) {

@@ -44,8 +44,8 @@ impl Inbox {
 
     /// Waits until the command has said its tag, or never will. Cancel safe.
     pub(crate) async fn announced(&self) -> bool {
-        self.until(|state| state.announced() || state.end.is_some())
-            .await;
+        let over = |state: &State| state.announced() || state.end.is_some();
+        self.until(&self.news.step, over).await;
         self.state().announced()
     }
 
@@ -55,7 +55,7 @@ impl Inbox {
         self.exited().await;
         let settled =
             |state: &State| state.tag_for.is_none() || state.announced() || state.end.is_some();
-        if tokio::time::timeout(PROOF, self.until(settled))
+        if tokio::time::timeout(PROOF, self.until(&self.news.step, settled))
             .await
             .is_err()
         {
