@@ -9,10 +9,14 @@
 //! A warm host runs `true`, one after the other, once alone and once for as long as a case lasts.
 //! Reported: the slowest command of each, their ratio, and how many were lost, which must be none.
 //! The slowest of many says as much about the machine as about the pool, so the ratio is the median
-//! of several rounds.
+//! of several rounds, and the case happens once more beside the same commands in another process:
+//! what they see too is the machine, which all servers share.
 
 mod case;
 
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -20,6 +24,7 @@ use clap::Parser;
 use ssh_pool::{Host, HostKeyPolicy, Identity, Pool, Target, Timeouts};
 use ssh_pool_benches::stats;
 use ssh_pool_tests::{Sshd, TestUser};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use crate::case::{Case, Place};
 
@@ -40,6 +45,9 @@ struct Options {
     /// Only the cases whose name holds this text.
     #[arg(long)]
     only: Option<String>,
+    /// What such a process starts itself with.
+    #[arg(long, hide = true, num_args = 3)]
+    apart: Option<Vec<String>>,
 }
 
 /// The commands of a healthy host.
@@ -70,25 +78,32 @@ impl Commands {
         commands
     }
 
-    /// Runs until `case` has ended, and returns what it said.
+    /// Runs until `case` has ended, and returns what it said. On a task of its own: the callers of a
+    /// case quote what they send, and that is not what is measured.
     async fn run_beside(
         host: &Host,
         case: impl Future<Output = anyhow::Result<String>>,
     ) -> anyhow::Result<(Self, String)> {
-        let mut commands = Self::default();
-        let mut case = std::pin::pin!(case);
-        loop {
-            tokio::select! {
-                said = &mut case => return Ok((commands, said?)),
-                () = commands.run_one(host) => {}
+        let (stop, host) = (Arc::new(AtomicBool::new(false)), host.clone());
+        let stopped = stop.clone();
+        let commands = tokio::spawn(async move {
+            let mut commands = Self::default();
+            while !stopped.load(Ordering::Relaxed) {
+                commands.run_one(&host).await;
             }
-        }
+            commands
+        });
+        let said = case.await;
+        stop.store(true, Ordering::Relaxed);
+        Ok((commands.await?, said?))
     }
 }
 
 struct Round {
     alone: Commands,
     beside: Commands,
+    /// The slowest command of another process beside the case.
+    apart: Duration,
     said: String,
 }
 
@@ -131,6 +146,7 @@ async fn round(case: &Case) -> anyhow::Result<Round> {
     let began = Instant::now();
     let (beside, said) = Commands::run_beside(&host, work).await?;
     let lasted = began.elapsed();
+    let apart = apart(healthy, async { place.run(&pool).await.map(drop) }).await?;
     // Without the processes that the case has left.
     drop(pool);
     drop(place);
@@ -144,8 +160,49 @@ async fn round(case: &Case) -> anyhow::Result<Round> {
     Ok(Round {
         alone,
         beside,
+        apart,
         said,
     })
+}
+
+/// Lets another process run commands on a server until `case` has ended; its slowest.
+async fn apart(
+    server: &Sshd,
+    case: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<Duration> {
+    let mut other = tokio::process::Command::new(std::env::current_exe()?);
+    other.arg("--apart").arg(server.target());
+    other.arg(server.client_key()).arg(server.known_hosts());
+    other.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut other = other.kill_on_drop(true).spawn()?;
+    let mut lines = BufReader::new(other.stdout.take().context("stdout")?).lines();
+    lines.next_line().await?.context("it is not ready")?;
+    case.await?;
+    drop(other.stdin.take());
+    let micros = lines.next_line().await?.context("it has not ended")?;
+    Ok(Duration::from_micros(micros.parse()?))
+}
+
+/// The other process: says when it is ready, and its slowest command when its input has ended.
+async fn commands_apart(arguments: &[String]) -> anyhow::Result<()> {
+    let [target, key, known_hosts] = arguments else {
+        anyhow::bail!("three arguments")
+    };
+    let pool = Pool::builder(HostKeyPolicy::known_hosts_file(known_hosts))
+        .identity(Identity::key_file(key))
+        .build()?;
+    let host = pool.host(target.parse::<Target>()?)?;
+    host.warm().await?;
+    Commands::run_for(&host, Duration::from_millis(500)).await;
+    println!("ready");
+    let end = async {
+        tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
+        Ok(String::new())
+    };
+    let (commands, _) = Commands::run_beside(&host, end).await?;
+    ensure!(commands.lost.is_empty(), "lost: {:?}", commands.lost);
+    println!("{}", commands.slowest.as_micros());
+    Ok(())
 }
 
 fn main() -> anyhow::Result<()> {
@@ -154,9 +211,15 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
+    if let Some(arguments) = &options.apart {
+        return runtime.block_on(commands_apart(arguments));
+    }
     let (mut lost, mut over) = (Vec::new(), Vec::new());
-    println!("| case | slowest alone | slowest beside it | ratio | lost | the case itself |");
-    println!("|---|---|---|---|---|---|");
+    println!(
+        "| case | slowest alone | slowest beside it | ratio | the same in another process | lost | \
+         the case itself |"
+    );
+    println!("|---|---|---|---|---|---|---|");
     for case in case::ALL {
         if (options.only.as_ref()).is_some_and(|only| !case.name.contains(only.as_str())) {
             continue;
@@ -171,13 +234,15 @@ fn main() -> anyhow::Result<()> {
         };
         let alone = median(&|round| round.alone.slowest.as_secs_f64() * 1e3);
         let beside = median(&|round| round.beside.slowest.as_secs_f64() * 1e3);
+        let apart = median(&|round| round.apart.as_secs_f64() * 1e3);
         let ratio = median(&Round::ratio);
         let gone = results.iter().flat_map(|round| &round.beside.lost);
         let gone: Vec<_> = gone.cloned().collect();
         let ran: usize = results.iter().map(|round| round.beside.ran).sum();
         let said = results.last().map_or("", |round| round.said.as_str());
         println!(
-            "| {} | {alone:.1} ms | {beside:.1} ms | {ratio:.2} × | {} of {ran} | {said} |",
+            "| {} | {alone:.1} ms | {beside:.1} ms | {ratio:.2} × | {apart:.1} ms | {} of {ran} | \
+             {said} |",
             case.name,
             gone.len(),
         );
