@@ -295,7 +295,8 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// [`Error::NotKilled`] when the server has not said that the command has ended.
+    /// [`Error::NotKilled`] when the server has not said that the command has ended: a process of
+    /// another user (`sudo`, `su -c`) may not be killable by the login user.
     ///
     /// # Cancel safety
     ///

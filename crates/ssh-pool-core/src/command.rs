@@ -58,7 +58,9 @@ pub(crate) struct Place {
 /// Cancelling then runs a short script in a session of its own, on a connection for such scripts (one
 /// more login the first time), that finds the process group by the mark in `/proc` and signals it.
 /// Nothing is signalled by number alone. A forced command, which is not the line that we send, cannot
-/// be signalled at all there: its channel is closed after the grace.
+/// be signalled at all there: its channel is closed after the grace. Nor can a process of another user
+/// (`sudo`, `su -c`) where the login user may not signal it. There, and where a limit has to hold
+/// without this program, let the server count: `timeout 5 cmd`, `sudo timeout 5 cmd`.
 ///
 /// [`detach`](Command::detach) leaves the process alone.
 ///
@@ -333,6 +335,10 @@ impl Command {
     /// 14 s at most: 5 s for each of the two signals to be taken, 3 s for the server to close the
     /// channel after them, 1 s to close it from this end. Where a script delivers the signals, it
     /// has 5 s more to look for processes that are left.
+    ///
+    /// A limit that the server keeps, also when the connection is lost: `timeout 5 cmd`. A command that
+    /// has ended and left a process that holds its output open is waited for as well; see
+    /// [`exit_grace`](Command::exit_grace).
     pub fn timeout(&mut self, timeout: Duration) -> &mut Self {
         self.timeout = Some(timeout);
         self
