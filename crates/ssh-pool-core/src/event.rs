@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -34,7 +35,9 @@ pub struct Event {
     /// To which host: `user@host:port`. Empty for what concerns the whole pool.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::text"))]
     pub target: Arc<str>,
-    /// To which of its connections: its number in the trace.
+    /// To which of its connections: its number in the trace and in
+    /// [`ConnectionStatus::number`](crate::ConnectionStatus::number). No other connection of the pool
+    /// has it, to whichever host and whatever for.
     pub connection: Option<u64>,
     /// The address that this connection goes to. `None` for events that are not about one connection,
     /// and for a connection that is no TCP connection of its own.
@@ -350,9 +353,20 @@ impl Event {
 pub(crate) struct Reporter {
     /// Made for the first who listens: it has room for all events at once.
     listeners: OnceLock<broadcast::Sender<Event>>,
+    /// The number of the newest connection of the pool.
+    newest: AtomicU64,
 }
 
 impl Reporter {
+    /// A number for a new connection, which no other one of the pool has had.
+    pub(crate) fn next_connection(&self) -> u64 {
+        self.newest.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn newest_connection(&self) -> u64 {
+        self.newest.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn listen(&self) -> Events {
         let sender = self
             .listeners

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -140,8 +140,6 @@ pub(crate) struct Hub {
     reporter: Arc<Reporter>,
     runtime: Handle,
     channels: Channels,
-    /// The number of the newest connection.
-    newest: AtomicU64,
     books: Mutex<Books>,
     /// Something has ended: somebody may be waiting for the last one.
     ended: Notify,
@@ -205,7 +203,6 @@ impl Hub {
             reporter,
             runtime,
             channels: Channels::new(hub.clone(), most),
-            newest: AtomicU64::new(0),
             books: Mutex::new(Books {
                 slots: Slots::new(rules),
                 links: HashMap::new(),

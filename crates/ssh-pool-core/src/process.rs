@@ -130,7 +130,6 @@ pub(crate) async fn start(
             && link.server().sizes.is_unsure(job.length)
         {
             // Should the server end the connection over it, nothing else is lost.
-            entry.change_hub();
             asked = lanes.isolated();
             continue;
         }

@@ -84,7 +84,13 @@ pub struct HostStatus {
     pub streams: u32,
     /// Dials under way.
     pub dialling: u32,
-    /// Sessions in use: commands that run, and cancelled ones that the server has not let go of.
+    /// Sessions in use on shared connections, retiring ones included: each from the moment when it is
+    /// handed to a call until the server has closed it. That are the commands of `output` and `status`,
+    /// commands that were spawned with [`shared`](crate::Command::shared), subsystems likewise, and
+    /// those whose call was dropped or timed out and which the server has not let go of. Not counted:
+    /// what has a connection to itself, as spawned commands have by default
+    /// ([`isolated_busy`](Self::isolated_busy)), streams to addresses ([`streams`](Self::streams)), and
+    /// what the pool runs to end commands. See [`ConnectionStatus::running`] for each connection.
     pub running: u32,
     /// Opened sessions that wait for a command.
     pub spare: u32,
@@ -175,8 +181,9 @@ pub enum Breaker {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ConnectionStatus {
-    /// Its number, as in traces and in [`Event::connection`](crate::Event::connection). Each
-    /// purpose has its own.
+    /// Its number, as in traces and in [`Event::connection`](crate::Event::connection). No other
+    /// connection of the pool has it, to whichever host and whatever for; a later one has a higher
+    /// one.
     pub number: u64,
     /// What it is for.
     pub purpose: Purpose,
@@ -188,7 +195,8 @@ pub struct ConnectionStatus {
     /// How long ago anything came from the server, whatever it was. With a server that is there it
     /// is not much more than `Timeouts::keepalive_interval`.
     pub last_heard: Duration,
-    /// Sessions in use.
+    /// Sessions in use: at most one unless it is [`Purpose::Shared`] or [`Purpose::Errands`]. Each
+    /// counts until the server has closed it.
     pub running: u32,
     /// Opened sessions that wait for a command.
     pub spare: u32,

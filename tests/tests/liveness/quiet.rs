@@ -199,7 +199,7 @@ async fn the_status_shows_each_connection_and_asks_nobody() {
             .map(|c| (c.purpose, c.number, c.running, c.spare, c.streams))
             .collect();
         let expected = [
-            (Purpose::Shared, 1, 0, 1, 0),
+            (Purpose::Shared, 2, 0, 1, 0),
             (Purpose::Isolated, 1, 1, 0, 0),
         ];
         assert_eq!(seen, expected, "{release:?}");

@@ -19,7 +19,6 @@
 //! sent on it, however short its silence: then the first rule holds without doubt.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::slots::ConnectionId;
@@ -38,7 +37,7 @@ pub(super) struct Losses {
     any: bool,
     /// Channels of live connections that the server closed before the request was sent.
     closed_channels: u32,
-    /// The newest connection of the hub when the call began.
+    /// The newest connection of the pool when the call began.
     newest: Option<u64>,
 }
 
@@ -75,17 +74,12 @@ impl Entry {
             .filter(|count| *count > 0)?;
         Some(jitter(doubled(count).min(LONGEST_PAUSE)))
     }
-
-    /// The call goes on in another hub, whose connections have numbers of their own.
-    pub(crate) fn change_hub(&mut self) {
-        self.losses.newest = None;
-    }
 }
 
 impl Hub {
     /// A call begins a round here.
     pub(crate) fn begin(&self, entry: &mut Entry) {
-        let newest = || self.newest.load(Ordering::Relaxed);
+        let newest = || self.reporter.newest_connection();
         entry.losses.newest.get_or_insert_with(newest);
     }
 

@@ -9,7 +9,6 @@
 //! A login alone proves little: see `breaker.rs`.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::breaker::{Change, Leave};
@@ -77,7 +76,7 @@ impl Hub {
         let (id, actions) = {
             let mut books = self.books();
             let now = now();
-            let id = ConnectionId(self.newest.fetch_add(1, Ordering::Relaxed) + 1);
+            let id = ConnectionId(self.reporter.next_connection());
             let connected = Connected {
                 link: link.clone(),
                 unverified: Some(leave),

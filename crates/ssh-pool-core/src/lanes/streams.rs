@@ -39,7 +39,6 @@ impl Lanes {
         waited.queue += hub::now().saturating_duration_since(begun);
         let excess = self.excess(group.as_ref())?;
         let grouped = self.grouped();
-        entry.change_hub();
         grouped.begin(entry);
         let served = grouped.checkout_before(entry, deadline, waited).await;
         let (mut lease, next) = served?;
@@ -72,7 +71,6 @@ impl Lanes {
         }
         waited.queue += hub::now().saturating_duration_since(begun);
         let excess = self.excess(group.as_ref())?;
-        entry.change_hub();
         let served = (self.grouped())
             .berth(Lane::Isolated, entry, deadline, waited)
             .await;

@@ -311,3 +311,33 @@ async fn a_pool_that_ends_begins_no_dial_in_the_place_of_those_it_gives_up() {
         assert_eq!(server.seen().dials, 2, "round {round}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_two_connections_of_a_pool_have_the_same_number() {
+    let server = Server::new(Script::default());
+    let (pool, host) = pool(&server, Limits::default(), Timeouts::default());
+    let other = pool.host("other@test:22").expect("valid target");
+    let mut events = pool.events();
+    let mut children = Vec::new();
+    for host in [&host, &other] {
+        host.command("true").output().await.expect("served");
+        for _ in 0..2 {
+            children.push(host.command("true").spawn().await.expect("started"));
+        }
+    }
+    let mut told: Vec<_> = std::iter::from_fn(|| events.try_next())
+        .filter(|event| matches!(event.kind, EventKind::Dialled { .. }))
+        .map(|event| event.connection.expect("a connection"))
+        .collect();
+    told.sort_unstable();
+    assert_eq!(told, [1, 2, 3, 4, 5, 6]);
+    let shown = |host: &Host| host.status().each_connection;
+    let mut shown: Vec<_> = [&host, &other]
+        .into_iter()
+        .flat_map(shown)
+        .map(|connection| connection.number)
+        .collect();
+    shown.sort_unstable();
+    assert_eq!(shown, told);
+    drop(children);
+}
