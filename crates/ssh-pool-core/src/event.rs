@@ -83,11 +83,12 @@ pub enum EventKind {
         /// No other dial before this has passed.
         pause: Duration,
     },
-    /// A login waits for the login budget of its address: see
-    /// [`Limits::login_burst`](crate::Limits::login_burst).
+    /// A login waits before the server is asked.
     LoginDelayed {
         /// It waits for so long at least: others may be before it.
         wait: Duration,
+        /// What for.
+        reason: LoginDelay,
     },
     /// The server said something to people during a login, before it is known what comes of that: its
     /// banner, an instruction, why it disconnects. At most nine for each login.
@@ -181,6 +182,33 @@ pub enum EventKind {
     },
 }
 
+/// What a login waits for.
+///
+/// ```
+/// # use ssh_pool_core as ssh_pool;
+/// use ssh_pool::{Event, EventKind, LoginDelay};
+///
+/// /// Whether somebody should look at the keys.
+/// fn has_wrong_identity(event: &Event) -> bool {
+///     matches!(event.kind, EventKind::LoginDelayed { reason: LoginDelay::FailedLogins, .. })
+/// }
+/// ```
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LoginDelay {
+    /// The login budget of its address: see [`Limits::login_burst`](crate::Limits::login_burst).
+    Budget,
+    /// Failed logins at its address, of whichever identity. OpenSSH (9.8 and later,
+    /// `PerSourcePenalties`) charges an address five seconds for each, and turns it away from fifteen
+    /// on: a login goes out when it may fail as well without that.
+    FailedLogins,
+}
+
 /// Why a connection takes no new commands.
 ///
 /// ```
@@ -245,12 +273,20 @@ impl fmt::Display for EventKind {
             Self::DialFailed { error, pause } => {
                 write!(f, "dial failed: {error}; no other for {pause:?}")
             }
-            Self::LoginDelayed { wait } => {
-                write!(
-                    f,
-                    "the login budget of the address admits none for {wait:?}"
-                )
-            }
+            Self::LoginDelayed { wait, reason } => match reason {
+                LoginDelay::Budget => {
+                    write!(
+                        f,
+                        "the login budget of the address admits none for {wait:?}"
+                    )
+                }
+                LoginDelay::FailedLogins => {
+                    write!(
+                        f,
+                        "logins have failed at the address: no other for {wait:?}"
+                    )
+                }
+            },
             Self::ServerMessage { message } => write!(f, "the server says: {message}"),
             Self::BreakerOpened { error, retry_in } => {
                 write!(f, "breaker open for {retry_in:?}: {error}")

@@ -62,7 +62,7 @@ pub use error::{
     Cause, CommandState, Error, HostKeyProblem, MessageKind, Origin, PartialOutput, Phase, Refusal,
     ServerMessage, Stream,
 };
-pub use event::{Event, EventKind, Events, Retirement};
+pub use event::{Event, EventKind, Events, LoginDelay, Retirement};
 pub use forward::Forward;
 pub use host::Host;
 pub use host_key::HostKeyPolicy;

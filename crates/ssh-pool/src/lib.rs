@@ -37,7 +37,8 @@
 //!   [`Origin`];
 //! - [`PoolStatus`] and [`HostStatus`], with its [`Breaker`] and a [`ConnectionStatus`] for each
 //!   connection and its [`Purpose`]: what is going on;
-//! - [`Events`], each an [`Event`] of an [`EventKind`], with its [`Retirement`]: what happens.
+//! - [`Events`], each an [`Event`] of an [`EventKind`], with its [`Retirement`] and
+//!   [`LoginDelay`]: what happens.
 //!
 //! # What it promises
 //!
@@ -95,8 +96,8 @@ pub use ssh_pool_core::{
     Address, Algorithms, Breaker, Cause, Challenge, ChannelStream, Child, ChildStderr, ChildStdin,
     ChildStdout, Command, CommandState, Connect, ConnectionStatus, Error, Event, EventKind, Events,
     ExitError, ExitStatus, Forward, Host, HostKeyPolicy, HostKeyProblem, HostStatus, Identity,
-    Limits, MessageKind, Origin, Output, PartialOutput, Phase, Pool, PoolBuilder, PoolStatus,
-    Prompt, Pty, Purpose, Readiness, Refusal, Retirement, ServerMessage, Stdio, Stream,
+    Limits, LoginDelay, MessageKind, Origin, Output, PartialOutput, Phase, Pool, PoolBuilder,
+    PoolStatus, Prompt, Pty, Purpose, Readiness, Refusal, Retirement, ServerMessage, Stdio, Stream,
     StreamGroup, Target, Timeouts, Waited, printable,
 };
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use ssh_pool::{Error, EventKind, Events, Host, Identity, Timeouts};
+use ssh_pool::{Error, EventKind, Events, Host, Identity, LoginDelay, Timeouts};
 use ssh_pool_tests::{PacedCaller, Release, Sshd};
 
 use crate::{RELEASES, SOON, builder, host_for, known, new_key, offered, pool};
@@ -239,6 +239,7 @@ async fn a_wrong_identity_that_nothing_cools_down_gets_nobody_banned_either() {
     let timeouts = Timeouts::default().auth_cooldown(Duration::ZERO);
     let pool = builder(&sshd, known(&sshd)).timeouts(timeouts);
     let pool = pool.build().unwrap();
+    let mut events = pool.events();
     let (_dir, key) = new_key();
     let host = host_for(&pool, &sshd, Identity::key_file(key.private()));
     let began = Instant::now();
@@ -250,6 +251,24 @@ async fn a_wrong_identity_that_nothing_cools_down_gets_nobody_banned_either() {
     let logins = sshd.auth_failures();
     assert!((3..=5).contains(&logins), "{logins}: {}", sshd.log());
     sshd.assert_not_banned();
+    // Two go out at once, and each of the others has told how long it waits.
+    let waits: Vec<_> = std::iter::from_fn(|| events.try_next())
+        .filter_map(|event| match event.kind {
+            EventKind::LoginDelayed { wait, reason } => Some((wait, reason)),
+            _ => None,
+        })
+        .collect();
+    assert!(
+        (logins - 2..=logins - 1).contains(&waits.len()),
+        "{waits:?}"
+    );
+    for (wait, reason) in waits {
+        assert_eq!(reason, LoginDelay::FailedLogins);
+        assert!(
+            !wait.is_zero() && wait <= Duration::from_secs(5),
+            "{wait:?}"
+        );
+    }
     sshd.authorize(&key.public_line());
     assert!(host.command("true").status().await.unwrap().success());
 }

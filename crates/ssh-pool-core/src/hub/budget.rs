@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -263,8 +263,17 @@ impl Budget {
     }
 
     /// Waits until this address would bear another failed login. First come, first served, apart for
-    /// those that may well fail.
-    pub(super) async fn pledge(&self, doubtful: bool) -> Pledge {
+    /// those that may well fail. `delayed` is called once if logins have failed, with the shortest
+    /// wait for that.
+    pub(super) async fn pledge(&self, doubtful: bool, delayed: impl FnOnce(Duration)) -> Pledge {
+        let mut delayed = Some(delayed);
+        let mut tell = || {
+            let wait = self.address.throttle().delay(doubtful, now());
+            if let Some(delayed) = delayed.take_if(|_| !wait.is_zero()) {
+                delayed(wait);
+            }
+        };
+        tell();
         let next = match doubtful {
             true => &self.address.doubtful,
             false => &self.address.proven,
@@ -283,7 +292,11 @@ impl Budget {
                         doubtful,
                     };
                 }
-                Err(until) => drop(tokio::time::timeout_at(until.into(), redeemed).await),
+                Err(until) => {
+                    // They may have failed since.
+                    tell();
+                    drop(tokio::time::timeout_at(until.into(), redeemed).await);
+                }
             }
         }
     }
@@ -397,7 +410,7 @@ mod tests {
             allowed: Box::default(),
             accepted: Box::default(),
             messages: Box::default(),
-            cooldown: std::time::Duration::ZERO,
+            cooldown: Duration::ZERO,
         };
         DialError {
             error,
@@ -408,7 +421,7 @@ mod tests {
     /// Two at once, and no third.
     #[track_caller]
     fn assert_full_credit(budget: &Budget) {
-        let pledges = [(); 3].map(|()| budget.pledge(true).now_or_never());
+        let pledges = [(); 3].map(|()| budget.pledge(true, drop).now_or_never());
         let had = pledges.each_ref().map(Option::is_some);
         assert_eq!(had, [true, true, false]);
     }
@@ -418,9 +431,9 @@ mod tests {
         let budget = Budgets::new(&Limits::default()).of("test", 22);
         for ends in 0..4 {
             {
-                let [first, _second] = [(); 2].map(|()| budget.pledge(true).now_or_never());
-                let mut next = Box::pin(budget.pledge(true));
-                let mut last = Box::pin(budget.pledge(true));
+                let [first, _second] = [(); 2].map(|()| budget.pledge(true, drop).now_or_never());
+                let mut next = Box::pin(budget.pledge(true, drop));
+                let mut last = Box::pin(budget.pledge(true, drop));
                 let waits = next.as_mut().now_or_never().is_none();
                 let waits_behind = last.as_mut().now_or_never().is_none();
                 assert!(waits && waits_behind);
@@ -449,14 +462,14 @@ mod tests {
         let budgets = Budgets::new(&Limits::default());
         let budget = budgets.of("test", 22);
         for _ in 0..2 {
-            let pledge = budget.pledge(true).now_or_never().expect("credit");
+            let pledge = budget.pledge(true, drop).now_or_never().expect("credit");
             let permit = budget.handshake(budget.address().await).await;
             permit.answered(Some(&failed_login()), now());
             drop(pledge);
         }
         let began = now();
-        let long = std::time::Duration::from_secs(60);
-        let pledge = tokio::time::timeout(long, budget.pledge(true)).await;
+        let long = Duration::from_secs(60);
+        let pledge = tokio::time::timeout(long, budget.pledge(true, drop)).await;
         let waited = now() - began;
         assert!(waited.as_secs_f64() > 4.9 && waited.as_secs_f64() < 5.1);
         drop(pledge);

@@ -15,7 +15,7 @@ use super::peer::DialAddress;
 use super::room::Short;
 use super::{Hub, now, tell};
 use crate::error::Error;
-use crate::event::EventKind;
+use crate::event::{EventKind, LoginDelay};
 use crate::status::Breaker;
 use crate::transport::{DialError, Endpoint, Link};
 
@@ -310,7 +310,7 @@ impl Hub {
             // next, and never long.
             let pledge = match doubtful {
                 Some(pledge) => pledge,
-                None => self.budget.pledge(false).await,
+                None => self.pledge(false).await,
             };
             let permit = self.budget.handshake(address).await;
             if !held.confirm() {
@@ -368,7 +368,14 @@ impl Hub {
 
     async fn credit(&self) -> Pledge {
         let _in_debt = Counted::new(&self.dials.0.in_debt);
-        self.budget.pledge(true).await
+        self.pledge(true).await
+    }
+
+    /// Waits until the address would bear another failed login.
+    async fn pledge(&self, doubtful: bool) -> Pledge {
+        let reason = LoginDelay::FailedLogins;
+        let delayed = |wait| self.report(EventKind::LoginDelayed { wait, reason });
+        self.budget.pledge(doubtful, delayed).await
     }
 
     /// Waits for the login budget of the address.
@@ -377,7 +384,8 @@ impl Hub {
             return;
         };
         let wait = until.saturating_duration_since(now());
-        self.report(EventKind::LoginDelayed { wait });
+        let reason = LoginDelay::Budget;
+        self.report(EventKind::LoginDelayed { wait, reason });
         let _delayed = Counted::new(&self.dials.0.delayed);
         self.budget.login_admitted().await;
     }

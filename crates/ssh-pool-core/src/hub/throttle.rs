@@ -70,6 +70,13 @@ impl Throttle {
         }
     }
 
+    /// How long a login waits at least, because of those that have failed already.
+    pub(super) fn delay(&self, doubtful: bool, now: Instant) -> Duration {
+        let owed = self.owed_until.map(|at| at.saturating_duration_since(now));
+        let most = if doubtful { CREDIT } else { MOST };
+        (owed.unwrap_or_default() + FAILED_LOGIN).saturating_sub(most)
+    }
+
     /// That login has ended. If it has failed, [`answered`](Self::answered) has been told before.
     pub(super) fn redeem(&mut self, doubtful: bool) {
         let count = self.under_way(doubtful);

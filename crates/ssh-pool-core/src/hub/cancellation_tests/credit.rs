@@ -1,6 +1,8 @@
 //! Identities that may not be let in, at one address, on a clock that jumps.
 
 use super::*;
+use crate::event::EventKind;
+use crate::{Events, LoginDelay};
 
 /// A server whose handshakes take a second, so that there is time to look.
 fn slow() -> Server {
@@ -94,6 +96,72 @@ async fn a_wrong_identity_without_a_cool_down_never_owes_more_either() {
     assert!((10..=14).contains(&rejected.len()), "{rejected:?}");
     let worst = worst_penalty(&rejected);
     assert!(worst <= 10.0, "{worst} s: {rejected:?}");
+}
+
+/// The waits for failed logins since the last look, by user.
+fn delays(events: &mut Events) -> Vec<(String, Duration)> {
+    std::iter::from_fn(|| events.try_next())
+        .filter_map(|event| match event.kind {
+            EventKind::LoginDelayed { wait, reason } => {
+                assert_eq!(reason, LoginDelay::FailedLogins);
+                Some((event.target.to_string(), wait))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_after_refused_logins_is_an_event_that_says_how_long_it_is() {
+    let server = slow();
+    let (pool, known) = pool(&server, Limits::default(), Timeouts::default());
+    let mut events = pool.events();
+    // One after the other: what the third waits for is known when it comes.
+    for (number, host) in strangers(&server, &pool, 3).iter().enumerate() {
+        let began = Instant::now();
+        host.command("true").output().await.expect_err("refused");
+        let told = delays(&mut events);
+        if number < 2 {
+            assert_eq!(told, []);
+            continue;
+        }
+        let [(target, wait)] = &told[..] else {
+            panic!("{told:?}");
+        };
+        assert_eq!(target, "stranger-2@test:22");
+        assert_eq!(wait.as_secs(), 4, "a second has been paid off: {wait:?}");
+        // The wait, and its handshake.
+        assert_eq!(began.elapsed(), *wait + Duration::from_secs(1));
+    }
+    // All at once: it comes to be known while they wait.
+    sleep(Duration::from_secs(60)).await;
+    pool.host("known@test:22")
+        .expect("valid target")
+        .warm()
+        .await
+        .expect("let in");
+    let others = strangers(&server, &pool, 6).split_off(3);
+    let mut callers = JoinSet::new();
+    for host in &others {
+        callers.spawn(host.command("true").output());
+    }
+    while let Some(refused) = callers.join_next().await {
+        refused.expect("no panic").expect_err("refused");
+    }
+    let told = delays(&mut events);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].1.as_secs(), 5, "{told:?}");
+    // Who waits for nobody's failure says nothing.
+    sleep(Duration::from_secs(60)).await;
+    let mut callers = JoinSet::new();
+    for user in ["anna", "bert", "cleo"] {
+        callers.spawn(host(&pool, user).command("true").output());
+    }
+    callers.spawn(known.command("true").output());
+    while let Some(done) = callers.join_next().await {
+        done.expect("no panic").expect("let in");
+    }
+    assert_eq!(delays(&mut events), []);
 }
 
 #[tokio::test(start_paused = true)]
