@@ -154,10 +154,14 @@ pub enum Error {
         cooldown: Duration,
     },
 
-    /// The connection was lost while authenticating.
+    /// The connection was lost while authenticating, or the server said what cannot be read.
     AuthLost {
         /// The target as `user@host:port`.
         target: Origin,
+        /// The connection was lost, which may pass. If not, the server sent a text that is not UTF-8
+        /// (RFC 4252, section 5.4), and will at the next login: its banner, a question, its reason to
+        /// disconnect. The SSH library ends the session at such a text.
+        lost: bool,
         /// What the server said to people.
         messages: Box<[ServerMessage]>,
         /// How it was lost.
@@ -431,7 +435,7 @@ impl Error {
             Error::Connect { .. }
             | Error::Throttled { .. }
             | Error::KeyExchange { lost: true, .. }
-            | Error::AuthLost { .. }
+            | Error::AuthLost { lost: true, .. }
             | Error::ClosedAfterLogin { .. }
             | Error::Timeout { .. }
             | Error::QueueFull { .. }

@@ -60,6 +60,32 @@ async fn a_banner_is_an_event_of_each_login_and_part_of_a_refusal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_banner_that_is_not_utf8_is_an_error_that_says_so_and_does_not_pass() {
+    let dir = ssh_pool_tests::TempDir::new();
+    let banner = dir.path().join("banner");
+    fs::write(&banner, b"Acc\xe8s r\xe9serv\xe9\n").unwrap();
+    let sshd = Sshd::builder()
+        .option(format!("Banner {}", banner.display()))
+        .start();
+    let (error, told) = refused(&sshd, Identity::key_file(sshd.client_key())).await;
+    assert!(
+        matches!(error, Error::AuthLost { lost: false, .. }),
+        "{error:?}"
+    );
+    assert!(!error.is_transient(), "{error:?}");
+    for part in ["text that is not UTF-8", "the file that Banner names"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    assert_eq!(told, []);
+    // It is not tried again by itself, as a connection that was lost is.
+    assert_eq!(sshd.connections(), 1, "{}", sshd.log());
+    fs::write(&banner, "Acc\u{e8}s r\u{e9}serv\u{e9}\n").unwrap();
+    let pool = builder(&sshd, known(&sshd)).build().unwrap();
+    let host = pool.host(sshd.target()).unwrap();
+    assert!(host.command("true").status().await.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_pam_says_of_an_account_that_may_not_log_in_is_in_the_error() {
     let sshd = Sshd::builder()
         .pam(

@@ -33,7 +33,9 @@ fn kind(error: &Error) -> ErrorKind {
         Error::InvalidInput { .. } => ErrorKind::InvalidInput,
         Error::Resolve { .. } => ErrorKind::HostUnreachable,
         Error::Connect { source, .. } => source.io_error_kind().unwrap_or(ErrorKind::NotConnected),
-        Error::NotSsh { .. } | Error::KeyExchange { lost: false, .. } => ErrorKind::InvalidData,
+        Error::NotSsh { .. }
+        | Error::KeyExchange { lost: false, .. }
+        | Error::AuthLost { lost: false, .. } => ErrorKind::InvalidData,
         Error::HostKey { .. } | Error::Identity { .. } | Error::AuthRejected { .. } => {
             ErrorKind::PermissionDenied
         }
@@ -44,7 +46,7 @@ fn kind(error: &Error) -> ErrorKind {
         | Error::StreamRefused { .. }
         | Error::ForwardRefused { .. } => ErrorKind::ConnectionRefused,
         Error::KeyExchange { lost: true, .. }
-        | Error::AuthLost { .. }
+        | Error::AuthLost { lost: true, .. }
         | Error::ClosedAfterLogin { .. }
         | Error::ConnectionLost { .. }
         | Error::ClosedWithoutStatus { .. } => ErrorKind::ConnectionReset,

@@ -86,7 +86,22 @@ impl fmt::Display for Words<'_> {
                 write!(f, "; no new attempt for {cooldown:?}")
             }
             Error::AuthLost {
-                messages, source, ..
+                lost: false,
+                messages,
+                source,
+                ..
+            } => write!(
+                f,
+                "the login cannot go on: {}{}; write that text in UTF-8 on the server (sshd: the file that \
+                 Banner names, what PAM modules say)",
+                source.reason(),
+                last_words(messages)
+            ),
+            Error::AuthLost {
+                lost: true,
+                messages,
+                source,
+                ..
             } => write!(
                 f,
                 "the connection was lost during authentication: {}{}; the server's log says why",

@@ -306,6 +306,7 @@ mod tests {
         };
         let lost = Error::AuthLost {
             target: "t".into(),
+            lost: true,
             source: Cause::new("reset"),
             messages: Box::default(),
         };

@@ -40,7 +40,8 @@ pub(crate) struct LoginRules<'a> {
 /// # Errors
 ///
 /// [`Error::AuthRejected`] when the server took none of them, or ended the connection by saying
-/// so; [`Error::AuthLost`] when the connection was lost without a word; [`Error::Identity`] when
+/// so; [`Error::AuthLost`] when the connection was lost without a word, or the server sent text that cannot
+/// be read; [`Error::Identity`] when
 /// the only credential is an agent that does not answer; [`Error::Descriptors`] when there is none
 /// left to reach one with.
 pub(crate) async fn authenticate<H>(

@@ -15,7 +15,7 @@ use super::link::SshWire;
 use super::messages::Messages;
 use super::progress::Progress;
 use super::quirks;
-use super::translate::{is_fin, signal_name};
+use super::translate::{NOT_UTF8, is_fin, is_not_utf8, signal_name};
 use crate::address::Address;
 use crate::error::{Cause, MessageKind, Phase, Stream};
 use crate::inbox::{End, Flow};
@@ -415,6 +415,8 @@ impl client::Handler for Client {
                         "when keys were changed the server could not prove that it holds its host \
                          key: someone may be in between",
                     )
+                } else if is_not_utf8(&error) {
+                    Cause::new(NOT_UTF8)
                 } else {
                     Cause::of_peer(error.to_string())
                 });

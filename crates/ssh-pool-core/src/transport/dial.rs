@@ -202,7 +202,7 @@ impl Dial<'_> {
         let login = auth::authenticate(&mut handle, credentials, rules);
         login.await.map_err(|error| DialError {
             // Not for want of a descriptor either: the server has been bothered, and may count.
-            passing: matches!(error, Error::AuthLost { .. }),
+            passing: matches!(error, Error::AuthLost { lost: true, .. }),
             error,
         })?;
         guard.disarm();

@@ -11,6 +11,17 @@ pub(super) fn is_fin(error: &russh::Error) -> bool {
     }
 }
 
+/// The server has sent a text that is not UTF-8. russh decodes texts before any callback sees them, and
+/// ends the session.
+pub(super) fn is_not_utf8(error: &russh::Error) -> bool {
+    use russh::keys::ssh_encoding::Error::CharacterEncoding;
+    matches!(error, russh::Error::SshEncoding(CharacterEncoding))
+}
+
+/// What that is in an error.
+pub(super) const NOT_UTF8: &str = "the server sent a text that is not UTF-8, such as a banner, a \
+                                   question or its reason to disconnect";
+
 /// The name of a signal as the server spells it.
 pub(super) fn signal_name(signal: Sig) -> String {
     match signal {

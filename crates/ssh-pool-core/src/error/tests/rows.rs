@@ -227,11 +227,13 @@ pub(super) fn before_a_session() -> Vec<Row> {
         retry_in: Duration::from_secs(4),
         reason: "the server closed the connection".into(),
     };
-    let auth_lost = Error::AuthLost {
-        target,
-        source,
+    let auth_lost = |lost| Error::AuthLost {
+        target: target.clone(),
+        lost,
+        source: source.clone(),
         messages: Box::default(),
     };
+    let (unreadable, auth_lost) = (auth_lost(false), auth_lost(true));
     vec![
         Row::new(closed_after_login, Phase::Channel, "ChrootDirectory").transient(),
         Row::new(full, Phase::Queue, "run fewer commands at once").transient(),
@@ -256,6 +258,7 @@ pub(super) fn before_a_session() -> Vec<Row> {
             .transient(),
         Row::new(key_exchange, Phase::KeyExchange, "Target::algorithms").caused(),
         Row::new(rejected, Phase::Auth, "check the user name"),
+        Row::new(unreadable, Phase::Auth, "in UTF-8 on the server").caused(),
         Row::new(auth_lost, Phase::Auth, "the server's log")
             .caused()
             .transient(),

@@ -32,6 +32,7 @@ pub(super) fn lost_in_auth() -> DialError {
     DialError {
         error: Error::AuthLost {
             target: "t".into(),
+            lost: true,
             source: Cause::new("reset"),
             messages: Box::default(),
         },

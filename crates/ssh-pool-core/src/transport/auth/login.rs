@@ -16,6 +16,7 @@ use super::signing::{self, Form, Hash, NotOffered, ServerRsa};
 use crate::error::{Cause, Error};
 use crate::secret::Secret;
 use crate::transport::keys::{AgentKey, Credential, FromAgent};
+use crate::transport::translate::{NOT_UTF8, is_not_utf8};
 
 /// How long a session that is known to have ended may take to say how.
 const EPITAPH: Duration = Duration::from_secs(1);
@@ -489,6 +490,7 @@ where
     /// The session has ended. A server that said goodbye after an offer, as sshd does when it has
     /// seen too many, has given its answer: dialling again would only add to what it counts.
     pub(super) async fn lost(&mut self) -> Error {
+        let mut lost = true;
         let source = match tokio::time::timeout(EPITAPH, &mut *self.handle).await {
             Ok(Ok(())) if self.attempts > 0 => {
                 return self.rejected("no further attempt: it disconnected".into());
@@ -500,12 +502,17 @@ where
                 if let Some(russh::Error::NoAuthMethod) = error.downcast_ref() {
                     return self.rejected("no method at all".into());
                 }
-                Cause::of_peer(error)
+                lost = !error.downcast_ref().is_some_and(is_not_utf8);
+                match lost {
+                    true => Cause::of_peer(error),
+                    false => Cause::new(NOT_UTF8),
+                }
             }
             Err(_) => Cause::new("the session does not answer"),
         };
         Error::AuthLost {
             target: self.rules.target.into(),
+            lost,
             messages: self.rules.messages.list().into(),
             source,
         }
