@@ -42,6 +42,7 @@ pub mod number {
     pub const USERAUTH_SUCCESS: u8 = 52;
     pub const USERAUTH_BANNER: u8 = 53;
     pub const USERAUTH_PK_OK: u8 = 60;
+    pub const USERAUTH_PASSWD_CHANGEREQ: u8 = 60;
     pub const USERAUTH_INFO_REQUEST: u8 = 60;
     pub const USERAUTH_INFO_RESPONSE: u8 = 61;
     pub const GLOBAL_REQUEST: u8 = 80;

@@ -1,8 +1,11 @@
 //! What a server says to people during a login: in the error, and as an event.
 
 use std::fs;
+use std::time::Duration;
 
-use ssh_pool::{Error, EventKind, Events, HostKeyPolicy, Identity, MessageKind, Pool};
+use ssh_pool::{
+    Error, EventKind, Events, HostKeyPolicy, Identity, MessageKind, Phase, Pool, Timeouts,
+};
 use ssh_pool_tests::raw::{Act, At, KeyExchange, Payload, RawServer, Trick, number};
 use ssh_pool_tests::{Sshd, TestUser};
 
@@ -140,6 +143,29 @@ async fn why_a_server_disconnects_is_in_the_error() {
         "{error}"
     );
     assert_eq!(told, [(MessageKind::Disconnect, said.to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_demands_a_new_password_is_named_in_the_error() {
+    let demand = Payload::new(number::USERAUTH_PASSWD_CHANGEREQ)
+        .string("Your password has expired.")
+        .string("");
+    let trick = Trick::new(At::First(number::USERAUTH_SUCCESS), vec![demand.into()]);
+    let server = RawServer::with_tricks(KeyExchange::default(), vec![trick]);
+    let policy = HostKeyPolicy::known_hosts_file(server.known_hosts());
+    let pool = Pool::builder(policy)
+        .identity(Identity::password("x"))
+        .timeouts(Timeouts::default().connect(Duration::from_secs(2)))
+        .build()
+        .unwrap();
+    let host = pool.host(server.target()).unwrap();
+    let error = host.command("true").output().await.unwrap_err();
+    assert!(error.is_timeout(), "{error:?}");
+    assert_eq!(error.phase(), Phase::Auth);
+    assert!(
+        error.to_string().contains("it may demand a new one"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -231,6 +231,12 @@ impl Dial<'_> {
                 self.choice.unreachable(address);
             }
             source = self.attempts.take().map(Cause::new);
+        } else if self.messages.is_password_pending() {
+            // russh drops SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252, section 8), and waits on.
+            source = Some(Cause::new(
+                "the server took the password and said neither yes nor no; it may demand a new one, \
+                 which has to be set by other means, such as ssh",
+            ));
         } else if let Some(last) = self.messages.list().last() {
             source = Some(Cause::new(format!("the server had said \"{}\"", last.text)));
         }

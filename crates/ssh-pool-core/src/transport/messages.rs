@@ -1,5 +1,6 @@
 //! What a server says to people during one login.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Endpoint;
@@ -14,6 +15,8 @@ const KEPT: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Messages {
     list: Mutex<Vec<ServerMessage>>,
+    /// A password has been sent, and the server has said neither yes nor no.
+    password_pending: AtomicBool,
     events: Option<(Arc<Reporter>, Arc<str>)>,
 }
 
@@ -22,6 +25,7 @@ impl Messages {
         let reporter = endpoint.reporter.clone();
         Self {
             list: Mutex::default(),
+            password_pending: AtomicBool::new(false),
             events: reporter.map(|reporter| (reporter, endpoint.name.clone())),
         }
     }
@@ -45,6 +49,14 @@ impl Messages {
         if let Some((reporter, target)) = self.events.as_ref().filter(|_| is_told) {
             reporter.report(target, None, EventKind::ServerMessage { message });
         }
+    }
+
+    pub(super) fn set_password_pending(&self, pending: bool) {
+        self.password_pending.store(pending, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_password_pending(&self) -> bool {
+        self.password_pending.load(Ordering::Relaxed)
     }
 
     /// All of them, in order.

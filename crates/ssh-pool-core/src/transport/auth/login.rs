@@ -269,10 +269,12 @@ where
             Offer::Password(password) => {
                 self.attempt("password".into());
                 let password = password.expose();
+                self.rules.messages.set_password_pending(true);
                 let result = self
                     .handle
                     .authenticate_password(self.rules.user, password)
                     .await;
+                self.rules.messages.set_password_pending(false);
                 self.answered(result)
             }
             Offer::Interactive(answers) => self.converse(&answers).await,
