@@ -78,8 +78,8 @@ pub trait SftpExt {
     /// # Errors
     ///
     /// [`Error::Session`], with [`SubsystemRefused`](crate::Error::SubsystemRefused) below it where
-    /// the server has no SFTP, and [`Error::Protocol`] where something else answers. The server
-    /// has 30 s to say its version.
+    /// the server has no SFTP, and [`Error::NotSftp`] where something else answers, as for an account
+    /// with a forced command. The server has 30 s to say its version.
     ///
     /// # Cancel safety
     ///

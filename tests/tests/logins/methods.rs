@@ -252,10 +252,54 @@ async fn without_a_credential_the_error_says_what_the_server_takes() {
     assert!(offered(&error).is_empty(), "{error}");
     let text = error.to_string();
     assert!(
-        text.contains("after offering nothing; the server allows publickey"),
+        text.contains("the server allows only publickey, password, keyboard-interactive, and"),
         "{text}"
     );
     assert_eq!(sshd.refused_credentials(), 0, "{}", sshd.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_advice_after_a_refusal_is_about_what_was_offered() {
+    // The password was never asked for.
+    let only_keys = Sshd::builder()
+        .option("PasswordAuthentication no")
+        .option("KbdInteractiveAuthentication no")
+        .start();
+    let error = login(&only_keys, Identity::password("x"))
+        .await
+        .unwrap_err();
+    assert!(offered(&error).is_empty(), "{error}");
+    let text = error.to_string();
+    for part in [
+        "allows only publickey, and the identity has nothing",
+        "Identity::key_file",
+    ] {
+        assert!(text.contains(part), "{part} is not in: {text}");
+    }
+    assert!(!text.contains("authorized keys"), "{text}");
+
+    let only_passwords = server("password", ASKS).start();
+    let error = login(&only_passwords, Identity::password("wrong")).await;
+    let text = error.unwrap_err().to_string();
+    assert!(
+        text.contains("check the user name and the password"),
+        "{text}"
+    );
+    assert!(!text.contains("authorized keys"), "{text}");
+    let key = Identity::key_file(only_keys.client_key());
+    let text = login(&only_passwords, key).await.unwrap_err().to_string();
+    for part in [
+        "allows only password, and the identity has nothing",
+        "Identity::password",
+    ] {
+        assert!(text.contains(part), "{part} is not in: {text}");
+    }
+
+    let only_questions = server("keyboard-interactive", ASKS).start();
+    let key = Identity::key_file(only_keys.client_key());
+    let text = login(&only_questions, key).await.unwrap_err().to_string();
+    assert!(text.contains("add an identity that answers"), "{text}");
+    assert!(!text.contains("authorized keys"), "{text}");
 }
 
 /// A server that lets in by `none` and ends the connection of who offers anything, as a strict Tailscale

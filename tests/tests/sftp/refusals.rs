@@ -169,25 +169,42 @@ async fn a_server_without_sftp_is_told_by_the_cores_own_error() {
     let refused = matches!(**source, ssh_pool::Error::SubsystemRefused { .. });
     assert!(refused, "{source}");
     assert!(!error.is_transient());
+    let text = error.to_string();
+    for part in ["no subsystem \"sftp\"", "check Subsystem and ForceCommand"] {
+        assert!(text.contains(part), "{part} is not in: {text}");
+    }
+    let target = format!("{}: ", sshd.target());
+    assert_eq!(text.matches(&target).count(), 1, "{text}");
 }
 
 #[tokio::test]
 async fn what_is_no_sftp_server_is_told() {
-    let says = [("echo This account is closed", false), ("true", true)];
-    for (command, ends) in says {
-        let sshd = Sshd::builder().option(format!("Subsystem sftp {command}"));
+    let options = [
+        ("Subsystem sftp echo This account is closed", true),
+        ("Subsystem sftp true", true),
+        ("ForceCommand true; echo This account is closed", false),
+        ("ForceCommand true", false),
+    ];
+    for (option, has_commands) in options {
+        let sshd = Sshd::builder().option(option);
         let sshd = sshd.user(TestUser::plain()).start();
         let pool = builder(&sshd, known(&sshd)).build().unwrap();
         let host = pool.host(sshd.target()).unwrap();
         let opened = tokio::time::timeout(SOON, host.sftp()).await.unwrap();
         let error = opened.unwrap_err();
-        match &error {
-            Error::Protocol { .. } => assert!(!ends, "{error}"),
-            Error::Lost { source: None, .. } => assert!(ends, "{error}"),
-            _ => panic!("{error}"),
+        assert!(matches!(error, Error::NotSftp { .. }), "{error:?}");
+        assert!(!error.is_transient());
+        let text = error.to_string();
+        let what = match option.contains("echo") {
+            true => "says what is not SFTP",
+            false => "ended without a word of SFTP",
+        };
+        for part in [what, "ForceCommand and Subsystem in sshd_config"] {
+            assert!(text.contains(part), "{part} is not in: {text}");
         }
         // It takes nothing along.
-        assert!(host.command("true").status().await.unwrap().success());
+        let status = host.command("true").status().await;
+        assert!(!has_commands || status.unwrap().success());
     }
 }
 

@@ -170,6 +170,9 @@ async fn refusals_say_whether_the_server_or_the_target_refused() {
     let (_sshd, _pool, host) = on(Sshd::builder().option("AllowTcpForwarding no").start());
     let denied = host.connect_tcp("127.0.0.1", 22).await.unwrap_err();
     assert_eq!(refusal(denied), Refusal::Denied);
+    let (_sshd, _pool, host) = on(Sshd::builder().option("PermitOpen 127.0.0.1:1").start());
+    let denied = host.connect_tcp("127.0.0.1", 22).await.unwrap_err();
+    assert_eq!(refusal(denied), Refusal::Denied);
 
     let dropbear = Dropbear::start();
     let policy = ssh_pool::HostKeyPolicy::known_hosts_file(dropbear.known_hosts());
@@ -182,6 +185,55 @@ async fn refusals_say_whether_the_server_or_the_target_refused() {
     assert_eq!(refusal(unknown), Refusal::Unsupported);
     // What was refused left its connection in order.
     assert!(host.command("true").status().await.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_stream_names_the_option_that_refuses_it_and_no_other() {
+    const TCP: [&str; 2] = ["AllowTcpForwarding", "PermitOpen"];
+    const UNIX: [&str; 1] = ["AllowStreamLocalForwarding"];
+    const LISTEN: [&str; 2] = ["AllowTcpForwarding", "PermitListen"];
+    let all = [
+        "AllowTcpForwarding",
+        "PermitOpen",
+        "PermitListen",
+        "AllowStreamLocalForwarding",
+    ];
+    let names = |error: &Error, expected: &[&str]| {
+        let text = error.to_string();
+        for option in all {
+            let is_named = text.contains(option);
+            assert_eq!(is_named, expected.contains(&option), "{option}: {text}");
+        }
+    };
+    let free = || ("127.0.0.1", 0);
+    let socket = TempDir::new().path().join("no-such");
+    for option in [
+        "AllowTcpForwarding no",
+        "PermitOpen 127.0.0.1:1",
+        "DisableForwarding yes",
+    ] {
+        let (_sshd, _pool, host) = on(Sshd::builder().option(option).start());
+        let refused = host.connect_tcp("127.0.0.1", 22).await.unwrap_err();
+        names(&refused, &TCP);
+    }
+    for option in [
+        "AllowTcpForwarding no",
+        "PermitListen 127.0.0.1:1",
+        "DisableForwarding yes",
+    ] {
+        let (_sshd, _pool, host) = on(Sshd::builder().option(option).start());
+        let refused = host.forward_remote(free(), socket.clone()).await;
+        names(&refused.unwrap_err(), &LISTEN);
+    }
+    for option in ["AllowStreamLocalForwarding no", "DisableForwarding yes"] {
+        let (_sshd, _pool, host) = on(Sshd::builder().option(option).start());
+        // sshd says no more than that it could not connect.
+        names(&host.connect_unix(&socket).await.unwrap_err(), &UNIX);
+        let refused = host.forward_remote(socket.clone(), free()).await;
+        names(&refused.unwrap_err(), &UNIX);
+    }
+    let (_sshd, _pool, host) = server();
+    names(&host.connect_tcp("127.0.0.1", 1).await.unwrap_err(), &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -82,13 +82,37 @@ pub(super) fn last_words(messages: &[ServerMessage]) -> String {
     }
 }
 
+/// What to look at, by what was offered: each begins with the name of its method, or is a key.
+fn advice(offered: &[String]) -> &'static str {
+    let (mut keys, mut answers) = (false, false);
+    for offer in offered {
+        match offer.split(' ').next() {
+            Some("password" | "prompt") => answers = true,
+            Some("keyboard-interactive") => {}
+            _ => keys = true,
+        }
+    }
+    match (keys, answers) {
+        (true, true) => "check the user name, the password and the account's authorized keys",
+        (true, false) => "check the user name and the account's authorized keys",
+        (false, true) => "check the user name and the password",
+        (false, false) => "add an identity that answers: Identity::password or Identity::prompt",
+    }
+}
+
 /// Why a login was refused, and what to do.
-pub(super) fn refused(tried: &[String], accepted: &[String], allowed: &str) -> String {
-    let tried = display_list(tried);
-    if accepted.is_empty() {
+pub(super) fn refused(offered: &[String], accepted: &[String], allowed: &str) -> String {
+    let tried = display_list(offered);
+    if accepted.is_empty() && offered.is_empty() {
         return format!(
-            "login refused after offering {tried}; the server allows {allowed}; check the user name \
-             and the account's authorized keys"
+            "login refused: the server allows only {allowed}, and the identity has nothing for that; \
+             add what it takes (Identity::key_file, Identity::agent, Identity::password)"
+        );
+    }
+    if accepted.is_empty() {
+        let advice = advice(offered);
+        return format!(
+            "login refused after offering {tried}; the server allows {allowed}; {advice}"
         );
     }
     format!(

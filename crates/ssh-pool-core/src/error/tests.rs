@@ -342,7 +342,7 @@ fn a_refused_login_says_for_how_long_it_is_remembered() {
         rejected.to_string()
     };
     let minute = shown(Duration::from_secs(60));
-    assert!(minute.contains("offering nothing;"), "{minute}");
+    assert!(minute.contains("has nothing for that;"), "{minute}");
     assert!(minute.ends_with("; no new attempt for 60s"), "{minute}");
     let not_at_all = shown(Duration::ZERO);
     assert!(!not_at_all.contains("no new attempt"), "{not_at_all}");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::message::{last_words, refused};
 use super::{Cause, Error, Phase, Refusal};
+use crate::address::Address;
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -149,14 +150,20 @@ impl fmt::Display for Words<'_> {
                 message,
                 ..
             } => {
-                let advice = stream_advice(*refusal);
+                let advice = stream_advice(*refusal, to);
                 write!(f, "no stream to {to}: {refusal} ({message}); {advice}")
             }
-            Error::ForwardRefused { on, .. } => write!(
-                f,
-                "the server does not listen on {on}; check that forwarding is allowed and the \
-                 address is free"
-            ),
+            Error::ForwardRefused { on, .. } => {
+                let options = match on {
+                    Address::Tcp { .. } => "AllowTcpForwarding and PermitListen",
+                    Address::Unix(_) => "AllowStreamLocalForwarding",
+                };
+                write!(
+                    f,
+                    "the server does not listen on {on}, and gives no reason; check {options} in its \
+                     sshd_config, and that the address is free"
+                )
+            }
             Error::Listen { on, source, .. } => write!(
                 f,
                 "cannot listen on {on} on this machine: {}; choose another address, or free this one",
@@ -298,11 +305,20 @@ fn lost_hint(phase: Phase) -> &'static str {
     }
 }
 
-fn stream_advice(refusal: Refusal) -> &'static str {
-    match refusal {
-        Refusal::Denied => "check AllowTcpForwarding, AllowStreamLocalForwarding and PermitOpen",
-        Refusal::Unreachable => "check that something listens there",
-        Refusal::Unsupported => "use another way to reach it",
-        Refusal::Overloaded => "open fewer streams at once",
+fn stream_advice(refusal: Refusal, to: &Address) -> &'static str {
+    match (refusal, to) {
+        (Refusal::Denied, Address::Tcp { .. }) => {
+            "check AllowTcpForwarding and PermitOpen in its sshd_config"
+        }
+        (Refusal::Denied, Address::Unix(_)) => {
+            "check AllowStreamLocalForwarding in its sshd_config"
+        }
+        (Refusal::Unreachable, Address::Tcp { .. }) => "check that something listens there",
+        (Refusal::Unreachable, Address::Unix(_)) => {
+            "check that something listens there and lets this user in, and \
+             AllowStreamLocalForwarding in its sshd_config"
+        }
+        (Refusal::Unsupported, _) => "use another way to reach it",
+        (Refusal::Overloaded, _) => "open fewer streams at once",
     }
 }

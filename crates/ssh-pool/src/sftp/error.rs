@@ -71,7 +71,7 @@ impl std::fmt::Display for Reason {
 pub enum Error {
     /// There is no SFTP session: the connection, the login or the subsystem is refused. For the
     /// subsystem the source is [`SubsystemRefused`](crate::Error::SubsystemRefused).
-    #[error("{target}: no SFTP session for {path:?}")]
+    #[error("{target}: no SFTP session for {path:?}: {}", words(source))]
     Session {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -79,6 +79,24 @@ pub enum Error {
         path: String,
         /// Why there is none.
         source: Box<crate::Error>,
+    },
+
+    /// There is no SFTP session: the server has accepted the subsystem, and what it runs for that is no
+    /// SFTP server. An account with a forced command (sshd's `ForceCommand`, `command=` in
+    /// `authorized_keys`) has that run in its place; a start-up file of the login shell may print
+    /// something before it.
+    #[error(
+        "{target}: no SFTP session for {path:?}: what runs in the place of an SFTP server {what}; check \
+         ForceCommand and Subsystem in sshd_config, command= in authorized_keys, and that no start-up \
+         file of the shell prints"
+    )]
+    NotSftp {
+        /// The target as `user@host:port`.
+        target: Arc<str>,
+        /// What it was wanted for.
+        path: String,
+        /// What it did.
+        what: &'static str,
     },
 
     /// The session ended on the way: the connection was lost, or the server's SFTP process ended,
@@ -324,6 +342,7 @@ impl Error {
         matches!(
             self,
             Self::Session { .. }
+                | Self::NotSftp { .. }
                 | Self::Lost { .. }
                 | Self::Timeout { .. }
                 | Self::Moved { .. }
@@ -341,6 +360,14 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// The words of an error whose target has been named.
+fn words(error: &crate::Error) -> String {
+    let text = error.to_string();
+    let prefix = error.target().map(|target| format!("{target}: "));
+    let words = prefix.and_then(|prefix| text.strip_prefix(&prefix).map(str::to_owned));
+    words.unwrap_or(text)
 }
 
 fn way_out(reason: Reason) -> &'static str {

@@ -54,6 +54,8 @@ pub(super) enum Fault {
     /// The host has moved from one address to another in the middle of a transfer.
     Moved(SocketAddr, SocketAddr),
     Protocol(&'static str),
+    /// What answers in the place of an SFTP server is none.
+    NotSftp(&'static str),
 }
 
 impl Fault {
@@ -79,6 +81,7 @@ impl Fault {
                 path,
                 source,
             },
+            Self::NotSftp(what) => Error::NotSftp { target, path, what },
             Self::Lost(source) => Error::Lost {
                 target,
                 operation,
@@ -108,6 +111,15 @@ impl Fault {
 
     pub(super) fn is(&self, wanted: Reason) -> bool {
         matches!(self, Self::Refused(reason, _) if *reason == wanted)
+    }
+
+    /// The line ended before it had begun.
+    fn at_hello(end: End) -> Self {
+        match end {
+            End::Closed => Self::NotSftp("ended without a word of SFTP"),
+            End::Nonsense => Self::NotSftp("says what is not SFTP"),
+            end => end.into(),
+        }
     }
 
     fn unasked() -> Self {
@@ -181,7 +193,8 @@ impl Session {
         let stream = stream.map_err(|error| Fault::Session(Box::new(error)))?;
         let peer = stream.peer_addr();
         let hello = async {
-            let (line, version, extensions) = Line::open(stream, timeout).await?;
+            let (line, version, extensions) =
+                Line::open(stream, timeout).await.map_err(Fault::at_hello)?;
             if version < 3 {
                 return Err(Fault::Protocol("speaks an SFTP before version 3"));
             }
@@ -205,7 +218,7 @@ impl Session {
             Ok(session)
         };
         let hello = tokio::time::timeout(HELLO, hello).await;
-        hello.unwrap_or(Err(Fault::Protocol("does not begin to speak SFTP")))
+        hello.unwrap_or(Err(Fault::NotSftp("does not begin to speak SFTP")))
     }
 
     async fn learn_limits(&mut self) -> Result<(), Fault> {

@@ -203,6 +203,22 @@ pub(super) fn before_a_session() -> Vec<Row> {
         messages: Box::default(),
         cooldown: Duration::from_secs(60),
     };
+    let refused_after = |tried: &[&str], allowed: &str| Error::AuthRejected {
+        target: target.clone(),
+        tried: tried.iter().map(|&name| name.to_owned()).collect(),
+        allowed: allowed.into(),
+        accepted: Box::default(),
+        messages: Box::default(),
+        cooldown: Duration::from_secs(60),
+    };
+    let password = "password (keyboard-interactive)";
+    let not_asked_for = refused_after(&[], "publickey");
+    let wrong_password = refused_after(&["password", password], "password, keyboard-interactive");
+    let wrong_both = refused_after(&["ssh-ed25519 SHA256:x", "password"], "publickey, password");
+    let unanswered = refused_after(
+        &["keyboard-interactive (not answered: \"Code:\")"],
+        "keyboard-interactive",
+    );
     let full = Error::QueueFull {
         target: target.clone(),
         limit: 16_384,
@@ -258,6 +274,10 @@ pub(super) fn before_a_session() -> Vec<Row> {
             .transient(),
         Row::new(key_exchange, Phase::KeyExchange, "Target::algorithms").caused(),
         Row::new(rejected, Phase::Auth, "check the user name"),
+        Row::new(not_asked_for, Phase::Auth, "allows only publickey, and"),
+        Row::new(wrong_password, Phase::Auth, "user name and the password"),
+        Row::new(wrong_both, Phase::Auth, "password and the account's"),
+        Row::new(unanswered, Phase::Auth, "an identity that answers"),
         Row::new(unreadable, Phase::Auth, "in UTF-8 on the server").caused(),
         Row::new(auth_lost, Phase::Auth, "the server's log")
             .caused()
@@ -335,15 +355,16 @@ fn of_streams() -> Vec<Row> {
         target: target.clone(),
         name: words("sftp"),
     };
-    let refused = |refusal| Error::StreamRefused {
+    let socket = || Address::from(PathBuf::from("/run/db"));
+    let refused = |refusal, to| Error::StreamRefused {
         target: target.clone(),
-        to: address(),
+        to,
         refusal,
         message: words("open failed"),
     };
-    let forward = Error::ForwardRefused {
+    let forward = |on| Error::ForwardRefused {
         target: target.clone(),
-        on: address(),
+        on,
     };
     let listen = Error::Listen {
         target: target.clone(),
@@ -352,12 +373,24 @@ fn of_streams() -> Vec<Row> {
     };
     let mut rows = vec![
         Row::new(subsystem, Phase::Exec, "refuses it to this account"),
-        Row::new(forward, Phase::Channel, "check that forwarding is allowed"),
+        Row::new(forward(address()), Phase::Channel, "PermitListen"),
+        Row::new(
+            forward(socket()),
+            Phase::Channel,
+            "AllowStreamLocalForwarding",
+        ),
         Row::new(listen, Phase::Channel, "choose another address").caused(),
     ];
-    for refusal in REFUSALS {
-        assert!(is_refusal(*refusal));
-        rows.push(Row::new(refused(*refusal), Phase::Channel, "the server"));
+    for &refusal in REFUSALS {
+        assert!(is_refusal(refusal));
+        let (tcp, unix) = match refusal {
+            Refusal::Denied => ("PermitOpen", "AllowStreamLocalForwarding"),
+            Refusal::Unreachable => ("something listens", "AllowStreamLocalForwarding"),
+            Refusal::Unsupported => ("another way", "another way"),
+            Refusal::Overloaded => ("fewer streams", "fewer streams"),
+        };
+        rows.push(Row::new(refused(refusal, address()), Phase::Channel, tcp));
+        rows.push(Row::new(refused(refusal, socket()), Phase::Channel, unix));
     }
     rows
 }
