@@ -150,6 +150,7 @@ async fn a_missing_file_is_told_on_either_side() {
     let up = place.sftp.upload(place.here("a"), place.there("a"));
     let error = up.await.unwrap_err();
     assert!(matches!(error, Error::Local { .. }), "{error}");
+    assert!(error.to_string().contains(": No such file"), "{error}");
     assert!(error.source().is_some());
     let local = place.file("a", b"a");
     let up = place.sftp.upload(&local, place.there("no/a"));

@@ -233,7 +233,7 @@ pub enum Error {
     },
 
     /// Something on this machine.
-    #[error("cannot {operation} {path:?} on this machine")]
+    #[error("cannot {operation} {path:?} on this machine: {source}")]
     Local {
         /// What was tried.
         operation: &'static str,
