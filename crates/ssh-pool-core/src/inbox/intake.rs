@@ -7,8 +7,7 @@ use tokio::io::ReadBuf;
 use super::herald::{Heard, Herald};
 use crate::buffered::{CountedBytes, Tab};
 
-/// Bytes kept for a stream that has not been taken over: a server may speak first, and no more
-/// than a window of 2 MiB before we answer.
+/// Bytes kept for a stream that has not been taken over: a server may speak first.
 const EARLY: usize = 4 << 20;
 
 impl Sink {

@@ -14,6 +14,14 @@ use super::offer::KexCost;
 /// are as strong as the 256 bits of a curve.
 const GROUP_BITS: (usize, usize, usize) = (2048, 3072, 4096);
 
+/// How much a server may send on a channel before this side makes more room for it, in bytes.
+///
+/// It holds nobody back: this side takes in all that comes, and where a reader is slow that is limited
+/// by other means. But russh ends a connection on which more than twice of this comes between its own
+/// wish for new keys and the server's. All channels together may have sent that much by then: it is in
+/// the buffers of the two sockets, 36 MiB on Linux (tcp_rmem and tcp_wmem, tcp(7)).
+const WINDOW: u32 = 64 << 20;
+
 /// What this side says first, without the end of its line (RFC 4253, section 4.2).
 pub(super) fn identification() -> Cow<'static, str> {
     match client::Config::default().client_id {
@@ -51,6 +59,7 @@ pub(super) fn client_config(
         keepalive_interval: Some(endpoint.keepalive_interval),
         // No limit here: the socket itself notices silence, also while russh cannot.
         keepalive_max: 0,
+        window_size: WINDOW,
         limits: russh::Limits {
             rekey_write_limit: endpoint.rekey.0,
             rekey_read_limit: endpoint.rekey.0,
