@@ -150,7 +150,11 @@ async fn a_server_that_demands_a_new_password_is_named_in_the_error() {
     let demand = Payload::new(number::USERAUTH_PASSWD_CHANGEREQ)
         .string("Your password has expired.")
         .string("");
-    let trick = Trick::new(At::First(number::USERAUTH_SUCCESS), vec![demand.into()]);
+    let banner = Payload::new(number::USERAUTH_BANNER)
+        .string("Change it at the front desk.")
+        .string("");
+    let acts = vec![banner.into(), demand.into()];
+    let trick = Trick::new(At::First(number::USERAUTH_SUCCESS), acts);
     let server = RawServer::with_tricks(KeyExchange::default(), vec![trick]);
     let policy = HostKeyPolicy::known_hosts_file(server.known_hosts());
     let pool = Pool::builder(policy)
@@ -162,8 +166,36 @@ async fn a_server_that_demands_a_new_password_is_named_in_the_error() {
     let error = host.command("true").output().await.unwrap_err();
     assert!(error.is_timeout(), "{error:?}");
     assert_eq!(error.phase(), Phase::Auth);
+    let said = "the server had said \"Change it at the front desk.\"";
+    for part in [
+        said,
+        "neither yes nor no to the password, and may demand a new one",
+    ] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disconnect_that_is_not_utf8_says_so_after_the_login_too() {
+    let goodbye = Payload::new(number::DISCONNECT)
+        .number(11)
+        .string(b"\xc0 bient\xf4t")
+        .string("");
+    let trick = Trick::new(
+        At::Every(number::CHANNEL_OPEN_CONFIRMATION),
+        vec![goodbye.into(), Act::Close],
+    );
+    let server = RawServer::with_tricks(KeyExchange::default(), vec![trick]);
+    let policy = HostKeyPolicy::known_hosts_file(server.known_hosts());
+    let pool = Pool::builder(policy)
+        .identity(Identity::password("x"))
+        .build()
+        .unwrap();
+    let host = pool.host(server.target()).unwrap();
+    let error = host.command("true").output().await.unwrap_err();
+    assert!(matches!(error, Error::ClosedAfterLogin { .. }), "{error:?}");
     assert!(
-        error.to_string().contains("it may demand a new one"),
+        error.to_string().contains("text that is not UTF-8"),
         "{error}"
     );
 }

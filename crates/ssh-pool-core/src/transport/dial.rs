@@ -36,6 +36,10 @@ use crate::printable;
 /// (`PerSourcePenalties`, OpenSSH 9.8). They come in place of its identification line.
 const THROTTLED: [&str; 2] = ["Exceeded MaxStartups", "Not allowed at this time"];
 
+/// russh drops SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252, section 8), and waits on.
+const PASSWORD_PENDING: &str = "it said neither yes nor no to the password, and may demand a new \
+                                one, which has to be set by other means, such as ssh";
+
 /// From a server's acceptance of the connection to its KEXINIT: its line, ours, the list.
 const ROUND_TRIPS: u32 = 4;
 
@@ -225,21 +229,22 @@ impl Dial<'_> {
 
     fn overdue(&self, after: Duration) -> DialError {
         let phase = self.progress.phase();
-        let mut source = None;
-        if phase == Phase::Connect {
+        let source = if phase == Phase::Connect {
             for address in self.attempts.unanswered() {
                 self.choice.unreachable(address);
             }
-            source = self.attempts.take().map(Cause::new);
-        } else if self.messages.is_password_pending() {
-            // russh drops SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252, section 8), and waits on.
-            source = Some(Cause::new(
-                "the server took the password and said neither yes nor no; it may demand a new one, \
-                 which has to be set by other means, such as ssh",
-            ));
-        } else if let Some(last) = self.messages.list().last() {
-            source = Some(Cause::new(format!("the server had said \"{}\"", last.text)));
-        }
+            self.attempts.take().map(Cause::new)
+        } else {
+            let list = self.messages.list();
+            let said = list.last();
+            let said = said.map(|last| format!("the server had said \"{}\"", last.text));
+            let pending = self.messages.is_password_pending();
+            let words: Vec<_> = said
+                .into_iter()
+                .chain(pending.then(|| PASSWORD_PENDING.to_owned()))
+                .collect();
+            (!words.is_empty()).then(|| Cause::new(words.join("; ")))
+        };
         lasting(Error::Timeout {
             target: (&self.endpoint.name).into(),
             phase,
