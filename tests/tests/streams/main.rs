@@ -13,6 +13,7 @@ use ssh_pool_tests::Sshd;
 
 mod cancels;
 mod children;
+mod kills;
 mod neighbours;
 mod stdio;
 #[path = "../support/mod.rs"]

@@ -335,17 +335,22 @@ impl Budget {
     /// holds none of the others up. An errand is one more: those may all wait for room in the pool,
     /// and that for the errand.
     pub(super) async fn address(&self) -> Option<OwnedSemaphorePermit> {
+        self.one_of(&self.address.shares).await
+    }
+
+    async fn one_of(&self, handshakes: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
         match self.is_for_errands() {
-            true => self.address.shares.clone().try_acquire_owned().ok(),
-            false => acquire(&self.address.shares).await,
+            true => handshakes.clone().try_acquire_owned().ok(),
+            false => acquire(handshakes).await,
         }
     }
 
-    /// Waits for one of all handshakes, and for the address to be in the mood for one.
+    /// Waits for one of all handshakes, and for the address to be in the mood for one. An errand is
+    /// one more here too: hosts that do not answer may have all of them for `Timeouts::connect`.
     pub(super) async fn handshake(&self, share: Option<OwnedSemaphorePermit>) -> Permit {
         loop {
             let turn = self.address.turn().await;
-            let all = acquire(&self.all).await;
+            let all = self.one_of(&self.all).await;
             // Others may have been turned away meanwhile.
             if turn.is_some() || !self.address.throttle().is_on(now()) {
                 return Permit {
