@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::future::Shared;
+use tokio::sync::oneshot;
+
 use crate::error::{Cause, CommandState, Error, Origin, PartialOutput, Phase, Stream};
 use crate::event::EventKind;
 use crate::hub::Deadline;
@@ -60,9 +63,9 @@ pub struct Child {
     state: Running,
 }
 
-/// The deadline that the command was ended for. Not every one that has passed since: the command may
-/// have ended before it, and be asked about after it.
-type Missed = Arc<OnceLock<Deadline>>;
+/// The deadline that the command was ended for, and what becomes of that. Not every one that has
+/// passed since: the command may have ended before it, and be asked about after it.
+type Missed = Arc<OnceLock<(Deadline, Shared<oneshot::Receiver<Outcome>>)>>;
 
 /// What was settled before the command ran.
 struct Begun {
@@ -296,7 +299,8 @@ impl Child {
     /// # Errors
     ///
     /// [`Error::NotKilled`] when the server has not said that the command has ended: a process of
-    /// another user (`sudo`, `su -c`) may not be killable by the login user.
+    /// another user (`sudo`, `su -c`) may not be killable by the login user. On dropbear, also when its
+    /// processes were not seen to be gone.
     ///
     /// # Cancel safety
     ///
@@ -419,10 +423,15 @@ impl Running {
         let late = self.missed.get();
         let ended = match (self.process.judge(self.stream_limit).await, late) {
             (Judgement::Done(status), None) => Ok(status),
-            (Judgement::Done(_) | Judgement::Failed(Error::Unproven { .. }), Some(deadline)) => {
-                timed_out(deadline, Outcome::Killed)
+            (
+                Judgement::Done(_) | Judgement::Failed(Error::Unproven { .. }),
+                Some((deadline, outcome)),
+            ) => {
+                // What has to be looked for is known a moment after the end of the channel.
+                let outcome = outcome.clone().await;
+                timed_out(deadline, outcome.unwrap_or(Outcome::Unknown))
             }
-            (Judgement::Failed(Error::ClosedWithoutStatus { .. }), Some(deadline)) => {
+            (Judgement::Failed(Error::ClosedWithoutStatus { .. }), Some((deadline, _))) => {
                 timed_out(deadline, Outcome::Unknown)
             }
             (Judgement::Failed(error), _) => Err(error),

@@ -57,10 +57,11 @@ pub(crate) struct Place {
 /// older OpenSSH, and on dropbear**, the command's processes inherit a variable, `SSH_POOL_MARK`.
 /// Cancelling then runs a short script in a session of its own, on a connection for such scripts (one
 /// more login the first time), that finds the process group by the mark in `/proc` and signals it.
-/// Nothing is signalled by number alone. A forced command, which is not the line that we send, cannot
-/// be signalled at all there: its channel is closed after the grace. Nor can a process of another user
-/// (`sudo`, `su -c`) where the login user may not signal it. There, and where a limit has to hold
-/// without this program, let the server count: `timeout 5 cmd`, `sudo timeout 5 cmd`.
+/// Nothing is signalled by number alone. On dropbear a process that has cleared its environment may
+/// live on; then the command does not count as killed. A forced command, which is not the line that
+/// we send, cannot be signalled at all there: its channel is closed after the grace. Nor can a process
+/// of another user (`sudo`, `su -c`) where the login user may not signal it. There, and where a limit
+/// has to hold without this program, let the server count: `timeout 5 cmd`, `sudo timeout 5 cmd`.
 ///
 /// [`detach`](Command::detach) leaves the process alone.
 ///

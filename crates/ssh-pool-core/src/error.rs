@@ -447,7 +447,8 @@ impl Error {
         }
     }
 
-    /// Whether the pool has ended the command, and the server has said that it has ended. What it
+    /// Whether the pool has ended the command, and the server has said that it has ended; of dropbear,
+    /// which says so while processes live on, whether they were seen to be gone. What it
     /// did before that is done: its [`command_state`](Error::command_state) is `Unknown`. Not after
     /// several attempts, of which earlier ones may have left something running.
     #[must_use]

@@ -12,7 +12,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::hub::{ConnectionId, Hub};
 use crate::inbox::End;
 use crate::lanes::Lanes;
-use crate::transport::{Channel, Link, Unsent};
+use crate::transport::{Channel, Link, Signals, Unsent};
 
 mod errand;
 
@@ -47,7 +47,7 @@ pub(crate) struct Remote {
 /// What is known of a command that was to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It has ended: the server has said so.
+    /// It has ended: the server has said so, or its processes have been looked for and are gone.
     Killed,
     /// The server would not say.
     Unknown,
@@ -62,6 +62,8 @@ pub(crate) enum Sent {
     Delivered,
     /// There is no such process, or not yet.
     NotFound,
+    /// The script that does it has not run, as far as is known.
+    Failed,
     /// There is no way to do it.
     Impossible,
 }
@@ -71,23 +73,28 @@ impl Remote {
     /// still to come is thrown away. The inbox has ended when this returns, whether or not the
     /// connection takes anything: what waits for it waits no longer.
     ///
-    /// [`Outcome::Killed`] if the server has said that the command has ended.
+    /// [`Outcome::Killed`] if the server has said that the command has ended; of a server that says
+    /// it while processes live on, only if it was seen that they are gone.
     pub(crate) async fn terminate(&self) -> Outcome {
         let Channel { wire, inbox } = &self.channel;
+        // By itself.
+        let mut gone = inbox.has_ended() && !inbox.is_cancelled();
+        let shell_alone = wire.server().signals == Signals::Shell;
         inbox.cancel();
         let ladder = async {
             let mut reached = Sent::Asked;
             for (signal, wait) in [("TERM", self.grace), ("KILL", SETTLE)] {
-                if reached != Sent::NotFound {
+                if reached != Sent::NotFound && !inbox.has_ended() {
                     let insist = tokio::time::timeout(REACH, self.insist(signal));
                     reached = insist.await.unwrap_or(Sent::NotFound);
-                    tokio::time::sleep(wait).await;
+                    tokio::time::timeout(wait, inbox.ended()).await.ok();
                 }
             }
         };
         let begun = tokio::time::Instant::now();
         tokio::select! {
-            () = inbox.ended() => {}
+            // Where that proves nothing, a script goes on: it sees what no later one finds.
+            () = inbox.ended(), if !shell_alone => {}
             () = ladder => {}
             () = self.unresponsive() => tracing::debug!("its connection does not answer"),
         }
@@ -95,11 +102,12 @@ impl Remote {
             let grace_over = begun + self.grace;
             let sweep = self.sweep(grace_over);
             let most = grace_over.max(tokio::time::Instant::now()) + REACH;
-            if tokio::time::timeout_at(most, sweep).await.is_err() {
-                tracing::warn!(
+            match tokio::time::timeout_at(most, sweep).await {
+                Ok(swept) => gone |= swept,
+                Err(_) => tracing::warn!(
                     host = %self.lanes.shared().name(),
                     "processes of a cancelled command may be left: the server does not answer"
-                );
+                ),
             }
         }
         if !inbox.has_ended() {
@@ -119,7 +127,10 @@ impl Remote {
                 inbox.end_here();
             }
         }
-        self.outcome()
+        match shell_alone && !gone {
+            true => Outcome::Unknown,
+            false => self.outcome(),
+        }
     }
 
     /// Completes when signals cannot arrive, because the connection does not answer. A script goes
@@ -132,19 +143,21 @@ impl Remote {
     }
 
     /// The channel of a marked command has ended. Whoever is left of it holds nothing of the
-    /// channel, or the server closes it when the login shell ends.
-    async fn sweep(&self, grace_over: tokio::time::Instant) {
-        let Some(mark) = &self.mark else { return };
+    /// channel, or the server closes it when the login shell ends. `true`: nobody is left.
+    async fn sweep(&self, grace_over: tokio::time::Instant) -> bool {
+        let Some(mark) = &self.mark else { return false };
         if !self.channel.inbox.announced().await {
-            return;
+            return false;
         }
         for _ in 0..SWEEPS {
-            if errand::by_mark(self, mark, "0").await != Sent::Delivered {
-                return;
+            match errand::by_mark(self, mark, "0").await {
+                Sent::Delivered => {}
+                sent => return sent == Sent::NotFound && !mark.has_strays(),
             }
             tokio::time::sleep_until(grace_over).await;
             errand::by_mark(self, mark, "KILL").await;
         }
+        false
     }
 
     fn outcome(&self) -> Outcome {
@@ -161,7 +174,9 @@ impl Remote {
         self.channel.inbox.answered().await;
         loop {
             match self.signal(signal).await {
-                Sent::NotFound => tokio::time::sleep(PAUSE).await,
+                Sent::NotFound | Sent::Failed if !self.channel.inbox.has_ended() => {
+                    tokio::time::sleep(PAUSE).await;
+                }
                 sent => return sent,
             }
         }

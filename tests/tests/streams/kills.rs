@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
-use ssh_pool::{Host, HostKeyPolicy, Identity, Limits, Pool, Timeouts};
+use ssh_pool::{Child, Error, Host, HostKeyPolicy, Identity, Limits, Pool, Timeouts};
 use ssh_pool_tests::{BlackHole, Dropbear, eventually_async, procs};
 
 use crate::SOON;
 
 const GRACE: Duration = Duration::from_millis(500);
+/// Long enough for a command to start, as a rule; nothing depends on it.
+const LATE: Duration = Duration::from_secs(1);
 
 fn pool(dropbear: &Dropbear, limits: Limits) -> (Pool, Host) {
     // Longer than a kill may take.
@@ -23,18 +25,28 @@ fn pool(dropbear: &Dropbear, limits: Limits) -> (Pool, Host) {
     (pool, host)
 }
 
-/// The processes whose command line has this in it.
-fn left(dropbear: &Dropbear, text: &str) -> Vec<(u32, String)> {
-    let mut left = dropbear.session_processes();
-    left.retain(|(pid, line)| line.contains(text) && procs::is_alive(*pid));
-    left
+/// What a `sleep` that nobody else has is called. Whoever is left of it in the end is killed.
+struct Sleep(String);
+
+impl Sleep {
+    fn new() -> Self {
+        Self(format!("sleep 600.{:06}", fastrand::u32(..1_000_000)))
+    }
+
+    fn left(&self) -> Vec<u32> {
+        procs::with_command_line(&self.0)
+    }
+
+    async fn starts(&self) {
+        let is_it = |pid: &u32| procs::command_line(*pid).as_ref() == Some(&self.0);
+        let runs = || self.left().iter().any(is_it);
+        assert!(eventually_async(SOON, runs).await, "{}", self.0);
+    }
 }
 
-/// Waits until all of these are there.
-async fn start(dropbear: &Dropbear, texts: &[&str]) {
-    for text in texts {
-        let there = eventually_async(SOON, || !left(dropbear, text).is_empty()).await;
-        assert!(there, "{text}: {:?}", dropbear.session_processes());
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.left().into_iter().for_each(procs::kill);
     }
 }
 
@@ -43,8 +55,13 @@ async fn a_command_is_ended_while_dials_of_dead_hosts_take_all_handshakes_of_the
     let dropbear = Dropbear::start();
     let dead = BlackHole::new();
     let (pool, host) = pool(&dropbear, Limits::default().handshakes(2));
-    let mut child = host.shell("sleep 4801; sleep 4801").spawn().await.unwrap();
-    start(&dropbear, &["sleep 4801"]).await;
+    let sleep = Sleep::new();
+    let mut child = host
+        .shell(format!("{0}; {0}", sleep.0))
+        .spawn()
+        .await
+        .unwrap();
+    sleep.starts().await;
     let dials: Vec<_> = ["127.0.0.1", "localhost"]
         .map(|name| {
             pool.host(format!("{name}:{}", dead.addr().port()).as_str())
@@ -62,8 +79,72 @@ async fn a_command_is_ended_while_dials_of_dead_hosts_take_all_handshakes_of_the
         pool.status()
     );
     child.kill().await.unwrap();
-    assert!(left(&dropbear, "4801").is_empty());
+    assert_eq!(sleep.left(), []);
     for dial in dials {
         dial.abort();
     }
+}
+
+/// What `kill` says: `true` if the command has ended with all of its processes.
+async fn killed(child: &mut Child) -> bool {
+    match child.kill().await {
+        Ok(()) => true,
+        Err(Error::NotKilled { .. }) => false,
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_clears_the_environment_is_killed_only_if_its_processes_are_gone() {
+    let dropbear = Dropbear::start();
+    let (_pool, host) = pool(&dropbear, Limits::default());
+    let lines = [
+        ("env -i SLEEP; true", true),
+        ("env -i sh -c 'SLEEP & SLEEP; :'; true", true),
+        // Ignores the signal; has lost its parent; has taken the place of the login shell.
+        (r#"env -i sh -c "trap '' TERM; SLEEP; SLEEP"; true"#, false),
+        ("(env -i SLEEP &); sleep 60; true", false),
+        ("exec env -i SLEEP", false),
+    ];
+    for (line, ends) in lines {
+        let sleep = Sleep::new();
+        let mut child = host
+            .shell(line.replace("SLEEP", &sleep.0))
+            .spawn()
+            .await
+            .unwrap();
+        sleep.starts().await;
+        assert_eq!(killed(&mut child).await, ends, "{line}");
+        assert_eq!(sleep.left().is_empty(), ends, "{line}");
+        // Whoever asks again is told the same.
+        assert_eq!(killed(&mut child).await, ends, "{line}");
+
+        let sleep = Sleep::new();
+        let mut command = host.shell(line.replace("SLEEP", &sleep.0));
+        let mut child = command.timeout(LATE).spawn().await.unwrap();
+        let error = child.wait().await.unwrap_err();
+        assert!(error.is_timeout(), "{line}: {error:?}");
+        let gone = sleep.left().is_empty();
+        assert!(gone || !error.is_killed(), "{line}: {error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_leaves_no_room_for_a_mark_is_not_said_to_be_killed() {
+    let dropbear = Dropbear::start();
+    let (_pool, host) = pool(&dropbear, Limits::default());
+    let sleep = Sleep::new();
+    let line = format!("{}; true; : {}", sleep.0, "x".repeat(8_940));
+    let mut child = host.shell(&line).spawn().await.unwrap();
+    sleep.starts().await;
+    assert!(!killed(&mut child).await);
+    assert_ne!(sleep.left(), [], "otherwise this shows nothing");
+    let mut command = host.shell(&line);
+    let error = command.timeout(LATE).output().await.unwrap_err();
+    assert!(error.is_timeout() && !error.is_killed(), "{error:?}");
+    // Of one that has ended by itself nothing is left to be ended.
+    let line = format!(": {}", "x".repeat(8_950));
+    let mut child = host.shell(&line).spawn().await.unwrap();
+    assert!(child.wait().await.unwrap().success());
+    assert!(killed(&mut child).await);
 }

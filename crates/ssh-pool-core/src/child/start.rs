@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::sync::oneshot;
 
 use super::task::{self, Task};
 use super::{Begun, Child, ChildStderr, ChildStdin, ChildStdout, Missed, Running, Source};
@@ -191,12 +193,13 @@ fn watch(process: &Process, deadline: Option<Deadline>, missed: Missed) -> Task 
             () = inbox.finished() => None,
         };
         if !inbox.has_ended() {
+            let (tell, outcome) = oneshot::channel();
             // Before the end that follows from it, so that a reader of that end sees this too.
             if let Some(deadline) = passed {
-                missed.set(deadline).ok();
+                missed.set((deadline, outcome.shared())).ok();
             }
-            // The child may go while this is under way.
-            runtime.spawn(async move { doomed.terminate().await });
+            // The child may go while this is under way, and with it who is told.
+            runtime.spawn(async move { tell.send(doomed.terminate().await).ok() });
         }
     })
 }

@@ -11,6 +11,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,6 +38,8 @@ pub(crate) struct Mark {
     tag: Tag,
     /// The command has a process group of its own.
     group: bool,
+    /// Processes without the mark have been seen that are the command's, or may be.
+    strays: Arc<AtomicBool>,
 }
 
 impl Mark {
@@ -52,41 +55,90 @@ impl Mark {
         command.then(|| Self {
             tag: tag.clone(),
             group,
+            strays: Arc::default(),
         })
     }
 
-    /// Signals every process with this mark: by its process group, if that is the one it began in;
-    /// or one by one, if that is the server's. Those that have left for a session of their own are
-    /// spared.
+    /// What the exit code of its script says.
+    fn meaning(&self, code: Option<i32>) -> Sent {
+        if code == Some(STRAYS) {
+            self.strays.store(true, Ordering::Relaxed);
+        }
+        meaning(code)
+    }
+
+    /// Whether processes have been seen that are the command's, or may be, and that no look for the
+    /// mark finds again.
+    pub(super) fn has_strays(&self) -> bool {
+        self.strays.load(Ordering::Relaxed)
+    }
+
+    /// What signals the command, for the functions of its [`script`].
     ///
     /// A shell that has not executed anything shows the mark in its command line, everything below
-    /// it in its environment: shells come first, so that they start nothing new. The brackets keep the pattern from matching its own command line.
-    fn script(&self, signal: &str) -> String {
+    /// it in its environment: shells come first, so that they start nothing new. The brackets keep the
+    /// pattern from matching its own command line.
+    fn call(&self, signal: &str) -> String {
         let (first, rest) = self.tag.id().split_at(1);
-        let kill = if self.group {
-            format!(
-                r#"case $p in */environ) grep -qs "$m\.$3\." "$p" || continue ;; esac
-  kill -s {signal} -- "-$3" 2>/dev/null && n=0"#
-            )
-        } else {
-            format!(
-                r#"grep -qs "$m" "/proc/$4/environ" && continue
-  kill -s {signal} "${{d##*/}}" 2>/dev/null && n=0"#
-            )
-        };
-        format!(
-            r#"test -r /proc/self/stat || exit 4
-m='[{first}]{rest}'; n=3
-for p in $(grep -ls "$m" /proc/[0-9]*/cmdline /proc/[0-9]*/environ); do
-  d=${{p%/*}}
-  s=$(cat "$d/stat" 2>/dev/null) || continue
-  set -- ${{s##*) }}
-  {kill}
-done
-exit $n"#
-        )
+        format!("mark '[{first}]{rest}' {signal}")
+    }
+
+    fn functions(&self) -> &'static str {
+        if self.group { BY_GROUP } else { ONE_BY_ONE }
+    }
+
+    fn script(&self, signal: &str) -> String {
+        let script = format!("{} {}; exit $n", self.functions(), self.call(signal));
+        // In one line, and without the margin: dropbear before 2015.68 takes 1,024 bytes.
+        script
+            .split_ascii_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 }
+
+/// `mark PATTERN SIGNAL` signals the process groups that processes with the mark began in. `n` is 0
+/// then, and 3 if there is none. Those that have left for a session of their own are spared.
+const BY_GROUP: &str = r#"cd /proc && test -r self/stat || exit 4;
+exec 2>/dev/null;
+mark() {
+  m=$1 g=$2 n=3;
+  for p in $(grep -l "$m" [0-9]*/cmdline [0-9]*/environ); do
+    s=$(cat ${p%/*}/stat) || continue;
+    set -- ${s##*) };
+    case $p in */environ) grep -q "$m\.$3\." $p || continue ;; esac;
+    kill -s $g -- -$3 && n=0;
+  done;
+};"#;
+
+/// The same one by one, where the group is the server's: the processes in `k`, of the session `l`, and
+/// those in `u`, which are below them and have lost the mark, as after `env -i`. `n` is 5 if one of
+/// those is still there a second later; or one of those in `o`, which have no mark and whose parent has
+/// ended: they may be this command's. They are looked for twice, because a process that is about to
+/// execute another program has no mark either.
+const ONE_BY_ONE: &str = r#"cd /proc && test -r self/stat || exit 4;
+exec 2>/dev/null;
+bare() { grep -q . $1/cmdline && ! grep -q SSH_POOL_MARK= $1/environ $1/cmdline; };
+stat() { s=$(cat $1/stat) && set -- ${s##*) } && a=$2 b=$4; };
+mark() {
+  m=$1 g=$2 n=3 k=' ' l= u= o=;
+  for p in $(grep -l "$m" [0-9]*/cmdline [0-9]*/environ); do
+    p=${p%/*};
+    stat $p && ! grep -q "$m" $b/environ && k="$k$p " l=$b;
+  done;
+  test "$l" || return;
+  for p in $(grep -l ") . [0-9]* [0-9]* $l " [0-9]*/stat); do
+    p=${p%/*} a=$p;
+    case "$k$l " in *" $p "*) continue ;; esac;
+    bare $p || continue;
+    until case $k in *" $a "*) u="$u $p" ;; *) test $a = $l ;; esac; do
+      stat $a && test $b = $l || { o="$o $p"; break; };
+    done;
+  done;
+  for p in $k $u; do kill -s $g $p && n=0; done;
+  test "$u" && sleep 1;
+  for p in $u $o; do bare $p && n=5; done;
+};"#;
 
 /// Prints the groups of this connection that have lost their leader and still hold a stream of a
 /// session.
@@ -116,9 +168,12 @@ exit $n"#
     )
 }
 
+/// The exit code of a script that has signalled a command which has lost its mark in part.
+const STRAYS: i32 = 5;
+
 fn meaning(code: Option<i32>) -> Sent {
     match code {
-        Some(0) => Sent::Delivered,
+        Some(0 | STRAYS) => Sent::Delivered,
         Some(3) => Sent::NotFound,
         _ => Sent::Impossible,
     }
@@ -133,9 +188,9 @@ pub(super) async fn by_mark(remote: &Remote, mark: &Mark, signal: &str) -> Sent 
     let script = mark.script(signal);
     if !lanes.shared().has_left(there) {
         match apart(lanes, script.clone()).await {
-            Some((sent, ran_at)) if ran_at == there => return sent,
+            Some((code, ran_at)) if ran_at == there => return mark.meaning(code),
             Some(_) => {}
-            None => return Sent::NotFound,
+            None => return Sent::Failed,
         }
     }
     let Some(link) = remote.link.clone() else {
@@ -145,16 +200,16 @@ pub(super) async fn by_mark(remote: &Remote, mark: &Mark, signal: &str) -> Sent 
     // A dropped open would keep its session.
     let errand = tokio::spawn(async move { beside(&*link, &command, script).await });
     match errand.await {
-        Ok(Some((code, _))) => meaning(code),
+        Ok(Some((code, _))) => mark.meaning(code),
         _ => Sent::Impossible,
     }
 }
 
-/// Runs a script on a connection of its own: what its exit code means, and where it has run.
+/// Runs a script on a connection of its own: its exit code, and where it has run.
 fn apart(
     lanes: &Arc<Lanes>,
     script: String,
-) -> BoxFuture<'static, Option<(Sent, Option<SocketAddr>)>> {
+) -> BoxFuture<'static, Option<(Option<i32>, Option<SocketAddr>)>> {
     let script = portable_script(&script);
     let call = Call {
         job: Job {
@@ -180,7 +235,7 @@ fn apart(
     let lanes = lanes.clone();
     async move {
         match run::run(&lanes, lanes.errands(), &Ok(call)).await {
-            Ok(output) => Some((meaning(output.status.code()), output.peer_addr)),
+            Ok(output) => Some((output.status.code(), output.peer_addr)),
             Err(error) => {
                 tracing::debug!(%error, "an errand failed");
                 None
@@ -263,8 +318,12 @@ mod tests {
             let mark = Mark {
                 tag: tag.clone(),
                 group,
+                strays: Arc::default(),
             };
-            assert!(!mark.script("TERM").contains(tag.id()));
+            let script = mark.script("TERM");
+            assert!(!script.contains(tag.id()));
+            // What dropbear before 2015.68 takes.
+            assert!(portable_script(&script).len() < 1024);
         }
     }
 }
