@@ -9,6 +9,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::hub::{self, Hub, Lane};
 use crate::limits::Limits;
+use crate::terminate::Batch;
 use crate::timeouts::Timeouts;
 
 mod streams;
@@ -23,6 +24,7 @@ pub(crate) struct Lanes {
     isolated: Later,
     grouped: Later,
     errands: Later,
+    batch: Batch,
     make: Make,
     /// Places on the hub for groups.
     excess: Arc<Semaphore>,
@@ -43,6 +45,7 @@ impl Lanes {
             isolated: Later::default(),
             grouped: Later::default(),
             errands: Later::default(),
+            batch: Batch::default(),
             make: Box::new(make),
             excess: Arc::new(Semaphore::new(hub::size(limits.grouped_per_host))),
             limits,
@@ -87,6 +90,11 @@ impl Lanes {
     /// For commands of the pool's own, which must not queue behind those they are to end.
     pub(crate) fn errands(&self) -> &Arc<Hub> {
         self.errands.get(|| (self.make)(Lane::Errands))
+    }
+
+    /// The signals that wait for a script there.
+    pub(crate) fn batch(&self) -> &Batch {
+        &self.batch
     }
 
     pub(crate) fn errands_if_used(&self) -> Option<&Arc<Hub>> {

@@ -14,8 +14,10 @@ use crate::inbox::End;
 use crate::lanes::Lanes;
 use crate::transport::{Channel, Link, Signals, Unsent};
 
+mod batch;
 mod errand;
 
+pub(crate) use batch::Batch;
 pub(crate) use errand::Mark;
 
 /// For a signal to get there, and for a sweep. Only an errand takes long, on a server that is busy.
@@ -82,13 +84,16 @@ impl Remote {
         let shell_alone = wire.server().signals == Signals::Shell;
         inbox.cancel();
         let ladder = async {
-            let mut reached = Sent::Asked;
             for (signal, wait) in [("TERM", self.grace), ("KILL", SETTLE)] {
-                if reached != Sent::NotFound && !inbox.has_ended() {
-                    let insist = tokio::time::timeout(REACH, self.insist(signal));
-                    reached = insist.await.unwrap_or(Sent::NotFound);
-                    tokio::time::timeout(wait, inbox.ended()).await.ok();
+                if inbox.has_ended() {
+                    break;
                 }
+                let insist = tokio::time::timeout(REACH, self.insist(signal));
+                // What the first signal did not reach in time, the second may.
+                if insist.await.is_err() {
+                    tracing::debug!(signal, "a command has not been reached");
+                }
+                tokio::time::timeout(wait, inbox.ended()).await.ok();
             }
         };
         let begun = tokio::time::Instant::now();

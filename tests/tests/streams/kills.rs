@@ -1,10 +1,13 @@
 //! What `Child::kill` and a time-out say, and that nothing keeps them from ending a command, on
 //! dropbear: it signals the login shell alone, so the pool ends commands by scripts.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use ssh_pool::{Child, Error, Host, HostKeyPolicy, Identity, Limits, Pool, Timeouts};
-use ssh_pool_tests::{BlackHole, Dropbear, eventually_async, procs};
+use ssh_pool_tests::{BlackHole, Dropbear, TempDir, TestUser, eventually_async, procs};
+use tokio::task::JoinSet;
 
 use crate::SOON;
 
@@ -37,9 +40,9 @@ impl Sleep {
         procs::with_command_line(&self.0)
     }
 
-    async fn starts(&self) {
+    async fn starts(&self, times: usize) {
         let is_it = |pid: &u32| procs::command_line(*pid).as_ref() == Some(&self.0);
-        let runs = || self.left().iter().any(is_it);
+        let runs = || self.left().into_iter().filter(is_it).count() >= times;
         assert!(eventually_async(SOON, runs).await, "{}", self.0);
     }
 }
@@ -61,7 +64,7 @@ async fn a_command_is_ended_while_dials_of_dead_hosts_take_all_handshakes_of_the
         .spawn()
         .await
         .unwrap();
-    sleep.starts().await;
+    sleep.starts(1).await;
     let dials: Vec<_> = ["127.0.0.1", "localhost"]
         .map(|name| {
             pool.host(format!("{name}:{}", dead.addr().port()).as_str())
@@ -83,6 +86,20 @@ async fn a_command_is_ended_while_dials_of_dead_hosts_take_all_handshakes_of_the
     for dial in dials {
         dial.abort();
     }
+}
+
+/// A dropbear whose account has a login shell that does this before it runs anything, a script of the
+/// pool's too. `DIR` is a folder that it may write to.
+fn slow(first: &str) -> (TempDir, Dropbear) {
+    let dir = TempDir::new();
+    let shell = dir.path().join("shell");
+    let first = first.replace("DIR", &dir.path().display().to_string());
+    fs::write(&shell, format!("#!/bin/sh\n{first}\nexec /bin/sh \"$@\"\n")).unwrap();
+    for path in [dir.path(), &shell] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let dropbear = Dropbear::builder().login_shell(TestUser::plain(), shell);
+    (dir, dropbear.start())
 }
 
 /// What `kill` says: `true` if the command has ended with all of its processes.
@@ -113,7 +130,7 @@ async fn a_command_that_clears_the_environment_is_killed_only_if_its_processes_a
             .spawn()
             .await
             .unwrap();
-        sleep.starts().await;
+        sleep.starts(1).await;
         assert_eq!(killed(&mut child).await, ends, "{line}");
         assert_eq!(sleep.left().is_empty(), ends, "{line}");
         // Whoever asks again is told the same.
@@ -136,7 +153,7 @@ async fn a_line_that_leaves_no_room_for_a_mark_is_not_said_to_be_killed() {
     let sleep = Sleep::new();
     let line = format!("{}; true; : {}", sleep.0, "x".repeat(8_940));
     let mut child = host.shell(&line).spawn().await.unwrap();
-    sleep.starts().await;
+    sleep.starts(1).await;
     assert!(!killed(&mut child).await);
     assert_ne!(sleep.left(), [], "otherwise this shows nothing");
     let mut command = host.shell(&line);
@@ -147,4 +164,43 @@ async fn a_line_that_leaves_no_room_for_a_mark_is_not_said_to_be_killed() {
     let mut child = host.shell(&line).spawn().await.unwrap();
     assert!(child.wait().await.unwrap().success());
     assert!(killed(&mut child).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_that_are_killed_at_once_do_not_wait_for_one_script_after_the_other() {
+    const AT_ONCE: usize = 30;
+    let (_dir, dropbear) = slow("sleep 0.3");
+    let limits = Limits::default().isolated_per_host(AT_ONCE.try_into().unwrap());
+    let (_pool, host) = pool(&dropbear, limits);
+    let sleep = Sleep::new();
+    let line = format!("trap '' TERM; {0}; {0}", sleep.0);
+    let mut spawns = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        let mut command = host.shell(&line);
+        spawns.spawn(async move { command.spawn().await.unwrap() });
+    }
+    let children = spawns.join_all().await;
+    sleep.starts(AT_ONCE).await;
+    let mut kills = JoinSet::new();
+    for mut child in children {
+        kills.spawn(async move { killed(&mut child).await });
+    }
+    let killed = kills.join_all().await;
+    assert_eq!(sleep.left(), []);
+    assert_eq!(killed, [true; AT_ONCE]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_sigterm_did_not_reach_in_time_is_sent_sigkill() {
+    // Longer than a signal may take to get there, once.
+    let (dir, dropbear) = slow("mv DIR/slow DIR/was 2>/dev/null && sleep 6");
+    let (_pool, host) = pool(&dropbear, Limits::default());
+    let sleep = Sleep::new();
+    let line = format!("trap '' TERM; {0}; {0}", sleep.0);
+    let mut child = host.shell(line).spawn().await.unwrap();
+    sleep.starts(1).await;
+    fs::write(dir.path().join("slow"), "").unwrap();
+    killed(&mut child).await;
+    assert!(!dir.path().join("slow").exists(), "the script was slow");
+    assert_eq!(sleep.left(), []);
 }

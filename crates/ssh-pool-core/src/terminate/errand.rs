@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::{Remote, Sent};
+use super::{Remote, Sent, batch};
 use crate::command_line::{Tag, portable_script};
 use crate::error::Stream;
 use crate::inbox::Sink;
@@ -59,12 +59,17 @@ impl Mark {
         })
     }
 
-    /// What the exit code of its script says.
-    fn meaning(&self, code: Option<i32>) -> Sent {
+    /// What the answer of its script says.
+    pub(super) fn meaning(&self, code: Option<i32>) -> Sent {
         if code == Some(STRAYS) {
-            self.strays.store(true, Ordering::Relaxed);
+            self.set_strays();
         }
         meaning(code)
+    }
+
+    /// There are such processes, or it is not known whether there are.
+    pub(super) fn set_strays(&self) {
+        self.strays.store(true, Ordering::Relaxed);
     }
 
     /// Whether processes have been seen that are the command's, or may be, and that no look for the
@@ -83,18 +88,34 @@ impl Mark {
         format!("mark '[{first}]{rest}' {signal}")
     }
 
-    fn functions(&self) -> &'static str {
+    /// Commands that have the same may share a script.
+    pub(super) fn functions(&self) -> &'static str {
         if self.group { BY_GROUP } else { ONE_BY_ONE }
     }
+}
 
-    fn script(&self, signal: &str) -> String {
-        let script = format!("{} {}; exit $n", self.functions(), self.call(signal));
-        // In one line, and without the margin: dropbear before 2015.68 takes 1,024 bytes.
-        script
-            .split_ascii_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
-    }
+/// A script that signals these commands, which have the same functions. Its exit code is the answer; of
+/// several commands it prints them.
+pub(super) fn script<'a>(signals: impl IntoIterator<Item = (&'a Mark, &'a str)>) -> String {
+    let mut functions = "";
+    let calls: Vec<_> = (signals.into_iter())
+        .map(|(mark, signal)| {
+            functions = mark.functions();
+            mark.call(signal)
+        })
+        .collect();
+    // One alone needs no room for output, of which the pool may be full.
+    let end = if calls.len() == 1 {
+        "exit $n"
+    } else {
+        "echo $n; exit 6"
+    };
+    let script = format!("{functions} {}; {end}", calls.join("; echo $n; "));
+    // In one line, and without the margin: dropbear before 2015.68 takes 1,024 bytes.
+    script
+        .split_ascii_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// `mark PATTERN SIGNAL` signals the process groups that processes with the mark began in. `n` is 0
@@ -168,7 +189,7 @@ exit $n"#
     )
 }
 
-/// The exit code of a script that has signalled a command which has lost its mark in part.
+/// The answer of a script that has signalled a command which has lost its mark in part.
 const STRAYS: i32 = 5;
 
 fn meaning(code: Option<i32>) -> Sent {
@@ -185,10 +206,10 @@ fn meaning(code: Option<i32>) -> Sent {
 pub(super) async fn by_mark(remote: &Remote, mark: &Mark, signal: &str) -> Sent {
     let Remote { lanes, channel, .. } = remote;
     let there = channel.wire.peer_addr();
-    let script = mark.script(signal);
     if !lanes.shared().has_left(there) {
-        match apart(lanes, script.clone()).await {
-            Some((code, ran_at)) if ran_at == there => return mark.meaning(code),
+        let longest = channel.wire.server().sizes.longest_line();
+        match batch::signal(lanes, longest, mark, signal).await {
+            Some((sent, ran_at)) if ran_at == there => return sent,
             Some(_) => {}
             None => return Sent::Failed,
         }
@@ -197,6 +218,7 @@ pub(super) async fn by_mark(remote: &Remote, mark: &Mark, signal: &str) -> Sent 
         return Sent::Impossible;
     };
     let command = channel.clone();
+    let script = script([(mark, signal)]);
     // A dropped open would keep its session.
     let errand = tokio::spawn(async move { beside(&*link, &command, script).await });
     match errand.await {
@@ -205,11 +227,11 @@ pub(super) async fn by_mark(remote: &Remote, mark: &Mark, signal: &str) -> Sent 
     }
 }
 
-/// Runs a script on a connection of its own: its exit code, and where it has run.
-fn apart(
+/// Runs a script on a connection of its own: its exit code, what it says, and where it has run.
+pub(super) fn apart(
     lanes: &Arc<Lanes>,
     script: String,
-) -> BoxFuture<'static, Option<(Option<i32>, Option<SocketAddr>)>> {
+) -> BoxFuture<'static, Option<(Option<i32>, String, Option<SocketAddr>)>> {
     let script = portable_script(&script);
     let call = Call {
         job: Job {
@@ -217,7 +239,7 @@ fn apart(
             request: Request::Exec(script),
             env: Vec::new(),
             pty: None,
-            stdout: Sink::Discard,
+            stdout: Sink::Collect(MOST),
             stderr: Sink::Discard,
             // No errand for an errand.
             detached: true,
@@ -229,13 +251,16 @@ fn apart(
         timeout: None,
         idempotent: false,
         exit_grace: None,
-        limit: 0,
+        limit: MOST,
         group: None,
     };
     let lanes = lanes.clone();
     async move {
         match run::run(&lanes, lanes.errands(), &Ok(call)).await {
-            Ok(output) => Some((output.status.code(), output.peer_addr)),
+            Ok(output) => {
+                let said = output.stdout_lossy().into_owned();
+                Some((output.status.code(), said, output.peer_addr))
+            }
             Err(error) => {
                 tracing::debug!(%error, "an errand failed");
                 None
@@ -320,7 +345,7 @@ mod tests {
                 group,
                 strays: Arc::default(),
             };
-            let script = mark.script("TERM");
+            let script = script([(&mark, "TERM")]);
             assert!(!script.contains(tag.id()));
             // What dropbear before 2015.68 takes.
             assert!(portable_script(&script).len() < 1024);

@@ -1,0 +1,96 @@
+//! Signals for several commands in one script.
+//!
+//! A server that serves one session at a time runs one script after the other. Of many commands that
+//! are ended at once, the last would wait for the scripts of all others.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::errand::{self, Mark};
+use super::{REACH, Sent};
+use crate::lanes::Lanes;
+
+/// The most signals in one script: it has to come back in time.
+const MOST: usize = 32;
+/// Bytes of a line for the functions of a script, and for one call of them.
+const FUNCTIONS: usize = 1_400;
+const CALL: usize = 70;
+
+/// What became of a signal, and where its script has run. `None`: it has not, as far as is known.
+type Ran = Option<(Sent, Option<SocketAddr>)>;
+
+/// What is to be signalled on one host.
+#[derive(Default)]
+pub(crate) struct Batch {
+    /// Of the script that runs.
+    turn: tokio::sync::Mutex<()>,
+    waiting: Mutex<Vec<Entry>>,
+}
+
+struct Entry {
+    mark: Mark,
+    signal: String,
+    tell: oneshot::Sender<Ran>,
+}
+
+impl Batch {
+    fn waiting(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those that have waited for longest, and go into one script.
+    fn take(&self, longest_line: usize) -> Vec<Entry> {
+        let mut waiting = self.waiting();
+        waiting.retain(|entry| !entry.tell.is_closed());
+        let functions = waiting.first().map(|entry| entry.mark.functions());
+        let mut room = (longest_line.saturating_sub(FUNCTIONS) / CALL).clamp(1, MOST);
+        let (batch, rest) = waiting.drain(..).partition(|entry| {
+            let fits = Some(entry.mark.functions()) == functions && room > 0;
+            room -= usize::from(fits);
+            fits
+        });
+        *waiting = rest;
+        batch
+    }
+}
+
+/// Signals a marked command by a script on a connection of its own, with the others that wait for one.
+pub(super) async fn signal(
+    lanes: &Arc<Lanes>,
+    longest_line: usize,
+    mark: &Mark,
+    signal: &str,
+) -> Ran {
+    let (tell, ran) = oneshot::channel();
+    lanes.batch().waiting().push(Entry {
+        mark: mark.clone(),
+        signal: signal.to_owned(),
+        tell,
+    });
+    let lanes = lanes.clone();
+    // In a task of its own: whoever asked may go, and others wait for the same script.
+    lanes.shared().runtime().clone().spawn(async move {
+        let _turn = lanes.batch().turn.lock().await;
+        let batch = lanes.batch().take(longest_line);
+        if batch.is_empty() {
+            return; // it went with others
+        }
+        let signals = batch.iter().map(|entry| (&entry.mark, &*entry.signal));
+        let script = errand::script(signals);
+        let ran = tokio::time::timeout(REACH, errand::apart(&lanes, script)).await;
+        let Ok(Some((code, said, at))) = ran else {
+            // What it has seen is not known.
+            batch.iter().for_each(|entry| entry.mark.set_strays());
+            return;
+        };
+        let mut codes = said.lines().filter_map(|line| line.parse().ok());
+        for entry in batch {
+            let sent = entry.mark.meaning(codes.next().or(code));
+            // Whoever asked may have gone.
+            entry.tell.send(Some((sent, at))).ok();
+        }
+    });
+    ran.await.ok().flatten()
+}
