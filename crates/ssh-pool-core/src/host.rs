@@ -95,6 +95,12 @@ impl Host {
         }
     }
 
+    /// The group that the streams of this handle belong to, if it has one.
+    #[must_use]
+    pub fn group(&self) -> Option<&StreamGroup> {
+        self.group.as_ref()
+    }
+
     #[cfg(any(test, feature = "internals"))]
     pub(crate) fn lanes(&self) -> &Arc<Lanes> {
         &self.lanes

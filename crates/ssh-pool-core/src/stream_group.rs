@@ -11,7 +11,8 @@ use tokio::sync::watch;
 /// limit that its own streams, or those of programs like it, have filled: such a wait has no end.
 /// `git push` with a hook that fetches is one, `docker compose up` with many services another. Both
 /// are grouped by the library: each program that is started by the features `git` and `docker` is a
-/// group, with all that it starts, and each [`Host::forward_local`](crate::Host::forward_local).
+/// group, with all that it starts, and so is each [`Host::forward_local`](crate::Host::forward_local)
+/// and each `Sftp`, with the commands that it runs.
 ///
 /// The rule: **the first stream of a group queues as any other. While the group has a stream, its
 /// further ones wait for no other stream to end.** They do not count towards

@@ -89,15 +89,18 @@ pub trait SftpExt {
 
 impl SftpExt for Host {
     async fn sftp(&self) -> Result<Sftp, Error> {
-        let sftp = Sftp::new(self.clone());
+        // A transfer runs `sha256sum` beside its session: neither waits for room that the other fills.
+        let group = self.group().cloned().unwrap_or_default();
+        let sftp = Sftp::new(self.in_group(&group));
         sftp.session(".").await?;
         Ok(sftp)
     }
 }
 
 /// An SFTP session of a host. Cheap to clone: the clones share one channel, and with it one
-/// connection, which is kept as long as one of them lives. For transfers that are not to share
-/// bandwidth call [`SftpExt::sftp`] once for each.
+/// connection, which is kept as long as one of them lives. They are a
+/// [`StreamGroup`](crate::StreamGroup): that of the [`Host`], or one of their own. For transfers that
+/// are not to share bandwidth call [`SftpExt::sftp`] once for each.
 ///
 /// A session that has ended is replaced by the next call. One that is open counts as something that
 /// runs: `Pool::close` waits for it, up to `Timeouts::drain`. A server that leaves a request

@@ -29,6 +29,7 @@ mod moved;
 mod parts;
 mod refusals;
 mod replacing;
+mod room;
 mod servers;
 mod silence;
 #[path = "../support/mod.rs"]
