@@ -166,6 +166,7 @@ fn what_runs_can_be_shared_between_threads() {
     shared_between_threads::<ChildStderr>();
     shared_between_threads::<Connect>();
     shared_between_threads::<ChannelStream>();
+    shared_between_threads::<ssh_pool::ConnectionHandle>();
     shared_between_threads::<Forward>();
     shared_between_threads::<Event>();
     shared_between_threads::<Events>();

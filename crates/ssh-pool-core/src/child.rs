@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::Shared;
 use tokio::sync::oneshot;
 
+use crate::connection_handle::ConnectionHandle;
 use crate::error::{Cause, CommandState, Error, Origin, PartialOutput, Phase, Stream};
 use crate::event::EventKind;
 use crate::hub::Deadline;
@@ -247,6 +248,13 @@ impl Child {
     #[must_use]
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.state.process.channel().wire.peer_addr()
+    }
+
+    /// The SSH connection that it runs on.
+    #[must_use]
+    pub fn connection(&self) -> ConnectionHandle {
+        let process = &self.state.process;
+        ConnectionHandle::new(process.hub(), process.on())
     }
 
     /// Sends a signal to the process group of the command, by its name in RFC 4254, section 6.10,

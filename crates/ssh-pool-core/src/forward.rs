@@ -327,7 +327,7 @@ impl Failures {
 
 /// Takes one connection that the server has accepted.
 async fn answer(
-    _berth: Arc<Berth>,
+    berth: Arc<Berth>,
     hub: Arc<Hub>,
     to: Address,
     room: Arc<Semaphore>,
@@ -345,7 +345,7 @@ async fn answer(
     match dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(local) => {
             let channel = incoming.accept.await;
-            let remote = ChannelStream::incoming(channel, &hub, Sink::Read(None), 0);
+            let remote = ChannelStream::incoming(channel, &berth, Sink::Read(None), 0);
             join(local, remote).await;
         }
         Err(error) => {

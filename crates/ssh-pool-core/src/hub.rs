@@ -383,6 +383,11 @@ impl Hub {
         self.books().link(id)
     }
 
+    /// Whether nothing new goes to that connection.
+    pub(crate) fn is_retiring(&self, id: ConnectionId) -> bool {
+        self.books().slots.is_retiring(id)
+    }
+
     fn channel_ended(self: &Arc<Self>, on: ConnectionId, leased: &AtomicBool, end: &End) {
         self.transition(|books, now| match end {
             End::Closed => books.slots.closed(on, leased.load(Ordering::Relaxed), now),

@@ -11,6 +11,7 @@ mod buffered;
 mod child;
 mod command;
 mod command_line;
+mod connection_handle;
 mod error;
 mod event;
 mod forward;
@@ -58,6 +59,7 @@ pub use address::Address;
 pub use algorithms::Algorithms;
 pub use child::{Child, ChildStderr, ChildStdin, ChildStdout};
 pub use command::{Command, Stdio};
+pub use connection_handle::ConnectionHandle;
 pub use error::{
     Cause, CommandState, Error, HostKeyProblem, MessageKind, Origin, PartialOutput, Phase, Refusal,
     ServerMessage, Stream,

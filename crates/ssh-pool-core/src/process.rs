@@ -374,6 +374,10 @@ impl Process {
         &self.channel
     }
 
+    pub(crate) fn on(&self) -> ConnectionId {
+        self.on
+    }
+
     pub(crate) fn hub(&self) -> &Arc<Hub> {
         &self.hub
     }

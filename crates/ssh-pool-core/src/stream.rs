@@ -17,8 +17,9 @@ use tokio::sync::oneshot;
 
 use crate::address::Address;
 use crate::child::{ChildStdin, Source};
+use crate::connection_handle::ConnectionHandle;
 use crate::error::{Error, Phase, Refusal, Stream};
-use crate::hub::{self, Berth, Deadline, Entry, Hub, Lane, Reached};
+use crate::hub::{self, Berth, ConnectionId, Deadline, Entry, Hub, Lane, Reached};
 use crate::inbox::Sink;
 use crate::lanes::Lanes;
 use crate::process::{self, Job, Judgement, Process};
@@ -57,6 +58,7 @@ pub struct ChannelStream {
     source: Source,
     writer: ChildStdin,
     channel: Channel,
+    connection: ConnectionHandle,
     runtime: Handle,
     /// Of a subsystem.
     _process: Option<Process>,
@@ -71,7 +73,13 @@ impl fmt::Debug for ChannelStream {
 }
 
 impl ChannelStream {
-    fn new(channel: Channel, hub: &Hub, limit: usize, process: Option<Process>) -> Self {
+    fn new(
+        channel: Channel,
+        hub: &Arc<Hub>,
+        on: ConnectionId,
+        limit: usize,
+        process: Option<Process>,
+    ) -> Self {
         let source = Source {
             inbox: channel.inbox.clone(),
             target: hub.name().into(),
@@ -82,6 +90,7 @@ impl ChannelStream {
             writer: ChildStdin::new(channel.clone(), source.clone(), runtime.clone()),
             source,
             channel,
+            connection: ConnectionHandle::new(hub, on),
             runtime,
             _process: process,
         }
@@ -94,10 +103,16 @@ impl ChannelStream {
         self.channel.wire.peer_addr()
     }
 
+    /// The SSH connection that the stream is on.
+    #[must_use]
+    pub fn connection(&self) -> ConnectionHandle {
+        self.connection.clone()
+    }
+
     /// A stream that the server has opened, on a berth of its own.
-    pub(crate) fn incoming(channel: Channel, hub: &Hub, sink: Sink, limit: usize) -> Self {
+    pub(crate) fn incoming(channel: Channel, berth: &Berth, sink: Sink, limit: usize) -> Self {
         channel.inbox.adopt(sink);
-        Self::new(channel, hub, limit, None)
+        Self::new(channel, berth.hub(), berth.on(), limit, None)
     }
 }
 
@@ -250,8 +265,8 @@ impl Connect {
                 };
                 let sink = Sink::Read(cap);
                 let opened = connect(&self.lanes, lane, to, sink, &mut entry, deadline, waited);
-                let channel = opened.await?;
-                Ok(ChannelStream::new(channel, &hub, limit, None))
+                let (channel, hub, on) = opened.await?;
+                Ok(ChannelStream::new(channel, &hub, on, limit, None))
             }
             To::Subsystem(name) => {
                 if name.is_empty() || name.contains('\0') {
@@ -274,7 +289,8 @@ impl Connect {
                 };
                 let process = start(&self.lanes, &hub, &job, &mut entry, deadline, waited).await?;
                 let channel = process.channel().clone();
-                Ok(ChannelStream::new(channel, &hub, limit, Some(process)))
+                let (hub, on) = (process.hub().clone(), process.on());
+                Ok(ChannelStream::new(channel, &hub, on, limit, Some(process)))
             }
         }
     }
@@ -305,7 +321,7 @@ impl IntoFuture for Connect {
     }
 }
 
-/// Opens a channel to an address.
+/// Opens a channel to an address, and says on which connection.
 async fn connect(
     lanes: &Arc<Lanes>,
     lane: Lane,
@@ -314,7 +330,7 @@ async fn connect(
     entry: &mut Entry,
     deadline: Deadline,
     waited: &mut Waited,
-) -> Result<Channel, Error> {
+) -> Result<(Channel, Arc<Hub>, ConnectionId), Error> {
     loop {
         let berth = lanes.stream_berth(lane, entry, deadline, waited).await?;
         let hub = &berth.hub().clone();
@@ -326,7 +342,7 @@ async fn connect(
         let opened = tokio::time::timeout_at(deadline.at.into(), opened).await;
         waited.channel += hub::now().saturating_duration_since(asked);
         match opened {
-            Ok(Some(Ok(channel))) => return Ok(channel),
+            Ok(Some(Ok(channel))) => return Ok((channel, hub.clone(), on)),
             Ok(Some(Err(OpenError::Refused { code, reason }))) => {
                 return Err(Error::StreamRefused {
                     target: hub.name().into(),

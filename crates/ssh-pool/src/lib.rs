@@ -28,6 +28,7 @@
 //!   what runs there;
 //! - [`Child`], with its [`ChildStdin`], [`ChildStdout`] and [`ChildStderr`]: while it runs;
 //! - [`Connect`], [`ChannelStream`], [`Forward`] and [`Address`]: streams through a server;
+//!   [`ConnectionHandle`]: the connection under one;
 //! - [`Error`], with its [`Phase`], [`CommandState`], [`Cause`], [`HostKeyProblem`], [`PartialOutput`],
 //!   [`Refusal`] and [`Stream`]: what went wrong, and whether it is safe to try again;
 //!   [`ServerMessage`], of a [`MessageKind`]: what a server said to people;
@@ -94,11 +95,11 @@
 
 pub use ssh_pool_core::{
     Address, Algorithms, Breaker, Cause, Challenge, ChannelStream, Child, ChildStderr, ChildStdin,
-    ChildStdout, Command, CommandState, Connect, ConnectionStatus, Error, Event, EventKind, Events,
-    ExitError, ExitStatus, Forward, Host, HostKeyPolicy, HostKeyProblem, HostStatus, Identity,
-    Limits, LoginDelay, MessageKind, Origin, Output, PartialOutput, Phase, Pool, PoolBuilder,
-    PoolStatus, Prompt, Pty, Purpose, Readiness, Refusal, Retirement, ServerMessage, Stdio, Stream,
-    StreamGroup, Target, Timeouts, Waited, printable,
+    ChildStdout, Command, CommandState, Connect, ConnectionHandle, ConnectionStatus, Error, Event,
+    EventKind, Events, ExitError, ExitStatus, Forward, Host, HostKeyPolicy, HostKeyProblem,
+    HostStatus, Identity, Limits, LoginDelay, MessageKind, Origin, Output, PartialOutput, Phase,
+    Pool, PoolBuilder, PoolStatus, Prompt, Pty, Purpose, Readiness, Refusal, Retirement,
+    ServerMessage, Stdio, Stream, StreamGroup, Target, Timeouts, Waited, printable,
 };
 
 #[cfg(feature = "docker")]

@@ -89,7 +89,8 @@ pub trait SftpExt {
 
 impl SftpExt for Host {
     async fn sftp(&self) -> Result<Sftp, Error> {
-        // A transfer runs `sha256sum` beside its session: neither waits for room that the other fills.
+        // A transfer runs `sha256sum` beside its session, and a new session may begin before the old
+        // one has ended: none of them waits for room that another one of them fills.
         let group = self.group().cloned().unwrap_or_default();
         let sftp = Sftp::new(self.in_group(&group));
         sftp.session(".").await?;
@@ -102,11 +103,12 @@ impl SftpExt for Host {
 /// [`StreamGroup`](crate::StreamGroup): that of the [`Host`], or one of their own. For transfers that
 /// are not to share bandwidth call [`SftpExt::sftp`] once for each.
 ///
-/// A session that has ended is replaced by the next call. One that is open counts as something that
-/// runs: `Pool::close` waits for it, up to `Timeouts::drain`. A server that leaves a request
-/// unanswered is given up, see [`set_request_timeout`](Self::set_request_timeout). Put
-/// `tokio::time::timeout` around a call to limit all of it; everything here can be dropped at any
-/// time.
+/// A session that has ended is replaced by the next call, and so is one whose connection is retired:
+/// evicted, older than `Timeouts::lifetime`, or to an address that the host has no more. A transfer
+/// that is under way ends on the old one. A session that is open counts as something that runs:
+/// `Pool::close` waits for it, up to `Timeouts::drain`. A server that leaves a request unanswered is
+/// given up, see [`set_request_timeout`](Self::set_request_timeout). Put `tokio::time::timeout` around
+/// a call to limit all of it; everything here can be dropped at any time.
 ///
 /// ```no_run
 /// # async fn example(sftp: ssh_pool::sftp::Sftp) -> Result<(), Box<dyn std::error::Error>> {
@@ -200,21 +202,24 @@ impl Sftp {
     async fn live(&self) -> Result<Arc<Session>, Fault> {
         let asked = Instant::now();
         let mut slot = self.inner.slot.lock().await;
-        if let Some(session) = &slot.session {
-            if session.is_alive() {
-                return Ok(session.clone());
-            }
-            slot.session = None;
-        }
+        let retired = match slot.session.clone().filter(|session| session.is_alive()) {
+            Some(session) if !session.is_retiring() => return Ok(session),
+            retired => retired,
+        };
+        slot.session = None;
         if let Some((at, fault)) = &slot.failed
             && *at > asked
         {
             return Err(fault.clone());
         }
         let opening = Session::open(&self.inner.host, self.inner.timeout.clone());
-        match opening.await {
+        let opened = match opening.await {
+            // The pool is being closed, and waits for the session that there is.
+            Err(fault) if fault.is_closed_pool() => retired.ok_or(fault),
+            opened => opened.map(Arc::new),
+        };
+        match opened {
             Ok(session) => {
-                let session = Arc::new(session);
                 slot.session = Some(session.clone());
                 Ok(session)
             }

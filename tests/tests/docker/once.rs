@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex};
 use hyper::StatusCode;
 use serde_json::Value;
 use ssh_pool::docker::{Docker, Error};
-use ssh_pool::{CommandState, Pool};
-use ssh_pool_tests::{Sshd, TempDir};
+use ssh_pool::{CommandState, Host, Pool};
+use ssh_pool_tests::{Sshd, TempDir, eventually_async};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::{api, builder, known};
+use crate::{SOON, api, builder, known};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reply {
@@ -25,6 +25,7 @@ use Reply::{Answer, AnswerAndEnd, End};
 /// No daemon at all, but it listens, and counts.
 struct Counter {
     docker: Docker,
+    host: Host,
     /// The method of each request, and the number of its connection.
     asked: Arc<Mutex<Vec<(String, usize)>>>,
     _pool: Pool,
@@ -54,6 +55,7 @@ impl Counter {
         let host = pool.host(sshd.target()).unwrap();
         Self {
             docker: Docker::at(&host, path).unwrap(),
+            host,
             asked,
             _pool: pool,
             _sshd: sshd,
@@ -131,6 +133,30 @@ async fn a_look_on_a_kept_connection_that_ends_is_repeated() {
     }
     let asked = counter.asked().len();
     assert!((21..40).contains(&asked), "{asked}: no connection was kept");
+}
+
+/// It would keep the SSH connection for as long as looks come, and that may lead to another machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_look_goes_out_on_a_kept_connection_once_its_ssh_connection_is_retired() {
+    let counter = Counter::start(|_, _| Answer);
+    let mut earlier = Vec::new();
+    for _ in 0..4 {
+        let before = counter.asked().len();
+        for _ in 0..3 {
+            assert_eq!(counter.get().await.unwrap(), 200);
+        }
+        let all = counter.asked();
+        let used: Vec<_> = all[before..].iter().map(|(_, on)| *on).collect();
+        assert!(!used.iter().any(|on| earlier.contains(on)), "{all:?}");
+        earlier = all.into_iter().map(|(_, on)| on).collect();
+        counter.host.evict();
+    }
+    let gone = || counter.host.status().retiring == 0;
+    assert!(
+        eventually_async(SOON, gone).await,
+        "{:?}",
+        counter.host.status()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,6 +29,7 @@ mod moved;
 mod parts;
 mod refusals;
 mod replacing;
+mod retired;
 mod room;
 mod servers;
 mod silence;
@@ -46,7 +47,7 @@ pub(crate) struct Place {
     pub(crate) sftp: Sftp,
     pub(crate) remote: TempDir,
     pub(crate) local: TempDir,
-    _pool: Pool,
+    pub(crate) pool: Pool,
 }
 
 impl Place {
@@ -73,7 +74,7 @@ impl Place {
             sftp,
             remote: remote_folder(),
             local: TempDir::new(),
-            _pool: pool,
+            pool,
         }
     }
 

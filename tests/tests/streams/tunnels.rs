@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ssh_pool::{Error, Limits, Phase, Refusal};
+use ssh_pool::{ChannelStream, Error, Limits, Phase, Refusal, Stdio, StreamGroup};
 use ssh_pool_tests::{Dropbear, Sshd, TempDir, TestUser, eventually_async};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
@@ -335,4 +335,50 @@ async fn a_stream_beyond_the_limit_waits_for_the_end_of_another() {
     assert!(!third.is_finished());
     drop(first);
     timeout(SOON, third).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_stream_and_child_can_tell_that_its_connection_is_retired() {
+    let (_sshd, _pool, host) = server();
+    let echo = Echo::start();
+    let grouped = host.in_group(&StreamGroup::new());
+    let streams = [
+        host.connect_unix(&echo.path).await.unwrap(),
+        host.connect_unix(&echo.path).shared().await.unwrap(),
+        host.subsystem("sftp").await.unwrap(),
+        grouped.connect_unix(&echo.path).await.unwrap(),
+        // On the connections for groups.
+        grouped.connect_unix(&echo.path).await.unwrap(),
+        grouped.subsystem("sftp").await.unwrap(),
+    ];
+    let children = [
+        host.command("cat").stdin(Stdio::piped()).spawn().await,
+        (host.command("cat").stdin(Stdio::piped()).shared())
+            .spawn()
+            .await,
+        grouped.command("cat").stdin(Stdio::piped()).spawn().await,
+    ];
+    assert!(host.status().grouped >= 3, "{:?}", host.status());
+    let handles: Vec<_> = streams
+        .iter()
+        .map(ChannelStream::connection)
+        .chain(
+            children
+                .iter()
+                .map(|child| child.as_ref().unwrap().connection()),
+        )
+        .collect();
+    for (place, handle) in handles.iter().enumerate() {
+        assert!(!handle.is_retiring(), "{place}");
+    }
+    host.evict();
+    for (place, handle) in handles.iter().enumerate() {
+        assert!(handle.is_retiring(), "{place}");
+    }
+    let fresh = host.connect_unix(&echo.path).await.unwrap().connection();
+    assert!(!fresh.is_retiring());
+    drop((streams, children, _pool, host, grouped));
+    // It keeps no connection open, and one that has ended takes nothing.
+    let ended = || fresh.is_retiring();
+    assert!(eventually_async(SOON, ended).await);
 }

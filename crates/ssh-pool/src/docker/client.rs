@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http::header::{HOST, HeaderValue};
 use http::{Request, Response, Uri, Version, request::Parts};
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{self, SendRequest};
 use ssh_pool_core::{CommandState, Host};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -35,7 +35,8 @@ const TRIES: usize = 3;
 /// - Lists, inspections, starts and other short answers share SSH connections with each other and
 ///   with commands. Where the server opens streams to the socket they take no session. HTTP
 ///   connections are kept for 5 s, 32 of them at most; through `docker system dial-stdio`, where
-///   each is a process and a session, for 1 s, and 8 at most.
+///   each is a process and a session, for 1 s, and 8 at most. One whose SSH connection is retired is
+///   not used again, and closed within a second.
 /// - Logs, events, attached and executed commands, archives, images, builds, requests with a large
 ///   body, and all that this does not know have an SSH connection to themselves, of
 ///   `Limits::isolated_per_host`. There a response that is not read holds back the daemon and
@@ -47,8 +48,8 @@ const TRIES: usize = 3;
 /// A short answer that is not read is cut off beyond `Limits::stream_bytes`, as every shared stream
 /// is.
 ///
-/// `Pool::close` waits for HTTP connections that are kept, as for all streams: until their time is
-/// over, or the last clone of this has been dropped.
+/// `Pool::close` waits for HTTP connections that are kept, as for all streams: about a second, for it
+/// retires their SSH connections.
 ///
 /// ```no_run
 /// use ssh_pool::docker::Docker;
@@ -184,7 +185,7 @@ impl Inner {
                 false => self.connection(route).await?,
                 true => (self.fresh(route).await?, false),
             };
-            let mut error = match sender.try_send_request(request).await {
+            let mut error = match sender.http.try_send_request(request).await {
                 Ok(response) => {
                     self.give_back(sender, route);
                     return Ok(response);
@@ -246,25 +247,25 @@ impl Inner {
             dial_stdio: matches!(route, Route::Look | Route::Act),
         };
         let stream = self.connector.connect(sharing).await?;
-        let direct = stream.is_direct();
+        let (direct, connection) = (stream.is_direct(), stream.connection());
         if direct && !self.confident.swap(true, Ordering::Relaxed) {
             self.gate.add_permits(CONFIDENT);
         }
         let not_started = |error| self.failed(error, CommandState::NotStarted);
-        let (mut sender, connection) = http1::handshake(stream).await.map_err(not_started)?;
+        let (mut http, driver) = http1::handshake(stream).await.map_err(not_started)?;
         let (tell, told) = oneshot::channel();
         tokio::spawn(async move {
             // Who waits for a response or reads a body is told too.
-            if let Err(error) = connection.with_upgrades().await {
+            if let Err(error) = driver.with_upgrades().await {
                 tracing::debug!(%error, "an HTTP connection to a Docker daemon has ended");
                 tell.send(error).ok();
             }
         });
         let ready = async {
             if !direct {
-                ping(&mut sender).await?;
+                ping(&mut http).await?;
             }
-            sender.ready().await
+            http.ready().await
         };
         if let Err(error) = ready.await {
             // One that ends before it is asked for anything tells nobody else why.
@@ -272,7 +273,7 @@ impl Inner {
             let why = if ended { told.await.ok() } else { None };
             return Err(not_started(why.unwrap_or(error)));
         }
-        Ok(sender)
+        Ok(Sender { http, connection })
     }
 
     /// Keeps it, once the response has been read.
@@ -281,12 +282,12 @@ impl Inner {
             return;
         }
         let keep = self.keep();
-        if sender.is_ready() {
+        if sender.http.is_ready() {
             return self.kept.put(sender, keep);
         }
         let kept = Arc::downgrade(&self.kept);
         tokio::spawn(async move {
-            if sender.ready().await.is_ok()
+            if sender.http.ready().await.is_ok()
                 && let Some(kept) = kept.upgrade()
             {
                 kept.put(sender, keep);
@@ -305,13 +306,13 @@ impl Inner {
 /// Asks for a sign of life. That `docker system dial-stdio` has started says nothing; this way a
 /// request is sent only where there is a daemon, and a failure before that is certain to have had
 /// no effect.
-async fn ping(sender: &mut Sender) -> Result<(), hyper::Error> {
+async fn ping(http: &mut SendRequest<AnyBody>) -> Result<(), hyper::Error> {
     let mut request = Request::new(AnyBody::empty());
     *request.uri_mut() = Uri::from_static("/_ping");
     let host = HeaderValue::from_static("docker");
     request.headers_mut().insert(HOST, host);
-    sender.ready().await?;
-    let mut body = sender.send_request(request).await?.into_body();
+    http.ready().await?;
+    let mut body = http.send_request(request).await?.into_body();
     // It is two bytes long.
     for _ in 0..16 {
         match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {

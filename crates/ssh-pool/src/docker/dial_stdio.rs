@@ -8,7 +8,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ssh_pool_core::{
-    Child, ChildStderr, ChildStdin, ChildStdout, CommandState, Error as SshError, Stdio,
+    Child, ChildStderr, ChildStdin, ChildStdout, CommandState, ConnectionHandle, Error as SshError,
+    Stdio,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
@@ -27,6 +28,7 @@ pub(super) struct DialStdio {
     ways: Arc<Ways>,
     /// Why there is no direct stream.
     refusal: SshError,
+    connection: ConnectionHandle,
     stdin: Option<ChildStdin>,
     stdout: ChildStdout,
     said: Said,
@@ -92,6 +94,7 @@ impl DialStdio {
                 socket: socket.clone(),
                 ways: ways.clone(),
                 refusal,
+                connection: child.connection(),
                 stdin: Some(stdin),
                 stdout,
                 said: Said {
@@ -113,6 +116,10 @@ impl DialStdio {
                 })
             }
         }
+    }
+
+    pub(super) fn connection(&self) -> ConnectionHandle {
+        self.connection.clone()
     }
 
     /// Its output has ended: how did it end?

@@ -5,11 +5,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1::SendRequest;
+use ssh_pool_core::ConnectionHandle;
 use tokio::sync::oneshot;
 
 use super::body::AnyBody;
 
-pub(super) type Sender = SendRequest<AnyBody>;
+/// An HTTP connection, and the SSH connection that it is on.
+pub(super) struct Sender {
+    pub(super) http: SendRequest<AnyBody>,
+    pub(super) connection: ConnectionHandle,
+}
 
 /// How often it is looked for those that nobody wants any more.
 const LOOK: Duration = Duration::from_millis(500);
@@ -58,7 +63,9 @@ impl Kept {
     pub(super) fn take(&self) -> Option<Sender> {
         loop {
             let idle = self.state().idle.pop()?;
-            if idle.sender.is_ready() && idle.until > Instant::now() {
+            let sender = &idle.sender;
+            let may_serve = sender.http.is_ready() && !sender.connection.is_retiring();
+            if may_serve && idle.until > Instant::now() {
                 return Some(idle.sender);
             }
         }
@@ -84,8 +91,12 @@ impl Kept {
         waiting
     }
 
-    /// Hands it to who waits longest, or keeps it.
+    /// Hands it to who waits longest, or keeps it. On an SSH connection that is retired it is closed:
+    /// it would keep that one, which may lead to a machine that the host is no more.
     pub(super) fn put(self: &Arc<Self>, mut sender: Sender, keep: Keep) {
+        if sender.connection.is_retiring() {
+            return;
+        }
         // No lock is held while somebody is woken.
         while let Some(waiting) = self.next_waiting() {
             match waiting.send(sender) {
@@ -120,13 +131,18 @@ impl Kept {
         state.waiting.pop_front()
     }
 
-    /// Closes those whose time is over, or who have ended. Whether any are left.
+    /// Closes those whose time is over, who have ended, or whose SSH connection is retired. Whether
+    /// any are left.
     fn sweep(&self) -> bool {
         let now = Instant::now();
         let mut state = self.state();
-        let (kept, over): (Vec<_>, Vec<_>) = std::mem::take(&mut state.idle)
-            .into_iter()
-            .partition(|idle| idle.until > now && !idle.sender.is_closed());
+        let (kept, over): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut state.idle)
+                .into_iter()
+                .partition(|Idle { sender, until }| {
+                    let over = sender.http.is_closed() || sender.connection.is_retiring();
+                    *until > now && !over
+                });
         state.idle = kept;
         let left = !state.idle.is_empty();
         state.reaping = left;

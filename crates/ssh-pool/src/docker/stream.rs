@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
-use ssh_pool_core::ChannelStream;
+use ssh_pool_core::{ChannelStream, ConnectionHandle};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::dial_stdio::DialStdio;
@@ -73,6 +73,16 @@ impl Stream {
     #[must_use]
     pub fn is_direct(&self) -> bool {
         matches!(self.0.inner().way, Way::Direct(_))
+    }
+
+    /// The SSH connection that it is on. Who keeps a stream between requests closes it when that is
+    /// [retiring](ConnectionHandle::is_retiring); [`Docker`](super::Docker) does.
+    #[must_use]
+    pub fn connection(&self) -> ConnectionHandle {
+        match &self.0.inner().way {
+            Way::Direct(stream) => stream.connection(),
+            Way::DialStdio(process) => process.connection(),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::{OnceCell, Semaphore, oneshot};
 
 use super::error::{Error, Reason};
 use super::metadata::{DirEntry, Metadata};
-use crate::{Host, printable};
+use crate::{ConnectionHandle, Host, printable};
 
 mod handle;
 mod line;
@@ -122,6 +122,11 @@ impl Fault {
         }
     }
 
+    /// The pool opens no more sessions.
+    pub(super) fn is_closed_pool(&self) -> bool {
+        matches!(self, Self::Session(error) if matches!(**error, crate::Error::Closed { .. }))
+    }
+
     fn unasked() -> Self {
         Self::Protocol("answers another question")
     }
@@ -165,6 +170,7 @@ pub(super) struct Session {
     line: Line,
     /// The address of its server.
     pub(super) peer: Option<SocketAddr>,
+    connection: ConnectionHandle,
     pub(super) runtime: Runtime,
     handles: Arc<Semaphore>,
     /// Bytes that one request may ask for, and bring.
@@ -191,7 +197,7 @@ impl Session {
     pub(super) async fn open(host: &Host, timeout: Arc<RequestTimeout>) -> Result<Self, Fault> {
         let stream = host.subsystem("sftp").await;
         let stream = stream.map_err(|error| Fault::Session(Box::new(error)))?;
-        let peer = stream.peer_addr();
+        let (peer, connection) = (stream.peer_addr(), stream.connection());
         let hello = async {
             let (line, version, extensions) =
                 Line::open(stream, timeout).await.map_err(Fault::at_hello)?;
@@ -202,6 +208,7 @@ impl Session {
             let mut session = Self {
                 line,
                 peer,
+                connection,
                 runtime: Runtime::current(),
                 handles: Arc::new(Semaphore::new(HANDLES)),
                 read_len: PLAIN as u32,
@@ -239,6 +246,11 @@ impl Session {
 
     pub(super) fn is_alive(&self) -> bool {
         self.line.is_alive()
+    }
+
+    /// Whether what begins now is to get another session: that one's connection is retired.
+    pub(super) fn is_retiring(&self) -> bool {
+        self.connection.is_retiring()
     }
 
     /// How the host has moved, if its server has another address than that.

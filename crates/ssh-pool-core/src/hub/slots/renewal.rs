@@ -245,6 +245,13 @@ impl<W> Slots<W> {
         !self.renewal.owed && !self.has_due()
     }
 
+    /// Whether nothing new goes to this connection. One that is a single command's and due goes at
+    /// the end of that; another one that is due serves on until its successor is there.
+    pub(crate) fn is_retiring(&self, id: ConnectionId) -> bool {
+        let going = |c: &Sessions| c.retiring || (self.rules.ready_each && c.due.is_some());
+        self.connections.get(id).is_none_or(going)
+    }
+
     pub(super) fn has_due(&self) -> bool {
         self.connections.values().any(|c| c.due_for().is_some())
     }

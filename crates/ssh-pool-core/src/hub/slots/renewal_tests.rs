@@ -33,6 +33,7 @@ fn in_use_the_old_connection_goes_when_its_successor_is_there() {
     let actions = slots.take_actions();
     assert_eq!((dials(&actions), retired(&actions)), (1, vec![]));
     assert!(slots.claim(A, || now), "it serves until then");
+    assert!(!slots.is_retiring(A));
     slots.tick(now + SECOND);
     assert_eq!(dials(&slots.take_actions()), 0, "one is under way");
 
@@ -40,6 +41,7 @@ fn in_use_the_old_connection_goes_when_its_successor_is_there() {
     let actions = slots.take_actions();
     assert_eq!(retired(&actions), [(A, Retirement::Lifetime)]);
     assert!(!actions.contains(&Action::Disconnect(A)), "two run there");
+    assert!(slots.is_retiring(A) && !slots.is_retiring(B));
     assert_eq!(alive(&slots), [B]);
     for _ in 0..2 {
         slots.closed(A, true, now + SECOND);
@@ -221,10 +223,12 @@ fn a_connection_for_one_command_goes_at_the_end_of_that_and_counts_until_then() 
     let (mut slots, now) = aged(rules, 1);
     slots.dialled(B, now, now + HOUR);
     answer_opens(&mut slots, 1, now);
+    assert!(!slots.is_retiring(A));
     slots.tick(now);
     let actions = slots.take_actions();
     assert_eq!((dials(&actions), retired(&actions)), (0, vec![]));
     assert_eq!(slots.live(), 2);
+    assert!(slots.is_retiring(A), "it serves nobody else");
     slots.closed(A, true, now);
     let actions = slots.take_actions();
     assert_eq!(retired(&actions), [(A, Retirement::Lifetime)]);
