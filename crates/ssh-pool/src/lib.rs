@@ -104,11 +104,15 @@ pub use ssh_pool_core::{
 
 #[cfg(feature = "docker")]
 pub mod docker;
+#[cfg(all(test, unix, feature = "docker", feature = "git", feature = "sftp"))]
+mod error_tests;
 #[cfg(all(unix, feature = "git"))]
 pub mod git;
 #[cfg(all(unix, feature = "internals"))]
 #[doc(hidden)]
 pub mod internals;
+#[cfg(any(feature = "docker", all(unix, any(feature = "git", feature = "sftp"))))]
+mod reason;
 #[cfg(all(unix, feature = "sftp"))]
 pub mod sftp;
 #[cfg(all(unix, any(feature = "docker", feature = "git")))]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ssh_pool_core::CommandState;
 
 use super::socket::SocketPath;
+use crate::reason;
 
 /// Why a request has no response, or a stream could not go on.
 ///
@@ -119,7 +120,7 @@ pub enum Error {
 pub struct HttpCause(Arc<dyn std::error::Error + Send + Sync>);
 
 impl HttpCause {
-    pub(super) fn new(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self(Arc::new(error))
     }
 }
@@ -159,7 +160,7 @@ impl fmt::Display for Error {
                 path,
                 source,
             } => {
-                let reason = words(source);
+                let reason = reason::of_ssh(source);
                 write!(
                     f,
                     "{target}: no stream to the Docker socket {path}: {reason}"
@@ -175,7 +176,7 @@ impl fmt::Display for Error {
                 f,
                 "{target}: no Docker daemon at {path}: {}; docker system dial-stdio says: \
                  {dial_stdio}; check that dockerd runs, and that the account may use its socket",
-                words(source)
+                reason::of_ssh(source)
             ),
             Error::BrokenOff {
                 target,
@@ -192,7 +193,7 @@ impl fmt::Display for Error {
                 source,
                 ..
             } => {
-                let reason = words(source);
+                let reason = reason::of_ssh(source);
                 write!(
                     f,
                     "{target}: the stream to the Docker socket {path} was cut off: {reason}"
@@ -215,14 +216,6 @@ impl fmt::Display for Error {
             }
         }
     }
-}
-
-/// The words of an error whose target has been named.
-fn words(error: &ssh_pool_core::Error) -> String {
-    let text = error.to_string();
-    let prefix = error.target().map(|target| format!("{target}: "));
-    let words = prefix.and_then(|prefix| text.strip_prefix(&prefix).map(str::to_owned));
-    words.unwrap_or(text)
 }
 
 impl std::error::Error for Error {

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use super::metadata::FileType;
 use super::summary::{Attribute, UnsetReason};
+use crate::reason;
+
+mod text;
 
 /// Why a server refused something: the codes of SFTP version 3
 /// (draft-ietf-secsh-filexfer-02, section 7).
@@ -43,10 +46,10 @@ pub enum Reason {
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::NotFound => "it is not there",
+            Self::NotFound => "it is not there; check the path",
             Self::PermissionDenied => "permission denied; check the owner and the mode",
             Self::NoSpace => "the disk is full; make room there",
-            Self::Unsupported => "this server cannot do that",
+            Self::Unsupported => "this server cannot do that; look for another way to do it",
             Self::Failure => "the server gives no reason; is it there already, or over a quota?",
         })
     }
@@ -54,7 +57,9 @@ impl std::fmt::Display for Reason {
 
 /// Everything that can go wrong with files.
 ///
-/// Paths are shown escaped. Contents of files are in no error.
+/// `Display` names what failed, the reason and what to do on one line;
+/// [`source`](std::error::Error::source) is the operating system's error, where there is one. Paths
+/// are shown escaped. Contents of files are in no error.
 ///
 /// ```no_run
 /// # async fn example(sftp: ssh_pool::sftp::Sftp) -> Result<(), Box<dyn std::error::Error>> {
@@ -66,12 +71,11 @@ impl std::fmt::Display for Reason {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no SFTP session: the connection, the login or the subsystem is refused. For the
-    /// subsystem the source is [`SubsystemRefused`](crate::Error::SubsystemRefused).
-    #[error("{target}: no SFTP session for {path:?}: {}", words(source))]
+    /// There is no SFTP session: the connection, the login or the subsystem is refused, the last with
+    /// [`SubsystemRefused`](crate::Error::SubsystemRefused).
     Session {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -85,11 +89,6 @@ pub enum Error {
     /// SFTP server. An account with a forced command (sshd's `ForceCommand`, `command=` in
     /// `authorized_keys`) has that run in its place; a start-up file of the login shell may print
     /// something before it.
-    #[error(
-        "{target}: no SFTP session for {path:?}: what runs in the place of an SFTP server {what}; check \
-         ForceCommand and Subsystem in sshd_config, command= in authorized_keys, and that no start-up \
-         file of the shell prints"
-    )]
     NotSftp {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -100,10 +99,9 @@ pub enum Error {
     },
 
     /// The session ended on the way: the connection was lost, or the server's SFTP process ended,
-    /// in which case there is no source. Whether the operation was carried out is not known.
+    /// in which case `source` is empty. Whether the operation was carried out is not known.
     /// Transfers go on by themselves, within their attempts; see
     /// [`Upload::attempts`](super::Upload::attempts).
-    #[error("{target}: the SFTP session ended ({operation} {path:?}); try again")]
     Lost {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -118,11 +116,6 @@ pub enum Error {
     /// The server has left a request unanswered for that long (see
     /// [`Sftp::set_request_timeout`](super::Sftp::set_request_timeout)), and the session was given
     /// up. Whether the operation was carried out is not known.
-    #[error(
-        "{target}: no answer from the SFTP server within {} s ({operation} {path:?}); its disk may \
-         hang: look there, or raise the request timeout",
-        after.as_secs_f64()
-    )]
     Timeout {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -138,10 +131,6 @@ pub enum Error {
     /// which the copy began is lost. A folder is never put together from two machines, so its copy
     /// ends, and what was copied stays; a single file has been begun again on the new machine first,
     /// within its [`attempts`](super::Upload::attempts).
-    #[error(
-        "{target}: the host is another machine now: the copy of {path:?} began at {from}, and the \
-         host is at {to}; copy it again"
-    )]
     Moved {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -157,11 +146,6 @@ pub enum Error {
     /// anything is sent. Where the file itself may be written, [`Replace::InPlace`] is a way.
     ///
     /// [`Replace::InPlace`]: super::Replace::InPlace
-    #[error(
-        "{target}: cannot write {path:?} by way of a new file in the folder {folder:?}: {reason} \
-         (\"{message}\"){}",
-        way_out(*reason)
-    )]
     Folder {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -177,9 +161,6 @@ pub enum Error {
 
     /// The mode, the owner or the time of a file cannot be set, and the copy is
     /// [`strict`](super::Upload::strict).
-    #[error(
-        "{path:?} ({place}): cannot set the {attribute}: {reason}; a copy that is not strict lists it"
-    )]
     Unset {
         /// The target as `user@host:port`, or `this machine`.
         place: Arc<str>,
@@ -192,7 +173,6 @@ pub enum Error {
     },
 
     /// The server said no.
-    #[error("{target}: cannot {operation} {path:?}: {reason} (\"{message}\")")]
     Refused {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -207,7 +187,6 @@ pub enum Error {
     },
 
     /// The server does not keep to the protocol, or does not speak it.
-    #[error("{target}: the server {what} ({operation} {path:?}); this is no SFTP server to trust")]
     Protocol {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -220,7 +199,6 @@ pub enum Error {
     },
 
     /// The server lists a name that no file can have, or the same one twice.
-    #[error("{target}: the server lists \"{name}\" in {folder:?}: {what}")]
     BadName {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -233,7 +211,6 @@ pub enum Error {
     },
 
     /// Something on this machine.
-    #[error("cannot {operation} {path:?} on this machine: {source}")]
     Local {
         /// What was tried.
         operation: &'static str,
@@ -244,7 +221,6 @@ pub enum Error {
     },
 
     /// A path or a name that cannot be used.
-    #[error("invalid path {path:?}: {what}")]
     InvalidPath {
         /// The path.
         path: PathBuf,
@@ -254,7 +230,6 @@ pub enum Error {
 
     /// There is something else than was expected. A symbolic link in the place of a folder is not
     /// followed, on either side: it may lead out of the tree.
-    #[error("{path:?} ({place}) is a {found}, and a {wanted} is needed")]
     WrongType {
         /// The target as `user@host:port`, or `this machine`.
         place: Arc<str>,
@@ -267,7 +242,6 @@ pub enum Error {
     },
 
     /// The file changed while it was copied, or the server lied about its size.
-    #[error("{path:?} ({place}) changed while it was copied; copy it when nobody writes to it")]
     Changed {
         /// The target as `user@host:port`, or `this machine`.
         place: Arc<str>,
@@ -277,7 +251,6 @@ pub enum Error {
 
     /// The two sides have different SHA-256 sums. The copy was removed, unless it was written in
     /// place.
-    #[error("{target}: the copy of {path:?} is not like the original; copy it again")]
     Mismatch {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -287,10 +260,6 @@ pub enum Error {
 
     /// The file is there, and this server cannot replace a file in one step: it has no
     /// `posix-rename@openssh.com`. Found out before anything is sent.
-    #[error(
-        "{target}: this server cannot replace {path:?} in one step; remove it first, or choose \
-         Replace::Aside"
-    )]
     NotAtomic {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -300,7 +269,6 @@ pub enum Error {
 
     /// Larger than may be. Nobody has trees of this depth or that many files; a hostile server
     /// does.
-    #[error("{target}: {path:?} has more than {limit} {what}")]
     TooMuch {
         /// The target as `user@host:port`.
         target: Arc<str>,
@@ -362,19 +330,14 @@ impl Error {
     }
 }
 
-/// The words of an error whose target has been named.
-fn words(error: &crate::Error) -> String {
-    let text = error.to_string();
-    let prefix = error.target().map(|target| format!("{target}: "));
-    let words = prefix.and_then(|prefix| text.strip_prefix(&prefix).map(str::to_owned));
-    words.unwrap_or(text)
-}
-
-fn way_out(reason: Reason) -> &'static str {
-    match reason {
-        Reason::PermissionDenied => {
-            " of the folder; where the file itself may be written, Replace::InPlace does without it"
+impl std::error::Error for Error {
+    /// The operating system's error, where there is one: all other words are in this one's own.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Session { source, .. } => source.source(),
+            Self::Lost { source, .. } => source.as_ref()?.source(),
+            Self::Local { source, .. } => reason::code(source),
+            _ => None,
         }
-        _ => "",
     }
 }

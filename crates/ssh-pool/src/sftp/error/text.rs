@@ -1,0 +1,166 @@
+//! The words of errors, on one line: what failed, the reason, what to do.
+
+use std::fmt;
+
+use super::{Error, Reason};
+use crate::reason;
+
+impl fmt::Display for Error {
+    #[allow(clippy::too_many_lines, reason = "one arm for each error")]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Session {
+                target,
+                path,
+                source,
+            } => {
+                let reason = reason::of_ssh(source);
+                write!(f, "{target}: no SFTP session for {path:?}: {reason}")
+            }
+            Self::NotSftp { target, path, what } => write!(
+                f,
+                "{target}: no SFTP session for {path:?}: what runs in the place of an SFTP server \
+                 {what}; check ForceCommand and Subsystem in sshd_config, command= in \
+                 authorized_keys, and that no start-up file of the shell prints"
+            ),
+            Self::Lost {
+                target,
+                operation,
+                path,
+                source,
+            } => {
+                write!(
+                    f,
+                    "{target}: the SFTP session ended ({operation} {path:?}): "
+                )?;
+                match source {
+                    Some(source) => f.write_str(&reason::of_ssh(source)),
+                    None => f.write_str("the server's SFTP process ended; try again"),
+                }
+            }
+            Self::Timeout {
+                target,
+                operation,
+                path,
+                after,
+            } => write!(
+                f,
+                "{target}: no answer from the SFTP server within {} s ({operation} {path:?}); its \
+                 disk may hang: look there, or raise the request timeout",
+                after.as_secs_f64()
+            ),
+            Self::Moved {
+                target,
+                path,
+                from,
+                to,
+            } => write!(
+                f,
+                "{target}: the host is another machine now: the copy of {path:?} began at {from}, \
+                 and the host is at {to}; copy it again"
+            ),
+            Self::Folder {
+                target,
+                folder,
+                path,
+                reason,
+                message,
+            } => write!(
+                f,
+                "{target}: cannot write {path:?} by way of a new file in the folder {folder:?}: \
+                 {reason} (\"{message}\"){}",
+                way_out(*reason)
+            ),
+            Self::Unset {
+                place,
+                path,
+                attribute,
+                reason,
+            } => write!(
+                f,
+                "{path:?} ({place}): cannot set the {attribute}: {reason}; a copy that is not \
+                 strict lists it"
+            ),
+            Self::Refused {
+                target,
+                operation,
+                path,
+                reason,
+                message,
+            } => write!(
+                f,
+                "{target}: cannot {operation} {path:?}: {reason} (\"{message}\")"
+            ),
+            Self::Protocol {
+                target,
+                operation,
+                path,
+                what,
+            } => write!(
+                f,
+                "{target}: the server {what} ({operation} {path:?}); this is no SFTP server to trust"
+            ),
+            Self::BadName {
+                target,
+                folder,
+                name,
+                what,
+            } => write!(
+                f,
+                "{target}: the server lists \"{name}\" in {folder:?}: {what}; this is no SFTP \
+                 server to trust"
+            ),
+            Self::Local {
+                operation,
+                path,
+                source,
+            } => write!(
+                f,
+                "cannot {operation} {path:?} on this machine: {}; check the path, its mode and the \
+                 room on the disk",
+                reason::of_io(source)
+            ),
+            Self::InvalidPath { path, what } => write!(f, "invalid path {path:?}: {what}"),
+            Self::WrongType {
+                place,
+                path,
+                found,
+                wanted,
+            } => write!(
+                f,
+                "{path:?} ({place}) is a {found}, and a {wanted} is needed; name another path"
+            ),
+            Self::Changed { place, path } => write!(
+                f,
+                "{path:?} ({place}) changed while it was copied; copy it when nobody writes to it"
+            ),
+            Self::Mismatch { target, path } => write!(
+                f,
+                "{target}: the copy of {path:?} is not like the original; copy it again"
+            ),
+            Self::NotAtomic { target, path } => write!(
+                f,
+                "{target}: this server cannot replace {path:?} in one step; remove it first, or \
+                 choose Replace::Aside"
+            ),
+            Self::TooMuch {
+                target,
+                path,
+                what,
+                limit,
+            } => write!(
+                f,
+                "{target}: {path:?} has more than {limit} {what}; copy it in parts"
+            ),
+        }
+    }
+}
+
+fn way_out(reason: Reason) -> &'static str {
+    match reason {
+        Reason::PermissionDenied => {
+            " of the folder; where the file itself may be written, Replace::InPlace does without it"
+        }
+        _ => "",
+    }
+}
