@@ -24,7 +24,7 @@ pub(super) fn remote(path: &Path) -> Result<String, Error> {
     }
     // A server ends the session over a packet that is too long.
     if text.len() > LONGEST_PATH {
-        return Err(invalid("it is longer than any file system takes"));
+        return Err(invalid(TOO_LONG));
     }
     Ok(text.to_owned())
 }
@@ -84,6 +84,8 @@ pub(super) fn beside(path: &str, name: &str) -> String {
 
 /// PATH_MAX is 4,096 bytes on Linux; others take 32,767 characters.
 const LONGEST_PATH: usize = 64 << 10;
+const TOO_LONG: &str = "it is longer than 65536 bytes (64 KiB), which is ssh-pool's limit for a remote \
+    path, so that servers take every packet, and 16 times Linux's PATH_MAX; use a shorter path";
 /// File systems take 255 characters, of up to four bytes each.
 const LONGEST: usize = 1020;
 
@@ -107,7 +109,7 @@ pub(super) fn judge(name: &str) -> Name {
     } else if name.contains('\0') {
         Name::Impossible("it holds a NUL byte")
     } else if name.len() > LONGEST {
-        Name::Impossible("it is longer than any file system takes")
+        Name::Impossible("it is longer than 1020 bytes, and file systems take 255 characters")
     } else if name.chars().any(|c| c.is_control() || c == '\u{fffd}') {
         Name::Unfit
     } else {
@@ -170,6 +172,25 @@ mod tests {
         assert_eq!(judge(&"a".repeat(LONGEST)), Name::Good);
         let longer = "a".repeat(LONGEST + 1);
         assert!(matches!(judge(&longer), Name::Impossible(_)));
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_is_told_with_the_limit_and_whose_it_is() {
+        let longest = "a".repeat(LONGEST_PATH);
+        assert!(remote(Path::new(&longest)).is_ok());
+        let error = remote(Path::new(&format!("{longest}b"))).unwrap_err();
+        let shown = error.to_string();
+        // The path itself does not bury the reason.
+        assert!(shown.len() < 400, "{} bytes", shown.len());
+        for part in [
+            "(65537 bytes)",
+            "65536 bytes",
+            "64 KiB",
+            "ssh-pool's limit",
+            "; use a shorter",
+        ] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
     }
 
     #[test]

@@ -1,9 +1,15 @@
 //! The words of errors, on one line: what failed, the reason, what to do.
 
 use std::fmt;
+use std::path::Path;
 
 use super::{Error, Reason};
 use crate::reason;
+
+/// The longest path that Linux takes is shown whole.
+const MOST_SHOWN: usize = 4096;
+/// Of a longer one so many characters.
+const SHOWN: usize = 64;
 
 impl fmt::Display for Error {
     #[allow(clippy::too_many_lines, reason = "one arm for each error")]
@@ -120,7 +126,7 @@ impl fmt::Display for Error {
                  room on the disk",
                 reason::of_io(source)
             ),
-            Self::InvalidPath { path, what } => write!(f, "invalid path {path:?}: {what}"),
+            Self::InvalidPath { path, what } => write!(f, "invalid path {}: {what}", shown(path)),
             Self::WrongType {
                 place,
                 path,
@@ -154,6 +160,17 @@ impl fmt::Display for Error {
             ),
         }
     }
+}
+
+/// A path, escaped. A long one is cut, and its length shown: it would bury the reason.
+fn shown(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if text.len() <= MOST_SHOWN {
+        return format!("{path:?}");
+    }
+    let beginning: String = text.chars().take(SHOWN).collect();
+    let length = path.as_os_str().len();
+    format!("{beginning:?}... ({length} bytes)")
 }
 
 fn way_out(reason: Reason) -> &'static str {
