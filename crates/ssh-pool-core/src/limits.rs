@@ -188,6 +188,8 @@ impl Limits {
     ///
     /// Not counted: what each connection needs for itself and for the packets on their way (idle about
     /// 100 KiB, busy up to 512 KiB), those 64 KiB of an isolated one, and what has been handed over.
+    /// The feature `sftp` is handed its packets: up to 64 MiB of each `Sftp::read`, and up to 8 MiB of
+    /// each transfer, are not counted.
     /// Where the system's allocator cannot grow a block in place, as glibc's does, a growing output is
     /// there twice for the moment of the copy.
     #[must_use]

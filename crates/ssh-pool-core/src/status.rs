@@ -33,7 +33,8 @@ pub struct PoolStatus {
     pub connections: usize,
     /// How many of them there may be: `Limits::connections`.
     pub connections_limit: u32,
-    /// Memory in bytes that output takes which is kept for commands and for readers of streams.
+    /// Memory in bytes that output takes which is kept for commands and for readers of streams. Files
+    /// that `Sftp::read` holds are not counted.
     pub buffered_bytes: usize,
     /// How much it may take: `Limits::buffered_bytes`.
     pub buffered_bytes_limit: usize,

@@ -257,6 +257,10 @@ impl Sftp {
 
     /// All of a small file, up to 64 MiB. For larger ones there is [`download`](Self::download).
     ///
+    /// What it has read is the caller's memory from the beginning, and not counted in
+    /// [`Limits::buffered_bytes`](crate::Limits::buffered_bytes): many calls at once may need 64 MiB
+    /// each.
+    ///
     /// # Errors
     ///
     /// [`Error::TooMuch`] for a larger file.
