@@ -25,7 +25,9 @@ fn pool(sshd: &Sshd) -> Pool {
     let slow = Timeouts::default().connect(3 * SOON).acquire(3 * SOON);
     // Some key exchanges after the first, too.
     let limits = Limits::default().rekey_bytes(64 << 10);
-    builder.timeouts(slow).limits(limits).build().unwrap()
+    let builder = builder.timeouts(slow).limits(limits);
+    // Where a test can see what it costs.
+    builder.in_current_runtime().build().unwrap()
 }
 
 async fn output_of(host: &Host) -> usize {
