@@ -47,7 +47,9 @@ fn alone<F: Future<Output = ()>>(name: &str, story: impl FnOnce() -> F) {
             .worker_threads(2)
             .enable_all()
             .build();
-        return runtime.expect("a runtime").block_on(story());
+        let story = async { tokio::time::timeout(3 * PATIENCE, story()).await };
+        let ended = runtime.expect("a runtime").block_on(story);
+        return ended.expect("hangs");
     }
     let mut inside = Command::new(std::env::current_exe().expect("this file"));
     inside

@@ -342,10 +342,14 @@ async fn a_local_forward_opens_a_further_stream_while_its_client_holds_others() 
     let forward = forward.await.expect("it listens");
     let address = forward.address().to_string();
     let mut clients = Vec::new();
+    // The clients are real, and so is this clock.
+    let began = std::time::Instant::now();
     for count in 1..=3 {
         let client = tokio::net::TcpStream::connect(&address).await;
         clients.push(client.expect("accepted"));
         while host.status().isolated_busy < count {
+            let in_time = began.elapsed() < Duration::from_secs(60);
+            assert!(in_time, "{count}: {:?}", host.status());
             sleep(Duration::from_millis(1)).await;
         }
     }

@@ -6,6 +6,9 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 
+/// Far longer than any of the time limits here, on a clock that jumps.
+const FOREVER: Duration = Duration::from_secs(3600);
+
 /// What an address does with a connection.
 #[derive(Clone, Copy)]
 enum Peer {
@@ -118,7 +121,9 @@ impl<'a> Dial<'a> {
     async fn connect(&self) -> Option<SocketAddr> {
         let resolved: Vec<_> = self.peers.iter().map(|(address, _)| *address).collect();
         let open = |address| self.open(address);
-        let connected = connect(&resolved, &self.choice, &self.attempts, open).await;
+        let connected = connect(&resolved, &self.choice, &self.attempts, open);
+        let connected = tokio::time::timeout(FOREVER, connected).await;
+        let connected = connected.expect("a dial that has no end");
         let open = self.sockets.0.load(Ordering::Relaxed);
         assert_eq!(open, u32::from(connected.is_some()), "no other socket");
         connected.map(|(address, _)| address)
