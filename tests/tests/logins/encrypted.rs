@@ -10,13 +10,13 @@ use tokio::task::JoinSet;
 use crate::odd_agents::many_hosts;
 use crate::{builder, host_for, known, last_login_was_with, login, logins, new_key, pool};
 
-const PASSPHRASE: &str = "correct horse";
+pub(crate) const PASSPHRASE: &str = "correct horse";
 
-/// Encrypts the key's private file anew, so that it takes that many rounds.
-fn encrypt(key: &KeyPair, rounds: usize) {
+/// Encrypts the key's private file, so that it takes that many rounds.
+pub(crate) fn encrypt(key: &KeyPair, words: &str, rounds: usize) {
     let rounds = rounds.to_string();
     let mut keygen = Command::new("ssh-keygen");
-    keygen.args(["-q", "-p", "-P", "", "-N", PASSPHRASE, "-a", &rounds]);
+    keygen.args(["-q", "-p", "-P", "", "-N", words, "-a", &rounds]);
     let output = keygen.arg("-f").arg(key.private()).output().unwrap();
     assert!(output.status.success(), "{output:?}");
 }
@@ -27,7 +27,7 @@ async fn twenty_hosts_log_in_at_once_with_a_key_of_a_hundred_rounds() {
     let (sshd, targets) = many_hosts(HOSTS);
     let (_dir, key) = new_key();
     sshd.authorize(&key.public_line());
-    encrypt(&key, 100);
+    encrypt(&key, PASSPHRASE, 100);
     let identity = Identity::key_file_with_passphrase(key.private(), PASSPHRASE);
     let pool = builder(&sshd, known(&sshd)).build().unwrap();
     let mut logins = JoinSet::new();
@@ -49,19 +49,19 @@ async fn a_wrong_passphrase_is_remembered_until_the_file_has_changed() {
     sshd.authorize(&key.public_line());
     let file = key.private();
     let original = std::fs::read(file).unwrap();
-    encrypt(&key, 16);
+    encrypt(&key, "another", 16);
     let pool = pool(&sshd);
-    let identity = Identity::key_file_with_passphrase(file, "wrong");
+    let identity = Identity::key_file_with_passphrase(file, PASSPHRASE);
     let host = host_for(&pool, &sshd, identity);
     for _ in 0..2 {
         let error = host.command("true").output().await.unwrap_err();
-        let Error::Identity { source, .. } = &error else {
-            panic!("{error:?}")
-        };
-        assert_eq!(source.to_string(), "the passphrase is wrong");
+        assert!(matches!(error, Error::Identity { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains(": the passphrase is wrong"), "{text}");
         host.evict();
     }
     std::fs::write(file, original).unwrap();
+    encrypt(&key, PASSPHRASE, 16);
     host.command("true").output().await.unwrap();
     assert_eq!(sshd.connections(), 1, "{}", sshd.log());
 }
@@ -73,7 +73,7 @@ async fn a_certificate_logs_in_with_an_encrypted_key() {
     let sshd = Sshd::builder().option(trusted).start();
     let (_dir, key) = new_key();
     let certificate = sign_user_certificate(&ca.1, &key, &[sshd.user()]);
-    encrypt(&key, 4);
+    encrypt(&key, PASSPHRASE, 4);
     for identity in [
         Identity::key_file_with_passphrase(key.private(), PASSPHRASE),
         Identity::key_pem_with_passphrase(key.private_text(), PASSPHRASE),

@@ -20,6 +20,7 @@ mod messages;
 mod methods;
 mod odd_agents;
 mod order;
+mod phases;
 mod secrets;
 mod sharing;
 #[path = "../support/mod.rs"]

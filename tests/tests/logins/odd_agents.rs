@@ -29,14 +29,14 @@ pub(crate) fn many_hosts(count: usize) -> (Sshd, Vec<Target>) {
 const LIMIT: Duration = Duration::from_secs(1);
 
 /// An agent with one key, with a habit.
-struct Odd {
+pub(crate) struct Odd {
     // Before the agent that it stands for.
     agent: OddAgent,
     _real: Agent,
-    key: (TempDir, KeyPair),
+    pub(crate) key: (TempDir, KeyPair),
 }
 
-fn odd(habit: Habit) -> Odd {
+pub(crate) fn odd(habit: Habit) -> Odd {
     let (real, key) = (Agent::start(), new_key());
     real.add(key.1.private());
     Odd {
@@ -47,7 +47,7 @@ fn odd(habit: Habit) -> Odd {
 }
 
 impl Odd {
-    fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> Identity {
         Identity::agent_at(self.agent.socket())
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::error::words_of;
+use futures_util::FutureExt;
 use russh::keys::key::safe_rng;
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::certificate::{Builder, CertType};
@@ -92,6 +93,33 @@ async fn loads_in_every_format(key: PrivateKey) {
         assert!(missing.contains("no passphrase was given"), "{missing}");
         assert!(check(&Identity::key_pem(&text)).is_err());
     }
+}
+
+#[tokio::test]
+async fn a_key_is_decrypted_once_for_a_pool_and_outside_of_its_runtime() {
+    let (keyring, target) = (Keyring::default(), target());
+    let loader = Loader {
+        keyring: &keyring,
+        stopwatch: &Stopwatch::new(Duration::from_secs(1)),
+        agent_limit: Duration::from_secs(1),
+    };
+    let sealed = || {
+        let key = new_key(Algorithm::Ed25519).encrypt(&mut safe_rng(), "secret");
+        Identity::key_pem_with_passphrase(openssh(&key.unwrap()), "secret")
+    };
+    let identity = sealed();
+    let mut keys = Vec::new();
+    for _ in 0..2 {
+        match loader.load(&target, &identity).await.unwrap().as_slice() {
+            [Credential::Key { key, .. }] => keys.push(key.clone()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(Arc::ptr_eq(&keys[0], &keys[1]));
+    // Decrypted where it is asked for, a key would be there as soon as that is polled. A thread is
+    // that quick only while this one does not run.
+    let mut waited_for = (0..10).map(|_| loader.load(&target, &sealed()).now_or_never());
+    assert!(waited_for.any(|at_once| at_once.is_none()));
 }
 
 #[tokio::test]
