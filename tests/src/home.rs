@@ -56,6 +56,24 @@ impl Home {
         Self { dir, passwd }
     }
 
+    /// One of a user whom the user data base does not have.
+    ///
+    /// # Panics
+    ///
+    /// As [`new`](Self::new).
+    #[must_use]
+    pub fn without_account() -> Self {
+        let home = Self::new();
+        let text = fs::read_to_string(&home.passwd).expect("it was written");
+        let ours = getuid().to_string();
+        let others = text
+            .lines()
+            .filter(|line| line.split(':').nth(2) != Some(&ours));
+        let others: String = others.map(|line| format!("{line}\n")).collect();
+        temp::write(&home.passwd, &others, 0o644);
+        home
+    }
+
     /// Where keys and `known_hosts` are.
     #[must_use]
     pub fn ssh(&self) -> PathBuf {

@@ -1,7 +1,7 @@
 //! A program that logs in like ssh, for tests in which its home, its agent and its user are not those of
 //! the tests.
 //!
-//! `ssh-pool-test-login user`: says which user a target without one means.
+//! `ssh-pool-test-login user TARGET`: says which user that target means, or what is wrong with it.
 //!
 //! `ssh-pool-test-login login ATTEMPTS TARGET…`: logs in to each of them, with its `known_hosts` file,
 //! `Identity::like_ssh` and, if that is set, the password in `$PASSWORD`. Says `in` or `out: ERROR`
@@ -19,7 +19,7 @@ use ssh_pool::{Error, HostKeyPolicy, Identity, Limits, Pool, Target};
 async fn main() {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
-        Some("user") => match Target::try_from("web-1") {
+        Some("user") => match Target::try_from(arguments.next().expect("a target")) {
             Ok(target) => println!("{}", target.user()),
             Err(error) => println!("{error}"),
         },

@@ -202,7 +202,27 @@ fn a_target_without_a_user_means_the_one_that_ssh_means() {
             .unwrap();
         let pool = run(home
             .command(env!("CARGO_BIN_EXE_ssh-pool-test-login"))
-            .arg("user"));
+            .args(["user", "web-1"]));
         assert_eq!(pool.trim(), ssh, "{variables:?}");
+    }
+}
+
+#[test]
+fn without_a_local_user_a_wrong_target_is_still_told_what_is_wrong_with_it() {
+    // As in many containers: the user data base does not have this account, and no variable names it.
+    let home = Home::without_account();
+    for (target, reason) in [
+        ("web-1", "write user@host"),
+        ("", "the host name is empty"),
+        ("web-1:70000", "the port must be a number"),
+        ("web 1", "white space"),
+    ] {
+        let mut command = home.command(env!("CARGO_BIN_EXE_ssh-pool-test-login"));
+        command.args(["user", target]);
+        for variable in ["USER", "LOGNAME", "USERNAME"] {
+            command.env_remove(variable);
+        }
+        let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        assert!(said.contains(reason), "{target}: {said}");
     }
 }
