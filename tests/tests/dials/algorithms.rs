@@ -100,9 +100,18 @@ async fn servers_with_one_algorithm_are_reached_where_ssh_reaches_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn compression_is_used_where_it_is_asked_for() {
-    let sshd = Sshd::start();
-    for list in ["zlib@openssh.com", "^zlib@openssh.com"] {
+    // Then it logs what was agreed upon.
+    let sshd = Sshd::builder().option("LogLevel DEBUG1").start();
+    let compressed = || sshd.log().matches("compression: zlib@openssh.com").count();
+    login(&sshd, set()).await.unwrap();
+    assert_eq!(compressed(), 0, "{}", sshd.log());
+    for (number, list) in ["zlib@openssh.com", "^zlib@openssh.com"]
+        .into_iter()
+        .enumerate()
+    {
         login(&sshd, set().compression(list)).await.unwrap();
+        // In both directions.
+        assert_eq!(compressed(), 2 * (number + 1), "{}", sshd.log());
     }
     // sshd has not had it since 7.4.
     let error = login(&sshd, set().compression("zlib")).await.unwrap_err();
