@@ -15,8 +15,11 @@ use std::time::{Duration, Instant};
 
 use ssh_pool::{
     Breaker, Error, EventKind, Events, Host, HostKeyPolicy, HostKeyProblem, Identity, Phase,
+    Timeouts,
 };
-use ssh_pool_tests::{BlackHole, Greeting, KeyFormat, Proxy, Release, Sshd, TempDir, generate};
+use ssh_pool_tests::{
+    BlackHole, Greeting, KeyFormat, Proxy, Release, Sshd, TempDir, eventually_async, generate,
+};
 use tokio::task::JoinHandle;
 
 #[path = "support/mod.rs"]
@@ -29,6 +32,11 @@ const WAIT: Duration = Duration::from_secs(120);
 /// Failures are remembered for up to 30 s, a refused login for a minute. A host that is waited for is
 /// tried about once a second; the rest is for a busy machine.
 const LATE: Duration = Duration::from_secs(12);
+const SECOND: Duration = Duration::from_secs(1);
+/// For so long a pool remembers a refused login.
+const COOL_DOWN: Duration = Duration::from_secs(60);
+/// For so long a pool waits for a server that is silent, when nobody waits for the machine.
+const PATIENT: Duration = Duration::from_secs(60);
 
 fn waiting(host: &Host) -> JoinHandle<Result<(), Error>> {
     tokio::spawn(host.wait_until_ready(WAIT).into_future())
@@ -60,14 +68,11 @@ async fn a_server_that_starts_late_is_found_soon_whatever_is_remembered() {
         sshd.stop();
         let pool = builder(&sshd, known(&sshd)).build().unwrap();
         let host = pool.host(sshd.target()).unwrap();
-        // Enough failures for the longest pause.
-        for _ in 0..8 {
-            host.evict();
-            host.command("true").output().await.unwrap_err();
-        }
+        host.command("true").output().await.unwrap_err();
         let mut events = pool.events();
         let waiting = waiting(&host);
-        fails(&mut events, 3).await;
+        // Enough failures for a pause that is longer than that, were they remembered.
+        fails(&mut events, 8).await;
         let ready = Instant::now();
         sshd.restart();
         assert_in_soon("refused", ready, waiting).await;
@@ -100,7 +105,8 @@ async fn a_key_that_is_authorised_late_gets_in_soon_and_no_server_bans_for_it() 
         assert_in_soon("authorised", ready, waiting).await;
         let failures = sshd.auth_failures();
         eprintln!("{release:?}: 3 tries in {took:?}, {failures} refused logins");
-        // As often as a person would, at most.
+        // As often as a person would, at most; and what was refused before is no reason to wait.
+        assert!(took > 2 * SECOND && took < COOL_DOWN, "{took:?}");
         let most = 2 + usize::try_from(took.as_secs() + LATE.as_secs()).unwrap();
         assert!(failures <= most, "{failures}");
         sshd.assert_not_banned();
@@ -112,7 +118,9 @@ async fn a_machine_that_is_silent_at_first_is_found_soon() {
     let sshd = Sshd::start();
     sshd.stop();
     let hole = BlackHole::at(sshd.addr());
-    let pool = builder(&sshd, known(&sshd)).build().unwrap();
+    let timeouts = Timeouts::default().connect(PATIENT);
+    let pool = builder(&sshd, known(&sshd)).timeouts(timeouts);
+    let pool = pool.build().unwrap();
     let host = pool.host(sshd.target()).unwrap();
     let mut events = pool.events();
     let waiting = waiting(&host);
@@ -128,14 +136,17 @@ async fn a_server_that_accepts_and_says_nothing_at_first_is_found_soon() {
     let sshd = Sshd::start();
     let proxy = Proxy::to(sshd.addr());
     proxy.greet(Greeting::Silence);
+    let timeouts = Timeouts::default().connect(PATIENT);
     let pool = builder(&sshd, HostKeyPolicy::dangerous_accept_any());
-    let pool = pool.build().unwrap();
+    let pool = pool.timeouts(timeouts).build().unwrap();
     let host = pool
         .host(format!("{}@{}", sshd.user(), proxy.addr()))
         .unwrap();
     let mut events = pool.events();
     let waiting = waiting(&host);
-    fails(&mut events, 2).await;
+    fails(&mut events, 1).await;
+    // It becomes ready while another connection waits for what it will never say there.
+    assert!(eventually_async(SOON, || proxy.connections() == 2).await);
     let ready = Instant::now();
     proxy.greet(Greeting::Pass);
     assert_in_soon("no banner", ready, waiting).await;
