@@ -129,6 +129,17 @@ impl Api {
             .collect()
     }
 
+    /// The types that the compiler warns of when a value is not used, as it is of one that is dropped
+    /// at once.
+    fn must_be_used(&self) -> BTreeSet<&str> {
+        let marked = |item: &&Value| {
+            let is_type = !item["inner"]["struct"].is_null();
+            is_type && item["attrs"].to_string().contains("must_use")
+        };
+        let types = self.items().filter(marked);
+        types.filter_map(|item| item["name"].as_str()).collect()
+    }
+
     /// The public types and traits without an example in their docs.
     fn without_example(&self) -> impl Iterator<Item = String> {
         let types = self.items().filter(|item| {
@@ -251,6 +262,20 @@ fn the_public_api_is_ours_and_the_standard_librarys() {
         undocumented.is_empty(),
         "types without an example in their docs: {undocumented:#?}"
     );
+
+    // Dropped, they end a command or a listener, or nothing has begun.
+    let (of_core, of_facade) = (core.must_be_used(), facade.must_be_used());
+    for (marked, name) in [
+        (&of_core, "Child"),
+        (&of_core, "Connect"),
+        (&of_core, "Forward"),
+        (&of_core, "Readiness"),
+        (&of_facade, "Child"),
+        (&of_facade, "Download"),
+        (&of_facade, "Upload"),
+    ] {
+        assert!(marked.contains(name), "{name} is not among {marked:?}");
+    }
 
     // What a signature mentions has to have a name for those who depend on the facade.
     let nameless: Vec<_> = core
