@@ -227,11 +227,11 @@ pub(super) async fn by_mark(remote: &Remote, mark: &Mark, signal: &str) -> Sent 
     }
 }
 
-/// Runs a script on a connection of its own: its exit code, what it says, and where it has run.
-pub(super) fn apart(
-    lanes: &Arc<Lanes>,
-    script: String,
-) -> BoxFuture<'static, Option<(Option<i32>, String, Option<SocketAddr>)>> {
+/// What came of a script: its exit code, what it says, and where it has run.
+pub(super) type Answer = (Option<i32>, String, Option<SocketAddr>);
+
+/// Runs a script on a connection of its own.
+pub(super) fn apart(lanes: &Arc<Lanes>, script: String) -> BoxFuture<'static, Option<Answer>> {
     let script = portable_script(&script);
     let call = Call {
         job: Job {
