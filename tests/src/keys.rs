@@ -56,7 +56,7 @@ impl KeyPair {
 }
 
 /// Makes the key pair `dir/name`. `kind` is a type that `ssh-keygen -t` knows: `ed25519`, `ecdsa`
-/// or `rsa`.
+/// or `rsa`, which its length may follow: `rsa -b 3000`.
 ///
 /// OpenSSH before 9.6 writes Ed25519 keys in its own format whatever was asked for.
 #[must_use]
@@ -70,7 +70,9 @@ pub fn generate(
     let private = dir.join(name);
     let mut command = keygen();
     command
-        .args(["-q", "-t", kind, "-C", name, "-N"])
+        .args(["-q", "-C", name, "-t"])
+        .args(kind.split(' '))
+        .arg("-N")
         .arg(passphrase.unwrap_or(""));
     match format {
         KeyFormat::OpenSsh => &mut command,

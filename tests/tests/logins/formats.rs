@@ -243,6 +243,28 @@ async fn a_certificate_logs_in_where_its_key_alone_would_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rsa_keys_of_any_length_log_in_alone_and_with_a_certificate() {
+    let dir = TempDir::new();
+    let generate =
+        |name: &str, kind: &str| generate(dir.path(), name, kind, None, KeyFormat::OpenSsh);
+    let ca = generate("ca", "ed25519");
+    let trusted = format!("TrustedUserCAKeys {}", ca.public().display());
+    // Not whole words of eight bytes, nor whole bytes.
+    for bits in ["1030", "2050", "3000"] {
+        let key = generate(bits, &format!("rsa -b {bits}"));
+        let sshd = Sshd::builder().option(&trusted).start();
+        let certificate = sign_user_certificate(&ca, &key, &[sshd.user()]);
+        let certified = Identity::certificate(key.private(), certificate);
+        login(&sshd, certified).await.unwrap();
+        sshd.authorize(&key.public_line());
+        login(&sshd, Identity::key_pem(key.private_text()))
+            .await
+            .unwrap();
+        last_login_was_with(&sshd, &key.fingerprint());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_for_another_account_is_refused() {
     let (ca, key) = (new_key(), new_key());
     let trusted = format!("TrustedUserCAKeys {}", ca.1.public().display());

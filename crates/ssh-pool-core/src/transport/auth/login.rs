@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use russh::client::{AuthResult, Handle, Handler};
+use russh::keys::Algorithm;
 use russh::keys::agent::AgentIdentity;
-use russh::keys::{Algorithm, PrivateKeyWithHashAlg};
 use russh::{MethodKind, MethodSet};
 
 use super::LoginRules;
@@ -227,12 +227,13 @@ where
                 let Some(hash) = self.prepare(blob, &algorithm, Form::Key, &name).await else {
                     return Outcome::Skipped;
                 };
-                let key = PrivateKeyWithHashAlg::new(key, hash.0);
+                let public = key.public_key().clone();
+                let mut signer = KeySigner(key);
                 let result = self
                     .handle
-                    .authenticate_publickey(self.rules.user, key)
+                    .authenticate_publickey_with(self.rules.user, public, hash.0, &mut signer)
                     .await;
-                self.answered(result)
+                self.signed(result)
             }
             Offer::Credential(Credential::Certificate {
                 key,
@@ -254,15 +255,7 @@ where
                         &mut signer,
                     )
                     .await;
-                match result {
-                    Err(SignError::Key(error)) => {
-                        tracing::warn!(%error, "a key cannot sign");
-                        Outcome::Continue { partial: false }
-                    }
-                    // There is no agent in this.
-                    Err(SignError::Gone | SignError::Agent(_)) => Outcome::Lost,
-                    Ok(result) => self.result(result),
-                }
+                self.signed(result)
             }
             Offer::Credential(Credential::FromAgent(source)) => self.ask_agent(&source).await,
             Offer::Credential(Credential::AgentKey(key)) => self.offer_agent_key(&key).await,
@@ -429,6 +422,19 @@ where
         match result {
             Ok(result) => self.result(result),
             Err(_) => Outcome::Lost,
+        }
+    }
+
+    /// What came of a key in memory.
+    fn signed(&mut self, result: Result<AuthResult, SignError>) -> Outcome {
+        match result {
+            Err(SignError::Key(error)) => {
+                tracing::warn!(%error, "a key cannot sign");
+                Outcome::Continue { partial: false }
+            }
+            // There is no agent in this.
+            Err(SignError::Gone | SignError::Agent(_)) => Outcome::Lost,
+            Ok(result) => self.result(result),
         }
     }
 

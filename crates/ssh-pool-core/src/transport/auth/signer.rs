@@ -14,9 +14,8 @@ use crate::transport::keys::AgentKey;
 
 /// A private key as a signer.
 ///
-/// The library's own way to log in with a certificate names RSA certificates by their SHA-1
-/// algorithm, which servers refuse. Its way for agents lets the hash be chosen; so the key plays
-/// the agent.
+/// The library's own ways to log in name RSA certificates by their SHA-1 algorithm, and pad what RSA
+/// keys sign, which servers refuse. Its way for agents leaves both to us; so the key plays the agent.
 pub(super) struct KeySigner(pub(super) Arc<PrivateKey>);
 
 /// Why no signature was made.
@@ -80,5 +79,13 @@ fn sign(key: &PrivateKey, hash: Option<HashAlg>, data: &[u8]) -> Result<Signatur
         KeypairData::Rsa(pair) => signature::Signer::try_sign(&(pair, hash), data),
         pair => signature::Signer::try_sign(pair, data),
     };
-    signed.map_err(|_| ssh_key::Error::Signature)
+    let signed = signed.map_err(|_| ssh_key::Error::Signature)?;
+    let KeypairData::Rsa(pair) = key.key_data() else {
+        return Ok(signed);
+    };
+    // The library fills it up to a multiple of eight bytes; as long as the modulus it has to be (RFC
+    // 8017, section 8.2.1), and sshd refuses what is longer.
+    let modulus = pair.public().n().as_positive_bytes().unwrap_or_default();
+    let padding = signed.as_bytes().len().saturating_sub(modulus.len());
+    Signature::new(signed.algorithm(), signed.as_bytes().split_at(padding).1)
 }
