@@ -49,6 +49,17 @@ pub enum HostKeyProblem {
         /// Fingerprints that were expected, each with its `file:line`.
         expected: Vec<String>,
     },
+    /// The key is an RSA key of less than 1024 bits, which ssh does not take either.
+    #[error(
+        "the host key {fingerprint} is an RSA key of {bits} bits; the shortest that is trusted has \
+         1024: give the server another host key"
+    )]
+    KeyLength {
+        /// The key's SHA-256 fingerprint.
+        fingerprint: String,
+        /// The length of its modulus, in bits.
+        bits: u32,
+    },
     /// A `@revoked` line lists this key.
     #[error("the host key {fingerprint} is revoked ({location}); do not connect")]
     Revoked {

@@ -46,7 +46,7 @@ variants!(ERRORS, error_name: Error {
     RuntimeEnded,
 });
 variants!(PROBLEMS, problem_name: HostKeyProblem {
-    Unknown, Changed, Revoked, Unreadable, NotStored, NotProven,
+    Unknown, Changed, KeyLength, Revoked, Unreadable, NotStored, NotProven,
 });
 /// The same for enums without fields, whose values are their own table.
 macro_rules! values {

@@ -104,6 +104,9 @@ impl TrustStore {
 
     /// The verdict on `key`. Touches nothing.
     pub(crate) fn judge(&self, key: &PublicKey) -> Judgement {
+        if let Some(problem) = judgement::unfit_length(key) {
+            return Judgement::Refused(problem);
+        }
         match &self.known {
             Known::Listed(lines) => lines.judge(key),
             Known::Pinned(pin) => pin.judge(key),

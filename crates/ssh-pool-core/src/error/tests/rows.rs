@@ -116,6 +116,10 @@ pub(super) fn problems() -> Vec<(HostKeyProblem, &'static str)> {
         fingerprint: fingerprint.clone(),
         expected: vec!["SHA256:def (/a:3)".into()],
     };
+    let key_length = HostKeyProblem::KeyLength {
+        fingerprint: fingerprint.clone(),
+        bits: 1000,
+    };
     let revoked = HostKeyProblem::Revoked {
         fingerprint: fingerprint.clone(),
         location: "/a:3".into(),
@@ -135,6 +139,7 @@ pub(super) fn problems() -> Vec<(HostKeyProblem, &'static str)> {
     vec![
         (unknown, "then add the key"),
         (changed, "find out which"),
+        (key_length, "give the server another host key"),
         (revoked, "do not connect"),
         (unreadable, "cannot read /home/deploy/.ssh/known_hosts"),
         (not_stored, "cannot store"),
