@@ -1,7 +1,11 @@
 //! A server has to prove that it holds the host key that it shows (RFC 4253, section 8).
 
+use std::fs;
 use std::sync::Arc;
 
+use russh::keys::PublicKey;
+use russh::keys::ssh_key::Mpint;
+use russh::keys::ssh_key::public::{KeyData, RsaPublicKey};
 use ssh_pool::{Algorithms, Error, HostKeyPolicy, HostKeyProblem, Identity, Phase, Pool};
 use ssh_pool_tests::raw::{Act, At, KeyExchange, RawServer, Trick, number};
 
@@ -56,6 +60,29 @@ async fn a_wrong_signature_of_the_key_exchange_may_be_an_attack() {
         is_not_proven(&error);
         assert_eq!((server.accepted(), server.logins()), (1, 0), "{shown}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_known_key_signs_that_is_too_long_to_check_is_no_attack() {
+    let key_exchange = KeyExchange {
+        signature: Some(signature("rsa-sha2-512", 2048)),
+        ..KeyExchange::default()
+    };
+    let server = RawServer::with_tricks(key_exchange, Vec::new());
+    let known = fs::read_to_string(server.known_hosts()).unwrap();
+    let (name, _) = known.split_once(' ').unwrap();
+    let number = Mpint::from_positive_bytes;
+    let key = RsaPublicKey::new(number(&[1, 0, 1]), number(&[0xff; 2048])).unwrap();
+    let key = PublicKey::from(KeyData::Rsa(key)).to_openssh().unwrap();
+    fs::write(server.known_hosts(), format!("{name} {key}\n")).unwrap();
+    // As if the server had that key: its own one is not looked at before its signature.
+    let pool = pool(&server).build().unwrap();
+    let host = pool.host(server.target()).unwrap();
+    let error = host.command("true").output().await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("RSA key of 16384 bits"), "{text}");
+    assert!(!text.contains("in between"), "{text}");
+    assert_eq!(error.phase(), Phase::HostKey);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,10 +49,11 @@ pub enum HostKeyProblem {
         /// Fingerprints that were expected, each with its `file:line`.
         expected: Vec<String>,
     },
-    /// The key is an RSA key of less than 1024 bits, which ssh does not take either.
+    /// The key is an RSA key of less than 1024 bits, which ssh does not take either, or of more than
+    /// 8192, whose signatures cannot be checked here.
     #[error(
-        "the host key {fingerprint} is an RSA key of {bits} bits; the shortest that is trusted has \
-         1024: give the server another host key"
+        "the host key {fingerprint} is an RSA key of {bits} bits; 1024 to 8192 are supported: give \
+         the server another host key"
     )]
     KeyLength {
         /// The key's SHA-256 fingerprint.

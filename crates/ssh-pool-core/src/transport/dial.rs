@@ -175,7 +175,10 @@ impl Dial<'_> {
                 (session, Some(self.expensive.clone()))
             }
         };
-        let mut handle = session.map_err(|error| self.handshake_failed(error))?;
+        let mut handle = session.map_err(|error| match (error, trust.uncheckable()) {
+            (russh::Error::WrongServerSig, Some(problem)) => self.untrusted(problem.into()),
+            (error, _) => self.handshake_failed(error),
+        })?;
         if let Some(other) = signed_otherwise(&handle, &proposal) {
             let reason = format!("it signed the key exchange with {other}, which is not allowed");
             return Err(self.not_proven(reason));
@@ -361,7 +364,8 @@ impl Dial<'_> {
         }
         match error {
             russh::Error::WrongServerSig => {
-                let reason = "its signature of the key exchange is wrong";
+                let reason = "its signature of the key exchange is wrong, or by an RSA key of more \
+                              than 8192 bits, which cannot be checked";
                 return self.not_proven(reason.into());
             }
             // In a key exchange only the signature is read like this.

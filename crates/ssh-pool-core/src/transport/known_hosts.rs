@@ -85,21 +85,32 @@ impl TrustStore {
     /// The algorithms of the keys known for this host, to be proposed first, as ssh does: of a
     /// server's several keys, the one that is known is then the one it shows.
     pub(crate) fn known_algorithms(&self) -> Vec<Algorithm> {
-        let keys: Vec<&PublicKey> = match &self.known {
-            Known::Listed(lines) => lines.trusted_keys().collect(),
-            Known::Pinned(pin) => pin.key().into_iter().collect(),
-            Known::Anything => Vec::new(),
-        };
         let mut algorithms = Vec::new();
-        for algorithm in keys
-            .into_iter()
-            .flat_map(|key| signature_algorithms(key.algorithm()))
+        for algorithm in
+            (self.keys().into_iter()).flat_map(|key| signature_algorithms(key.algorithm()))
         {
             if !algorithms.contains(&algorithm) {
                 algorithms.push(algorithm);
             }
         }
         algorithms
+    }
+
+    /// The keys known for this host.
+    fn keys(&self) -> Vec<&PublicKey> {
+        match &self.known {
+            Known::Listed(lines) => lines.trusted_keys().collect(),
+            Known::Pinned(pin) => pin.key().into_iter().collect(),
+            Known::Anything => Vec::new(),
+        }
+    }
+
+    /// Why nothing that this host signs can be checked, if each of its known keys is too long.
+    pub(crate) fn uncheckable(&self) -> Option<HostKeyProblem> {
+        let problems: Option<Vec<_>> = (self.keys().into_iter())
+            .map(judgement::unfit_length)
+            .collect();
+        problems?.pop()
     }
 
     /// The verdict on `key`. Touches nothing.

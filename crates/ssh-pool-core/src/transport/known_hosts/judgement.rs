@@ -1,12 +1,15 @@
 //! The verdict on a host key.
 
+use std::ops::RangeInclusive;
+
 use russh::keys::{HashAlg, PublicKey};
 
 use crate::error::HostKeyProblem;
 use crate::printable;
 
-/// The shortest RSA key that is taken, in bits (sshkey.h, `SSH_RSA_MINIMUM_MODULUS_SIZE`).
-const SHORTEST_RSA: u32 = 1024;
+/// The lengths of RSA keys that are taken, in bits. ssh takes no shorter ones (sshkey.h,
+/// `SSH_RSA_MINIMUM_MODULUS_SIZE`); what longer ones sign, the library cannot check.
+const RSA_BITS: RangeInclusive<u32> = 1024..=8192;
 
 /// What to do about the key that the server showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +38,7 @@ pub(super) fn unfit_length(key: &PublicKey) -> Option<HostKeyProblem> {
     let leading = key_data.n().as_positive_bytes()?.first()?.leading_zeros();
     // The library counts whole bytes.
     let bits = key_data.key_size() - leading;
-    (bits < SHORTEST_RSA).then(|| HostKeyProblem::KeyLength {
+    (!RSA_BITS.contains(&bits)).then(|| HostKeyProblem::KeyLength {
         fingerprint: fingerprint(key),
         bits,
     })
@@ -65,7 +68,14 @@ mod tests {
 
     #[tokio::test]
     async fn an_rsa_key_is_trusted_only_if_ssh_would_take_its_length() {
-        for (bits, taken) in [(1000, false), (1023, false), (1024, true), (3000, true)] {
+        for (bits, taken) in [
+            (1000, false),
+            (1023, false),
+            (1024, true),
+            (8192, true),
+            (8193, false),
+            (16384, false),
+        ] {
             let key = rsa(bits);
             for policy in [
                 HostKeyPolicy::pinned(key.to_openssh().unwrap()),
