@@ -148,6 +148,24 @@ async fn a_key_file_that_begins_with_a_byte_order_mark_logs_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_follows_other_pem_blocks_logs_in() {
+    let sshd = Sshd::start();
+    let dir = TempDir::new();
+    let key = generate(dir.path(), "key", "ecdsa", None, KeyFormat::OpenSsh);
+    sshd.authorize(&key.public_line());
+    let text = fs::read_to_string(rewritten(&key, KeyFormat::Pem, None)).unwrap();
+    let path = dir.path().join("second");
+    // As `openssl ecparam -genkey` writes it, and as web servers keep it.
+    for label in ["EC PARAMETERS", "CERTIFICATE"] {
+        let block = format!("-----BEGIN {label}-----\nBggqhkjOPQMBBw==\n-----END {label}-----\n");
+        write_key(&path, &format!("{block}{text}"));
+        let result = login(&sshd, Identity::key_file(&path)).await;
+        result.unwrap_or_else(|error| panic!("{label}: {error:?}"));
+        last_login_was_with(&sshd, &key.fingerprint());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ecdsa_keys_whose_private_number_is_short_log_in() {
     let sshd = Sshd::start();
     let dir = TempDir::new();

@@ -89,11 +89,14 @@ struct Armor<'a> {
 }
 
 impl<'a> Armor<'a> {
+    /// The first private key: as for ssh, other blocks may come before it, such as its curve or its
+    /// certificate.
     fn of(text: &'a str) -> Option<Self> {
         let mut lines = text.lines().map(str::trim);
         let label = lines.find_map(|line| {
             line.strip_prefix("-----BEGIN ")
                 .and_then(|rest| rest.strip_suffix("-----"))
+                .filter(|label| label.ends_with("PRIVATE KEY"))
         })?;
         Some(Self {
             label,
