@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use hmac::{Hmac, KeyInit, Mac};
+use russh::keys::ssh_encoding::base64::{Base64, Encoding};
 use russh::keys::ssh_key::known_hosts::HostPatterns;
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{PublicKey, parse_public_key_base64};
@@ -115,8 +116,10 @@ pub(super) fn parse_key(text: &str) -> Option<PublicKey> {
     let blob = rest.split(is_blank).next()?;
     let key = parse_public_key_base64(blob).ok()?;
     let plain = !matches!(key.key_data(), KeyData::Certificate(_) | KeyData::Other(_));
-    // The type inside the blob is the one that counts; a line that says another is malformed.
-    (plain && key.algorithm().as_str() == algorithm).then_some(key)
+    // The type inside the blob is the one that counts; a line that says another is malformed. So is
+    // one that says more than the key.
+    let whole = Base64::encode_string(&key.to_bytes().ok()?) == blob;
+    (plain && whole && key.algorithm().as_str() == algorithm).then_some(key)
 }
 
 fn applies(hosts: &str, name: &str) -> bool {
@@ -223,6 +226,14 @@ mod tests {
                 ["Plain f:2"],
                 "{line:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_key_with_bytes_after_it_is_none() {
+        // The blob of A ends where its base64 does.
+        for more in ["AAAA", "AAA=", "AA=="] {
+            assert!(parse_key(A).is_some() && parse_key(&format!("{A}{more}")).is_none());
         }
     }
 
