@@ -1,5 +1,6 @@
 //! A key that is chosen by its public half.
 
+use russh::keys::ssh_key::Fingerprint;
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Certificate, PublicKey};
 
@@ -21,7 +22,9 @@ impl Chosen {
     pub(super) fn parse(text: &str) -> Result<Self, Problem> {
         let text = text.trim();
         if text.starts_with("SHA256:") {
-            return Ok(Self::Fingerprint(text.trim_end_matches('=').to_owned()));
+            let fingerprint = text.trim_end_matches('=').parse::<Fingerprint>();
+            let fingerprint = fingerprint.map_err(Problem::NotAPublicKey)?;
+            return Ok(Self::Fingerprint(fingerprint.to_string()));
         }
         if let Ok(certificate) = Certificate::from_openssh(text) {
             let blob = certificate.to_bytes().map_err(Problem::NotAPublicKey)?;

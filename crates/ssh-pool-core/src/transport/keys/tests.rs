@@ -268,7 +268,16 @@ async fn a_key_of_an_agent_is_chosen_by_a_public_key_or_a_fingerprint_and_nothin
     ] {
         check(&Identity::agent_key_at("/a", text)).unwrap();
     }
-    for text in ["", "hello", "ssh-ed25519", &openssh(&key)] {
+    let (short, long) = ("SHA256:short", format!("{}A", public(&key)));
+    for text in [
+        "",
+        "hello",
+        "ssh-ed25519",
+        &openssh(&key),
+        "SHA256:",
+        short,
+        &long,
+    ] {
         let error = check(&Identity::agent_key_at("/a", text)).unwrap_err();
         assert!(error.to_string().contains("not a public key"), "{error}");
     }
