@@ -183,6 +183,8 @@ fn proposals() -> Vec<Behaviour> {
     let list = |name, index: usize, text: String| {
         Behaviour::key_exchange(name, move |kex| kex.lists[index] = text)
     };
+    // A list with other characters, or of more than 16 kB, is refused before it is compared.
+    let ugly = || UGLY.replace(|c: char| !c.is_ascii(), "");
     vec![
         at("a KEXINIT without fields", message(number::KEXINIT).into()),
         at("a KEXINIT that is cut off", init(|payload| payload.cut(60))),
@@ -200,16 +202,13 @@ fn proposals() -> Vec<Behaviour> {
         list(
             "no key exchange in common, with escape codes",
             0,
-            UGLY.replace('\0', ""),
+            ugly().replace('\0', ""),
         ),
+        list("no key exchange in common, of 15 kB", 0, "x".repeat(15_000)),
         list("no key exchange in common, of 200 kB", 0, long_text()),
-        list("no host key in common, with escape codes", 1, UGLY.into()),
-        list("no cipher in common, with escape codes", 2, UGLY.into()),
-        list(
-            "no compression in common, with escape codes",
-            6,
-            UGLY.into(),
-        ),
+        list("no host key in common, with escape codes", 1, ugly()),
+        list("no cipher in common, with escape codes", 2, ugly()),
+        list("no compression in common, with escape codes", 6, ugly()),
         list("ten thousand key exchange methods", 0, "x,".repeat(10_000)),
         list("empty names in the lists", 0, ",,,,".into()),
         list("the cipher none", 2, "none".into()),
