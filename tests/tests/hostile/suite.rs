@@ -118,12 +118,17 @@ async fn beside(hostile: &str, healthy: &Sshd, key: &Path) -> calls::Told {
     let commands = async {
         let mut problems = Vec::new();
         while !done.load(Ordering::Relaxed) {
+            let began = Instant::now();
             let call = neighbour.command("echo").arg("fine").output();
             match tokio::time::timeout(PATIENCE, call).await {
                 Ok(Ok(output)) if output.stdout == b"fine\n" => {}
                 result => problems.push(format!("the neighbour: {result:?}")),
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
+            // No timer runs while something blocks the thread.
+            if began.elapsed() > PATIENCE {
+                problems.push(format!("the neighbour: held up for {:?}", began.elapsed()));
+            }
         }
         problems
     };
