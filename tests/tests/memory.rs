@@ -13,6 +13,7 @@
 use std::alloc::System;
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -61,6 +62,11 @@ fn alone<F: Future<Output = ()>>(name: &str, story: impl FnOnce() -> F) {
     assert!(output.status.success() && said(&output.stdout).contains("1 passed"));
 }
 
+/// A line that ends when this file is there.
+fn until_open(gate: &Path) -> String {
+    format!("until [ -e {} ]; do sleep 0.02; done", gate.display())
+}
+
 struct Stage {
     sshd: Sshd,
     host: Host,
@@ -104,20 +110,15 @@ impl Stage {
         }
     }
 
-    /// Runs the commands at once. None ends by itself before as many have been cut off.
+    /// Runs the commands at once. None ends by itself before as many have been cut off, or all have
+    /// said everything.
     async fn run(&self, commands: usize, bytes: usize, cut_off: usize) {
         let gate = self.sshd.dir().join("gate");
         let open = || std::fs::write(&gate, "").expect("open the gate");
-        if cut_off == 0 {
-            open();
-        }
         let mut running = JoinSet::new();
         for number in 0..commands {
             let line = Self::line(number, bytes);
-            let line = format!(
-                "{line}; until [ -e {} ]; do sleep 0.02; done",
-                gate.display()
-            );
+            let line = format!("{line}; {}", until_open(&gate));
             let output = self.host.shell(line).output();
             running.spawn(async move {
                 match output.await {
@@ -130,6 +131,13 @@ impl Stage {
                     Err(error) => panic!("{error:?}"),
                 }
             });
+        }
+        if cut_off == 0 {
+            // The parts of a line may be a few bytes short.
+            let all = commands * (bytes - 8);
+            let held = || gate.exists() || self.pool.status().buffered_bytes >= all;
+            assert!(eventually_async(PATIENCE, held).await);
+            open();
         }
         let mut ended = 0;
         while let Some(was_cut_off) = running.join_next().await {
@@ -230,19 +238,30 @@ fn children_that_are_waited_for_with_their_output_count_like_commands() {
         || async {
             let stage = Stage::new(Limits::default().buffered_bytes(LIMIT));
             let peak = stage.peak(async {
+                let gate = stage.sshd.dir().join("gate");
                 let mut running = JoinSet::new();
                 for number in 0..COMMANDS {
-                    let child = stage
-                        .spawn(Stage::line(number, 2 * OUTPUT), number % 2 == 0)
-                        .await;
+                    let line = Stage::line(number, 2 * OUTPUT);
+                    // None ends while others still write.
+                    let line = format!("{line}; {}", until_open(&gate));
+                    let child = stage.spawn(line, number % 2 == 0).await;
                     running.spawn(async {
                         // Not kept: what has been handed over is no longer counted.
-                        let kept = child.wait_with_output().await.map(drop);
-                        if let Err(error) = kept {
-                            assert!(matches!(error, Error::OutputLimit { .. }), "{error:?}");
+                        match child.wait_with_output().await.map(drop) {
+                            Ok(()) => false,
+                            Err(Error::OutputLimit { .. }) => true,
+                            Err(error) => panic!("{error:?}"),
                         }
                     });
                 }
+                for _ in 0..COMMANDS / 3 {
+                    let ended = tokio::time::timeout(PATIENCE, running.join_next()).await;
+                    let ended = ended
+                        .expect("the limit cuts them off")
+                        .expect("one of many");
+                    assert!(ended.expect("no panic"), "the gate is shut");
+                }
+                std::fs::write(&gate, "").expect("open the gate");
                 running.join_all().await;
             });
             let peak = peak.await;
