@@ -203,3 +203,19 @@ impl Channels {
         }
     }
 }
+
+#[cfg(all(test, not(feature = "model")))]
+mod tests {
+    use super::*;
+    use crate::transport::link::no_channel;
+
+    #[test]
+    fn a_server_that_says_too_much_on_a_channel_is_heard_no_more_but_for_its_data() {
+        let channels = Channels::default();
+        let id = no_channel().expect("a number");
+        channels.claim(id);
+        let heard = (0..2 * REMARKS).filter(|_| channels.of_remark(id).is_some());
+        assert_eq!(heard.count(), 4096);
+        assert!(channels.of_data(id).is_some());
+    }
+}
