@@ -10,6 +10,7 @@
 )]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use log::{LevelFilter, Log, Metadata, Record};
 use ssh_pool::{HostKeyPolicy, Identity, Pool};
@@ -35,6 +36,8 @@ impl Log for Counter {
     fn flush(&self) {}
 }
 
+/// Far longer than a connection lasts here.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Of each connection.
 const MOST_BYTES: usize = 512 << 10;
 const MOST_LINES: usize = 1_000;
@@ -56,7 +59,8 @@ async fn requests_that_nothing_asked_for_fill_no_log() {
         .unwrap();
     let host = pool.host(server.target()).unwrap();
     for _ in 0..5 {
-        host.command("true").output().await.unwrap_err();
+        let lost = tokio::time::timeout(PATIENCE, host.command("true").output()).await;
+        lost.expect("the flood ends").unwrap_err();
     }
     pool.close().await;
     let connections = server.accepted();
