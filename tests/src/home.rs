@@ -12,6 +12,9 @@ use crate::temp::{self, TempDir};
 const ENTER: &str = r#"
 set -e
 mount --bind "$1" /etc/passwd
+if [ -e "$1.nsswitch" ] && [ -e /etc/nsswitch.conf ]; then
+    mount --bind "$1.nsswitch" /etc/nsswitch.conf
+fi
 shift
 exec "$@"
 "#;
@@ -71,6 +74,9 @@ impl Home {
             .filter(|line| line.split(':').nth(2) != Some(&ours));
         let others: String = others.map(|line| format!("{line}\n")).collect();
         temp::write(&home.passwd, &others, 0o644);
+        // systemd's module knows root without that file.
+        let nsswitch = home.passwd.with_extension("nsswitch");
+        temp::write(&nsswitch, "passwd: files\n", 0o644);
         home
     }
 
