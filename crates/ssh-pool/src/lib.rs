@@ -104,7 +104,8 @@ pub use ssh_pool_core::{
 
 #[cfg(feature = "docker")]
 pub mod docker;
-#[cfg(all(test, unix, feature = "docker", feature = "git", feature = "sftp"))]
+#[cfg(test)]
+#[cfg(all(unix, feature = "docker", feature = "git", feature = "sftp"))]
 mod error_tests;
 #[cfg(all(unix, feature = "git"))]
 pub mod git;
