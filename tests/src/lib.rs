@@ -25,6 +25,7 @@
 //! | [`Ledger`], [`storm()`] | what ran how often; many commands at once |
 //! | [`procs`] | what runs below a server, and what this process holds |
 //! | [`eventually`] | waiting with a deadline, in the place of sleeping |
+//! | [`block_on`] | a caller without a runtime |
 //! | [`PacedCaller`], [`moment()`] | callers who come back, and callers who give up |
 //!
 //! Whatever a fixture needs and cannot have is a panic that says what to install: a test that
@@ -111,4 +112,4 @@ pub use sshd::{Sshd, SshdBuilder};
 pub use storm::storm;
 pub use temp::TempDir;
 pub use user::TestUser;
-pub use wait::{eventually, eventually_async};
+pub use wait::{block_on, eventually, eventually_async};

@@ -269,6 +269,13 @@ impl Host {
         Readiness::new(self.lanes.clone(), deadline)
     }
 
+    /// The same future, polled within the runtime of the pool, whatever polls it: for what the
+    /// `ssh-pool` crate builds on this one.
+    #[doc(hidden)]
+    pub fn within<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+        within(self.lanes.shared().runtime(), future)
+    }
+
     /// Replaces this host's connections: those there are finish their commands and take no new
     /// ones from this call on, nor does one that is being dialled. If something
     /// runs or waits there, another one is dialled at once; otherwise the next command does that.

@@ -361,6 +361,13 @@ impl Pool {
             closing.await.ok();
         }
     }
+
+    /// Where its tasks run, for the `ssh-pool` crate.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn runtime(&self) -> &Handle {
+        &self.inner.runtime
+    }
 }
 
 impl Inner {

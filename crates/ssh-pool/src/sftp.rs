@@ -93,7 +93,7 @@ impl SftpExt for Host {
         // one has ended: none of them waits for room that another one of them fills.
         let group = self.group().cloned().unwrap_or_default();
         let sftp = Sftp::new(self.in_group(&group));
-        sftp.session(".").await?;
+        self.within(sftp.session(".")).await?;
         Ok(sftp)
     }
 }

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use futures_util::future::join_all;
 use ssh_pool::Limits;
 use ssh_pool::git::Error;
-use ssh_pool_tests::{OBJECTS_PER_COMMIT, stock_git};
+use ssh_pool_tests::{OBJECTS_PER_COMMIT, block_on, stock_git};
 use tokio::io::AsyncReadExt;
 
 use crate::{Place, succeeds};
@@ -193,18 +193,35 @@ async fn a_child_has_streams_of_its_own() {
 }
 
 #[test]
-fn outside_a_runtime_git_is_an_error_and_no_panic() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let place = runtime.block_on(async { Place::new() });
-    let error = place.command().arg("version").spawn().unwrap_err();
-    assert!(matches!(error, Error::Prepare { .. }), "{error:?}");
-    let runs = runtime
-        .block_on(place.command().arg("version").output())
-        .unwrap_err();
-    assert!(
-        matches!(runs, Error::Prepare { .. }),
-        "it is started when it is asked for: {runs:?}"
-    );
+fn a_git_that_one_runtime_has_started_ends_in_another_or_in_none() {
+    let current_thread = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    };
+    let place = Place::new();
+    place.repos.create("app", 1);
+    let ls_remote = || {
+        let mut command = place.command();
+        command.arg("ls-remote").arg(place.url("app"));
+        command.stdout(Stdio::piped());
+        command
+    };
+    let first = current_thread();
+    let spawned = [(); 3].map(|()| first.block_on(async { ls_remote().spawn() }).unwrap());
+    let [one, two, three] = spawned.map(ssh_pool::git::Child::wait_with_output);
+    let mut outputs = vec![current_thread().block_on(one)];
+    drop(first);
+    outputs.push(current_thread().block_on(two));
+    outputs.push(block_on(three));
+    outputs.push(block_on(ls_remote().output()));
+    for output in outputs {
+        let output = output.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert!(
+            output.stdout.ends_with(b"\trefs/heads/main\n"),
+            "{output:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -144,7 +144,8 @@ impl Docker {
         let inner = self.0.clone();
         let (head, body) = request.into_parts();
         let body = AnyBody::new(body);
-        async move {
+        let host = inner.connector.socket().host().clone();
+        host.within(async move {
             let head = normal(head)?;
             let route = route(&head, &body.size_hint());
             // Held until the head of the response is there: an unread body holds up no request.
@@ -153,7 +154,7 @@ impl Docker {
                 Route::Wait | Route::Stream => None,
             };
             inner.send(head, body, route).await
-        }
+        })
     }
 }
 

@@ -133,7 +133,9 @@ impl DialStdio {
         let (socket, ways, refusal) =
             (self.socket.clone(), self.ways.clone(), self.refusal.clone());
         let answered = self.answered;
-        async move {
+        let host = socket.host().clone();
+        // Who polls this may have no runtime.
+        host.within(async move {
             let ended = async { tokio::join!(child.wait(), said.listen()) };
             // Dropped when its time is over, the child is ended.
             let how = match tokio::time::timeout(LAST_WORDS, ended).await {
@@ -172,7 +174,7 @@ impl DialStdio {
                     source: Box::new(refusal),
                 }
             }))
-        }
+        })
     }
 }
 

@@ -114,11 +114,7 @@ impl Kept {
         });
         if !std::mem::replace(&mut state.reaping, true) {
             drop(state);
-            let reaper = Reaper {
-                kept: Arc::downgrade(self),
-                done: false,
-            };
-            tokio::spawn(reaper.run());
+            tokio::spawn(reap(Arc::downgrade(self)));
         }
     }
 
@@ -168,32 +164,12 @@ impl Drop for Hungry {
 }
 
 /// Sweeps until nothing is left.
-struct Reaper {
-    kept: Weak<Kept>,
-    done: bool,
-}
-
-impl Reaper {
-    async fn run(mut self) {
-        loop {
-            tokio::time::sleep(LOOK).await;
-            // When the last client has gone, so have they.
-            let Some(kept) = self.kept.upgrade() else {
-                return;
-            };
-            self.done = !kept.sweep();
-            if self.done {
-                return;
-            }
-        }
-    }
-}
-
-impl Drop for Reaper {
-    /// Its runtime may end before it does. Then the next runtime gets one.
-    fn drop(&mut self) {
-        if let (false, Some(kept)) = (self.done, self.kept.upgrade()) {
-            kept.state().reaping = false;
+async fn reap(kept: Weak<Kept>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        // When the last client has gone, so have they.
+        if !kept.upgrade().is_some_and(|kept| kept.sweep()) {
+            return;
         }
     }
 }

@@ -106,7 +106,8 @@ impl IntoFuture for Download {
     /// Dropped, the file has its old content or, if the last step was under way, its new one. What
     /// is unfinished is removed.
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.run())
+        let host = self.sftp.host().clone();
+        Box::pin(host.within(self.run()))
     }
 }
 

@@ -45,8 +45,11 @@ impl Sftp {
     /// As for every operation: [`Error::Refused`], [`Error::Lost`], [`Error::Session`], and
     /// [`Error::InvalidPath`]. What is not there is [`Reason::NotFound`].
     pub async fn metadata(&self, path: impl AsRef<Path>) -> Result<Metadata, Error> {
-        let path = &*path::remote(path.as_ref())?;
-        look!(self, "stat", path, session => session.stat(path))
+        let work = async {
+            let path = &*path::remote(path.as_ref())?;
+            look!(self, "stat", path, session => session.stat(path))
+        };
+        self.host().within(work).await
     }
 
     /// What is known of a file. A symbolic link is not followed.
@@ -55,8 +58,11 @@ impl Sftp {
     ///
     /// As for [`metadata`](Self::metadata).
     pub async fn symlink_metadata(&self, path: impl AsRef<Path>) -> Result<Metadata, Error> {
-        let path = &*path::remote(path.as_ref())?;
-        look!(self, "stat", path, session => session.lstat(path))
+        let work = async {
+            let path = &*path::remote(path.as_ref())?;
+            look!(self, "stat", path, session => session.lstat(path))
+        };
+        self.host().within(work).await
     }
 
     /// Everything in a folder, in the server's order, without `.` and `..`.
@@ -66,9 +72,12 @@ impl Sftp {
     /// [`Error::BadName`] for names that no file can have, and [`Error::TooMuch`] past a million
     /// names.
     pub async fn read_dir(&self, path: impl AsRef<Path>) -> Result<Vec<DirEntry>, Error> {
-        let path = &*path::remote(path.as_ref())?;
-        let listed = look!(self, "list", path, session => session.list(path, ENTRIES))?;
-        self.checked(path, listed)
+        let work = async {
+            let path = &*path::remote(path.as_ref())?;
+            let listed = look!(self, "list", path, session => session.list(path, ENTRIES))?;
+            self.checked(path, listed)
+        };
+        self.host().within(work).await
     }
 
     /// A listing, if there are only names in it that files may have. `None`: it has too many.
@@ -107,10 +116,13 @@ impl Sftp {
     ///
     /// [`Reason::Failure`] if there is something of that name.
     pub async fn create_dir(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let path = &*path::remote(path.as_ref())?;
-        let session = self.session(path).await?;
-        let made = session.mkdir(path, 0o777).await;
-        made.map_err(|fault| self.at(fault, "make the folder", path))
+        let work = async {
+            let path = &*path::remote(path.as_ref())?;
+            let session = self.session(path).await?;
+            let made = session.mkdir(path, 0o777).await;
+            made.map_err(|fault| self.at(fault, "make the folder", path))
+        };
+        self.host().within(work).await
     }
 
     /// Removes a file or a symbolic link.
@@ -119,10 +131,13 @@ impl Sftp {
     ///
     /// As for [`metadata`](Self::metadata).
     pub async fn remove_file(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let path = &*path::remote(path.as_ref())?;
-        let session = self.session(path).await?;
-        let removed = session.remove(path).await;
-        removed.map_err(|fault| self.at(fault, "remove", path))
+        let work = async {
+            let path = &*path::remote(path.as_ref())?;
+            let session = self.session(path).await?;
+            let removed = session.remove(path).await;
+            removed.map_err(|fault| self.at(fault, "remove", path))
+        };
+        self.host().within(work).await
     }
 
     /// Removes an empty folder.
@@ -131,10 +146,13 @@ impl Sftp {
     ///
     /// [`Reason::Failure`] if it is not empty.
     pub async fn remove_dir(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let path = &*path::remote(path.as_ref())?;
-        let session = self.session(path).await?;
-        let removed = session.rmdir(path).await;
-        removed.map_err(|fault| self.at(fault, "remove the folder", path))
+        let work = async {
+            let path = &*path::remote(path.as_ref())?;
+            let session = self.session(path).await?;
+            let removed = session.rmdir(path).await;
+            removed.map_err(|fault| self.at(fault, "remove the folder", path))
+        };
+        self.host().within(work).await
     }
 
     /// Moves a file or folder within a file system. A file that is there is replaced in one step
@@ -145,9 +163,12 @@ impl Sftp {
     ///
     /// [`Error::NotAtomic`] where it cannot, and something is there.
     pub async fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), Error> {
-        let (from, to) = (path::remote(from.as_ref())?, path::remote(to.as_ref())?);
-        let session = self.session(&from).await?;
-        self.move_over(&session, &from, &to, Replace::Atomic).await
+        let work = async {
+            let (from, to) = (path::remote(from.as_ref())?, path::remote(to.as_ref())?);
+            let session = self.session(&from).await?;
+            self.move_over(&session, &from, &to, Replace::Atomic).await
+        };
+        self.host().within(work).await
     }
 
     /// Moves, and says why it cannot replace.
@@ -209,13 +230,16 @@ impl Sftp {
         target: impl AsRef<Path>,
         link: impl AsRef<Path>,
     ) -> Result<(), Error> {
-        let (to, link) = (path::remote(target.as_ref())?, path::remote(link.as_ref())?);
-        let session = self.session(&link).await?;
-        let at = |fault| self.at(fault, "make the link", &link);
-        links::learn_order(self, &session, &link)
-            .await
-            .map_err(at)?;
-        session.symlink(&to, &link).await.map_err(at)
+        let work = async {
+            let (to, link) = (path::remote(target.as_ref())?, path::remote(link.as_ref())?);
+            let session = self.session(&link).await?;
+            let at = |fault| self.at(fault, "make the link", &link);
+            links::learn_order(self, &session, &link)
+                .await
+                .map_err(at)?;
+            session.symlink(&to, &link).await.map_err(at)
+        };
+        self.host().within(work).await
     }
 
     /// What a symbolic link says. ProFTPD puts its folder before a relative text.
@@ -224,8 +248,11 @@ impl Sftp {
     ///
     /// As for [`metadata`](Self::metadata).
     pub async fn read_link(&self, path: impl AsRef<Path>) -> Result<String, Error> {
-        let path = &*path::remote(path.as_ref())?;
-        look!(self, "read the link", path, session => session.read_link(path))
+        let work = async {
+            let path = &*path::remote(path.as_ref())?;
+            look!(self, "read the link", path, session => session.read_link(path))
+        };
+        self.host().within(work).await
     }
 
     /// Sets the permission bits, such as `0o644`. A symbolic link is followed.
@@ -234,14 +261,17 @@ impl Sftp {
     ///
     /// As for [`metadata`](Self::metadata).
     pub async fn set_permissions(&self, path: impl AsRef<Path>, mode: u32) -> Result<(), Error> {
-        let path = &*path::remote(path.as_ref())?;
-        let session = self.session(path).await?;
-        let mode = Attributes {
-            mode: Some(mode & 0o7777),
-            ..Attributes::default()
+        let work = async {
+            let path = &*path::remote(path.as_ref())?;
+            let session = self.session(path).await?;
+            let mode = Attributes {
+                mode: Some(mode & 0o7777),
+                ..Attributes::default()
+            };
+            let set = session.set(path, &mode).await;
+            set.map_err(|fault| self.at(fault, "change", path))
         };
-        let set = session.set(path, &mode).await;
-        set.map_err(|fault| self.at(fault, "change", path))
+        self.host().within(work).await
     }
 
     /// The absolute path, without links and dots. `"."` is the folder that relative paths start
@@ -251,8 +281,11 @@ impl Sftp {
     ///
     /// As for [`metadata`](Self::metadata).
     pub async fn canonicalize(&self, path: impl AsRef<Path>) -> Result<String, Error> {
-        let path = &*path::remote(path.as_ref())?;
-        look!(self, "find", path, session => session.real_path(path))
+        let work = async {
+            let path = &*path::remote(path.as_ref())?;
+            look!(self, "find", path, session => session.real_path(path))
+        };
+        self.host().within(work).await
     }
 
     /// All of a small file, up to 64 MiB. For larger ones there is [`download`](Self::download).
@@ -265,20 +298,23 @@ impl Sftp {
     ///
     /// [`Error::TooMuch`] for a larger file.
     pub async fn read(&self, path: impl AsRef<Path>) -> Result<Vec<u8>, Error> {
-        let path = &*path::remote(path.as_ref())?;
-        let mut again = true;
-        loop {
-            let session = self.session(path).await?;
-            let opened = session.open_file(path, Mode::Read).await;
-            let read = match opened.map_err(|fault| self.at(fault, "open", path)) {
-                Ok(handle) => download::collect(self, &handle, path).await,
-                Err(error) => Err(error),
-            };
-            match read {
-                Err(Error::Lost { .. }) if again => again = false,
-                read => return read,
+        let work = async {
+            let path = &*path::remote(path.as_ref())?;
+            let mut again = true;
+            loop {
+                let session = self.session(path).await?;
+                let opened = session.open_file(path, Mode::Read).await;
+                let read = match opened.map_err(|fault| self.at(fault, "open", path)) {
+                    Ok(handle) => download::collect(self, &handle, path).await,
+                    Err(error) => Err(error),
+                };
+                match read {
+                    Err(Error::Lost { .. }) if again => again = false,
+                    read => return read,
+                }
             }
-        }
+        };
+        self.host().within(work).await
     }
 
     /// Writes all of a file, and replaces one that is there in one step, as
@@ -293,9 +329,12 @@ impl Sftp {
         path: impl AsRef<Path>,
         contents: impl Into<Vec<u8>>,
     ) -> Result<(), Error> {
-        let path = path::remote_file(path.as_ref())?;
-        let contents = contents.into();
-        upload::bytes(self, contents, &path, &Options::default()).await
+        let work = async {
+            let path = path::remote_file(path.as_ref())?;
+            let contents = contents.into();
+            upload::bytes(self, contents, &path, &Options::default()).await
+        };
+        self.host().within(work).await
     }
 }
 

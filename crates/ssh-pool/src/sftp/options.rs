@@ -329,7 +329,9 @@ impl Attempts {
         let pause = Duration::from_millis(100) * 2_u32.pow(self.failed.min(6));
         self.failed += 1;
         self.retries += 1;
-        tokio::time::sleep(pause.min(Duration::from_secs(5))).await;
+        // In a task: when the runtime of the pool ends, a timer of its own would panic.
+        let pause = tokio::time::sleep(pause.min(Duration::from_secs(5)));
+        tokio::spawn(pause).await.ok();
         Ok(())
     }
 }

@@ -126,7 +126,8 @@ impl IntoFuture for Upload {
     /// is written in place has a part of it. What is unfinished is removed in the background, which
     /// may take a new connection, and up to 30 s.
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.run())
+        let host = self.sftp.host().clone();
+        Box::pin(host.within(self.run()))
     }
 }
 

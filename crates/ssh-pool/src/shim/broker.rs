@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ssh_pool_core::StreamGroup;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::error::Error;
@@ -62,16 +61,15 @@ async fn is_cut(mut cut: watch::Receiver<bool>) {
 }
 
 /// Makes the socket that the program and its children inherit, and serves what comes through it
-/// until the last of them has gone.
+/// until the last of them has gone. In the current runtime.
 pub(super) fn start(hosts: Arc<Hosts>, troubles: Troubles) -> io::Result<(Broker, OwnedFd)> {
-    let runtime = Handle::try_current().map_err(io::Error::other)?;
     let (ours, theirs) = StdUnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let ours = UnixStream::from_std(ours)?;
     let (cut, to_cut) = watch::channel(false);
     // The program and all that it starts: a stream of one may not end before another one has its own.
     let group = StreamGroup::new();
-    runtime.spawn(async move {
+    tokio::spawn(async move {
         let listening = listen(&ours, &hosts, &group, &troubles, &to_cut);
         let error = tokio::select! {
             result = listening => result.err(),

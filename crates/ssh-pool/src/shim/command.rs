@@ -146,8 +146,11 @@ impl Command {
     /// # Errors
     ///
     /// [`Error::Start`] when there is no such program, [`Error::Prepare`] when there are no
-    /// descriptors left, or outside a tokio runtime.
+    /// descriptors left, or the pool has ended with its runtime.
     pub fn spawn(&mut self) -> Result<Child, Error> {
+        // The caller's runtime may end before the program does, and there may be none.
+        let hosts = self.hosts.clone();
+        let _entered = hosts.runtime().enter();
         let troubles = Troubles::default();
         let (broker, socket) = broker::start(self.hosts.clone(), troubles.clone())
             .map_err(|source| Error::Prepare { source })?;

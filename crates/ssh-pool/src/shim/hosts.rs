@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use ssh_pool_core::{Error as SshError, Host, Pool, StreamGroup, Target};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle;
 
 use super::error::Error;
 use super::invocation::Invocation;
@@ -71,6 +72,11 @@ impl Hosts {
             host,
         });
         Ok(())
+    }
+
+    /// Where programs are looked after.
+    pub(super) fn runtime(&self) -> &Handle {
+        self.pool.runtime()
     }
 
     /// Takes this way where that command is asked for.

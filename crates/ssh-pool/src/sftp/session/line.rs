@@ -184,8 +184,9 @@ impl Line {
         let shared = Arc::new(Shared::default());
         let (outbox, packets) = mpsc::unbounded_channel();
         let (from, to) = tokio::io::split(stream);
-        tokio::spawn(until_over(shared.clone(), read(from, shared.clone())));
-        tokio::spawn(until_over(shared.clone(), write(to, packets)));
+        let ends_line = || EndsLine(shared.clone());
+        tokio::spawn(until_over(ends_line(), read(from, shared.clone())));
+        tokio::spawn(until_over(ends_line(), write(to, packets)));
         let line = Self {
             shared,
             outbox,
@@ -262,7 +263,7 @@ impl Drop for Line {
     }
 }
 
-/// Without one of its tasks a line is over: also when their runtime ends before others that use it.
+/// Without one of its tasks a line is over, also when their runtime ends before they have begun.
 struct EndsLine(Arc<Shared>);
 
 impl Drop for EndsLine {
@@ -271,8 +272,7 @@ impl Drop for EndsLine {
     }
 }
 
-async fn until_over(shared: Arc<Shared>, work: impl Future<Output = ()>) {
-    let line = EndsLine(shared);
+async fn until_over(line: EndsLine, work: impl Future<Output = ()>) {
     tokio::select! {
         () = line.0.over() => {}
         () = work => {}
