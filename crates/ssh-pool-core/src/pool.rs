@@ -158,6 +158,9 @@ impl PoolBuilder {
     /// It may be built and used in any runtime, in several at once, and outside of one: its
     /// connections outlive the runtime of a caller, so it may be kept in a `static`.
     ///
+    /// It does not outlive a `fork`: a child process has none of its threads, and a call on it waits
+    /// for ever there. A pool that is built in the child has threads of its own.
+    ///
     /// ```no_run
     /// # use ssh_pool_core as ssh_pool;
     /// use std::sync::LazyLock;

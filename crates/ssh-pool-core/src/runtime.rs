@@ -10,7 +10,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::thread;
+use std::{mem, process, thread};
 
 use futures_util::FutureExt;
 use pin_project_lite::pin_project;
@@ -19,14 +19,21 @@ use tokio::runtime::{Builder, Handle, Runtime};
 /// Threads that work at once, at most. One encrypts about 1 GB/s.
 const MOST_THREADS: usize = 8;
 
-/// Started with the first pool, and kept: the threads of an idle runtime sleep.
-static OWN: Mutex<Option<Runtime>> = Mutex::new(None);
+/// Of the process with that number. Started with the first pool, and kept: the threads of an idle
+/// runtime sleep.
+static OWN: Mutex<Option<(u32, Runtime)>> = Mutex::new(None);
 
 /// The runtime of this library.
 pub(crate) fn own() -> io::Result<Handle> {
     let mut own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(runtime) = &*own {
-        return Ok(runtime.handle().clone());
+    of_process(&mut own, process::id())
+}
+
+fn of_process(own: &mut Option<(u32, Runtime)>, process: u32) -> io::Result<Handle> {
+    match own {
+        Some((owner, runtime)) if *owner == process => return Ok(runtime.handle().clone()),
+        // A fork has none of its threads, and would wait for them if it were dropped.
+        _ => mem::forget(own.take()),
     }
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let runtime = Builder::new_multi_thread()
@@ -34,7 +41,7 @@ pub(crate) fn own() -> io::Result<Handle> {
         .thread_name("ssh-pool")
         .enable_all()
         .build()?;
-    Ok(own.insert(runtime).handle().clone())
+    Ok(own.insert((process, runtime)).1.handle().clone())
 }
 
 /// Whether a runtime has been shut down: it starts no task any more.
@@ -94,6 +101,18 @@ mod tests {
             }
         };
         assert_eq!(answer, 1);
+    }
+
+    #[test]
+    fn a_fork_gets_a_runtime_of_its_own() {
+        let mut own = None;
+        let mut of = |process| of_process(&mut own, process).unwrap();
+        let parent = of(1);
+        assert_eq!(parent.id(), of(1).id());
+        let child = of(2);
+        assert_ne!(parent.id(), child.id());
+        assert!(!has_ended(&parent), "dropped, and its threads waited for");
+        assert_eq!(child.id(), of(2).id());
     }
 
     #[test]
