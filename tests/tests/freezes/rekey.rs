@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use ssh_pool::{Child, Stdio};
 use ssh_pool_tests::{Release, Side, Sshd, eventually_async};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{GRACE, SOON, Site, ends};
 
@@ -19,19 +20,26 @@ fn ended(sshd: &Sshd) -> usize {
 }
 
 /// The server has asked for new keys on the connection that this host shares, and hears nothing any
-/// more.
-async fn rekeying(sshd: &Sshd) -> Site {
+/// more. The connection takes nothing any more either; it has a child.
+async fn rekeying(sshd: &Sshd) -> (Site, Child) {
     let site = Site::new(sshd, ssh_pool::Timeouts::default());
     site.host.command("true").output().await.expect("served");
     let before = begun(sshd);
+    let mut command = site
+        .host
+        .shell("read _; head -c 300000 /dev/zero; sleep 600");
+    let command = command.shared().stdin(Stdio::piped());
+    let mut child = command.spawn().await.expect("started");
+    let (mut stdin, mut stdout) = (child.stdin.take(), child.stdout.take().expect("piped"));
+    // What comes next need not open a channel first.
+    assert!(eventually_async(SOON, || site.host.status().spare > 0).await);
     site.proxy.delay(SLOW);
-    let mut command = site.host.shell("head -c 300000 /dev/zero; sleep 600");
-    let mut child = command.shared().spawn().await.expect("started");
-    let mut stdout = child.stdout.take().expect("piped");
+    let go = stdin.as_mut().expect("piped").write_all(b"\n").await;
+    go.expect("it reads");
     tokio::spawn(async move {
+        let _stdin = stdin;
         let mut bytes = vec![0; 1 << 16];
         while let Ok(1..) = stdout.read(&mut bytes).await {}
-        drop(child);
     });
     assert!(eventually_async(SOON, || begun(sshd) > before).await);
     site.proxy.freeze_from(Side::Client);
@@ -39,7 +47,13 @@ async fn rekeying(sshd: &Sshd) -> Site {
         begun(sshd) > ended(sshd),
         "the change of keys was over too soon"
     );
-    site
+    // Until the queue of the connection is full.
+    let second = Duration::from_secs(1);
+    while tokio::time::timeout(second, child.resize(80, 25))
+        .await
+        .is_ok()
+    {}
+    (site, child)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,7 +65,7 @@ async fn a_command_ends_by_its_deadline_when_a_change_of_keys_does_not() {
             .option("RekeyLimit 256K")
             .option("LogLevel DEBUG1")
             .start();
-        let site = rekeying(&sshd).await;
+        let (site, _child) = rekeying(&sshd).await;
         let story = format!("{release:?}");
         let most = deadline + Duration::from_secs(2) + GRACE;
         let mut command = site.host.command("true");
