@@ -365,11 +365,11 @@ impl Pool {
         }
     }
 
-    /// Where its tasks run, for the `ssh-pool` crate.
+    /// While this is there, tasks are started where the pool's run: for the `ssh-pool` crate.
     #[doc(hidden)]
     #[must_use]
-    pub fn runtime(&self) -> &Handle {
-        &self.inner.runtime
+    pub fn enter(&self) -> impl Sized + '_ {
+        self.inner.runtime.enter()
     }
 }
 

@@ -150,7 +150,7 @@ impl Command {
     pub fn spawn(&mut self) -> Result<Child, Error> {
         // The caller's runtime may end before the program does, and there may be none.
         let hosts = self.hosts.clone();
-        let _entered = hosts.runtime().enter();
+        let _entered = hosts.enter();
         let troubles = Troubles::default();
         let (broker, socket) = broker::start(self.hosts.clone(), troubles.clone())
             .map_err(|source| Error::Prepare { source })?;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use ssh_pool_core::{Error as SshError, Host, Pool, StreamGroup, Target};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::runtime::Handle;
 
 use super::error::Error;
 use super::invocation::Invocation;
@@ -74,9 +73,9 @@ impl Hosts {
         Ok(())
     }
 
-    /// Where programs are looked after.
-    pub(super) fn runtime(&self) -> &Handle {
-        self.pool.runtime()
+    /// While this is there, programs are looked after where the pool's tasks run.
+    pub(super) fn enter(&self) -> impl Sized + '_ {
+        self.pool.enter()
     }
 
     /// Takes this way where that command is asked for.
