@@ -113,7 +113,7 @@ fn a_synchronous_program_needs_no_runtime_and_no_timers_of_its_own() {
     let mut sleeper = block_on(host.command("sleep").arg("30").spawn()).unwrap();
     block_on(sleeper.signal("USR1")).unwrap();
     let status = block_on(sleeper.wait()).unwrap();
-    assert_eq!(status.signal(), Some("USR1"));
+    assert_eq!(status.signal(), Some("USR1"), "{status}");
     let mut sleeper = block_on(host.command("sleep").arg("30").spawn()).unwrap();
     block_on(sleeper.kill()).unwrap();
 

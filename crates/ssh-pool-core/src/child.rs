@@ -289,8 +289,9 @@ impl Child {
         let process = &self.state.process;
         let deadline = process.hub().acquire_deadline(None);
         let remote = process.remote();
-        let sent =
-            async { tokio::time::timeout_at(deadline.at.into(), remote.signal(short)).await };
+        let sent = async {
+            tokio::time::timeout_at(deadline.at.into(), remote.signal_running(short)).await
+        };
         let Ok(sent) = within(process.hub().runtime(), sent).await else {
             return Err(self.state.not_taken(deadline.after));
         };

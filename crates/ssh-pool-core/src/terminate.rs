@@ -31,6 +31,8 @@ const CLOSE: Duration = Duration::from_secs(1);
 const SWEEPS: u32 = 5;
 /// Before something that found nothing is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
+/// So often somebody looks for a command that is to be signalled and runs.
+const LOOKS: u32 = 5;
 
 /// What is needed to end a command, apart from those who wait for it.
 pub(crate) struct Remote {
@@ -185,6 +187,20 @@ impl Remote {
                 sent => return sent,
             }
         }
+    }
+
+    /// Has the process group of a command that runs signalled. What is just executing a program cannot
+    /// be found at that moment, so there are several looks.
+    pub(crate) async fn signal_running(&self, name: &str) -> Sent {
+        for _ in 1..LOOKS {
+            match self.signal(name).await {
+                Sent::NotFound | Sent::Failed if !self.channel.inbox.has_ended() => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                sent => return sent,
+            }
+        }
+        self.signal(name).await
     }
 
     /// Has the process group signalled. Returns when that has been asked for, or done.

@@ -226,25 +226,6 @@ async fn many_commands_beside_each_other_survive_new_keys_of_this_side() {
     }
 }
 
-/// What the server has sent before it hears of the change is still on its way, of each command.
-#[tokio::test(flavor = "multi_thread")]
-async fn commands_that_write_without_end_survive_new_keys_of_this_side() {
-    const LENGTH: usize = 20_000_000;
-    let limits = Limits::default()
-        .rekey_bytes(8 << 20)
-        .connections_per_host(1);
-    let (sshd, pool, host) = on_our_own(Release::Installed, limits, Timeouts::default());
-    let line = format!("head -c {LENGTH} /dev/zero");
-    let all = (0..8).map(|_| host.shell(&line).output());
-    let work = futures_util::future::join_all(all);
-    for output in timeout(SOON * 2, work).await.unwrap() {
-        let output = output.unwrap();
-        assert!(output.status.success());
-        assert_eq!(output.stdout.len(), LENGTH);
-    }
-    assert_changed(&sshd, &pool, 3);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn this_side_changes_keys_by_time_while_a_command_runs() {
     let timeouts = Timeouts::default().rekey(Duration::from_millis(300));

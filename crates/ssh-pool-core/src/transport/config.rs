@@ -1,6 +1,7 @@
 //! How we speak SSH: identification, windows, keepalives.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use russh::client::GexParams;
 use russh::keys::Algorithm;
@@ -9,18 +10,12 @@ use russh::{Preferred, SshId, client};
 use super::Endpoint;
 use super::algorithms::Proposal;
 use super::offer::KexCost;
+use crate::limits::Limits;
+use crate::timeouts::Timeouts;
 
 /// Bits of a group that the server chooses (RFC 8270: 2048 at least; ssh takes 2048 to 8192). 3072
 /// are as strong as the 256 bits of a curve.
 const GROUP_BITS: (usize, usize, usize) = (2048, 3072, 4096);
-
-/// How much a server may send on a channel before this side makes more room for it, in bytes.
-///
-/// It holds nobody back: this side takes in all that comes, and where a reader is slow that is limited
-/// by other means. But russh ends a connection on which more than twice of this comes between its own
-/// wish for new keys and the server's. All channels together may have sent that much by then: it is in
-/// the buffers of the two sockets, 36 MiB on Linux (tcp_rmem and tcp_wmem, tcp(7)).
-const WINDOW: u32 = 64 << 20;
 
 /// What this side says first, without the end of its line (RFC 4253, section 4.2).
 pub(super) fn identification() -> Cow<'static, str> {
@@ -59,19 +54,46 @@ pub(super) fn client_config(
         keepalive_interval: Some(endpoint.keepalive_interval),
         // No limit here: the socket itself notices silence, also while russh cannot.
         keepalive_max: 0,
-        window_size: WINDOW,
-        limits: russh::Limits {
-            rekey_write_limit: endpoint.rekey.0,
-            rekey_read_limit: endpoint.rekey.0,
-            rekey_time_limit: endpoint.rekey.1,
-        },
+        limits: rekey_limits(endpoint.rekey, endpoint.isolated),
         ..client::Config::default()
+    }
+}
+
+/// When this side asks for new keys. russh ends a connection on which more than 4 MiB arrive between
+/// its own wish for them and the server's, and where several commands write at once that much may be
+/// on its way. So on a shared connection the server is left to ask (sshd's `RekeyLimit`), as long as
+/// nobody has set less than the defaults; it is replaced after `Timeouts::lifetime` anyway.
+fn rekey_limits((bytes, interval): (usize, Duration), isolated: bool) -> russh::Limits {
+    let (mut limit, mut time) = (bytes, interval);
+    if !isolated && bytes >= Limits::default().rekey_bytes {
+        limit = usize::MAX;
+    }
+    if !isolated && interval >= Timeouts::default().rekey {
+        time = Duration::MAX;
+    }
+    russh::Limits {
+        rekey_write_limit: limit,
+        rekey_read_limit: limit,
+        rekey_time_limit: time,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shared_connection_leaves_new_keys_to_the_server_unless_less_is_asked_for() {
+        let hour = Duration::from_secs(3600);
+        let limits = |bytes, time, isolated| {
+            let limits = rekey_limits((bytes, time), isolated);
+            assert_eq!(limits.rekey_read_limit, limits.rekey_write_limit);
+            (limits.rekey_read_limit, limits.rekey_time_limit)
+        };
+        assert_eq!(limits(1 << 30, hour, false), (usize::MAX, Duration::MAX));
+        assert_eq!(limits(1 << 30, hour, true), (1 << 30, hour));
+        assert_eq!(limits(1 << 20, hour / 2, false), (1 << 20, hour / 2));
+    }
 
     #[test]
     fn groups_of_the_servers_choice_have_bounds() {
