@@ -186,9 +186,21 @@ impl Inner {
                 false => self.connection(route).await?,
                 true => (self.fresh(route).await?, false),
             };
-            let mut error = match sender.http.try_send_request(request).await {
-                Ok(response) => {
-                    self.give_back(sender, route);
+            let mut answer = Box::pin(sender.http.try_send_request(request));
+            let answered = tokio::select! {
+                biased;
+                answered = &mut answer => answered.map(|response| (response, Some(sender))),
+                // What is sent just then stays in hyper's queue, until that goes with `http`.
+                _ = &mut sender.driver => {
+                    drop(sender.http);
+                    answer.await.map(|response| (response, None))
+                }
+            };
+            let mut error = match answered {
+                Ok((response, sender)) => {
+                    if let Some(sender) = sender {
+                        self.give_back(sender, route);
+                    }
                     return Ok(response);
                 }
                 Err(error) => error,
@@ -255,7 +267,7 @@ impl Inner {
         let not_started = |error| self.failed(error, CommandState::NotStarted);
         let (mut http, driver) = http1::handshake(stream).await.map_err(not_started)?;
         let (tell, told) = oneshot::channel();
-        tokio::spawn(async move {
+        let driver = tokio::spawn(async move {
             // Who waits for a response or reads a body is told too.
             if let Err(error) = driver.with_upgrades().await {
                 tracing::debug!(%error, "an HTTP connection to a Docker daemon has ended");
@@ -274,7 +286,11 @@ impl Inner {
             let why = if ended { told.await.ok() } else { None };
             return Err(not_started(why.unwrap_or(error)));
         }
-        Ok(Sender { http, connection })
+        Ok(Sender {
+            http,
+            driver,
+            connection,
+        })
     }
 
     /// Keeps it, once the response has been read.

@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 use hyper::client::conn::http1::SendRequest;
 use ssh_pool_core::ConnectionHandle;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::body::AnyBody;
 
 /// An HTTP connection, and the SSH connection that it is on.
 pub(super) struct Sender {
     pub(super) http: SendRequest<AnyBody>,
+    /// What reads and writes for it.
+    pub(super) driver: JoinHandle<()>,
     pub(super) connection: ConnectionHandle,
 }
 
