@@ -110,7 +110,11 @@ fn a_synchronous_program_needs_no_runtime_and_no_timers_of_its_own() {
     drop(stdin);
     let output = without_timers().block_on(child.wait_with_output()).unwrap();
     assert_eq!(output.stdout, b"across");
-    let mut sleeper = block_on(host.command("sleep").arg("30").spawn()).unwrap();
+    let mut sleeper = host.shell("echo up; exec sleep 30");
+    let mut sleeper = block_on(sleeper.stdout(Stdio::piped()).spawn()).unwrap();
+    // Before that sshd may have no group to signal.
+    let up = sleeper.stdout.as_mut().unwrap().read_u8();
+    assert_eq!(block_on(up).unwrap(), b'u');
     block_on(sleeper.signal("USR1")).unwrap();
     let status = block_on(sleeper.wait()).unwrap();
     assert_eq!(status.signal(), Some("USR1"), "{status}");
