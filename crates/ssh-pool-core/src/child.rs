@@ -271,8 +271,8 @@ impl Child {
     /// [`Error::InvalidInput`] for what is no name of a signal, [`Error::Timeout`] when the
     /// connection has not taken it after `Timeouts::acquire`. A command that has ended is none.
     ///
-    /// A signal that overtakes the start of the command is lost: sshd signals the group that its child
-    /// makes, and does not say if there is one yet. Wait for something that the command says.
+    /// A signal that arrives before sshd's child process has created the command's process group is
+    /// lost, and sshd does not report that. Read some output of the command first.
     ///
     /// # Cancel safety
     ///

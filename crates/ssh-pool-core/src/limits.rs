@@ -233,8 +233,9 @@ impl Limits {
     /// Bytes in one direction after which a connection changes its keys, between 64 KiB and 1 GiB, as
     /// ssh's `RekeyLimit`. Default: 1 GiB (RFC 4253, section 9). See also `Timeouts::rekey`.
     ///
-    /// A shared connection with the default changes them when the server asks. With less it asks too,
-    /// and is lost where more than 4 MiB are on their way to it then: russh 0.65 takes no more.
+    /// With the default, a shared connection changes its keys only when the server asks for it. With a
+    /// smaller value this side asks too, and russh 0.65 ends the connection if more than 4 MiB arrive
+    /// before the server's answer.
     #[must_use]
     pub fn rekey_bytes(mut self, bytes: usize) -> Self {
         self.rekey_bytes = bytes;

@@ -387,7 +387,7 @@ impl Process {
     pub(crate) async fn overdue(&self) -> Duration {
         let inbox = &self.channel.inbox;
         let (limit, check) = self.hub.answer_limits();
-        // Looked at then: an answer in time wakes nobody.
+        // Checked after the limit only: waiting for the answer would wake this task for each one.
         tokio::time::sleep(limit).await;
         if let (false, Some(link)) = (inbox.is_answered(), &self.link) {
             // The request may be behind much else. What is asked now is answered behind it.

@@ -31,7 +31,7 @@ const CLOSE: Duration = Duration::from_secs(1);
 const SWEEPS: u32 = 5;
 /// Before something that found nothing is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
-/// So often somebody looks for a command that is to be signalled and runs.
+/// How often a running command is searched for, to be signalled.
 const LOOKS: u32 = 5;
 
 /// What is needed to end a command, apart from those who wait for it.
@@ -189,8 +189,8 @@ impl Remote {
         }
     }
 
-    /// Has the process group of a command that runs signalled. What is just executing a program cannot
-    /// be found at that moment, so there are several looks.
+    /// Signals the process group of a running command. A process in the middle of execve(2) shows no
+    /// mark, so the search is repeated.
     pub(crate) async fn signal_running(&self, name: &str) -> Sent {
         for _ in 1..LOOKS {
             match self.signal(name).await {

@@ -142,8 +142,8 @@ impl Timeouts {
     }
 
     /// A connection changes its keys after this long, as with ssh's `RekeyLimit`. Default: 1 h (RFC
-    /// 4253, section 9). As for `Limits::rekey_bytes`, a shared connection does so with less than the
-    /// default; it is replaced after [`lifetime`](Self::lifetime).
+    /// 4253, section 9). As for `Limits::rekey_bytes`, a shared connection does so only with a value
+    /// below the default; it is replaced after [`lifetime`](Self::lifetime).
     #[must_use]
     pub fn rekey(mut self, interval: Duration) -> Self {
         self.rekey = interval;

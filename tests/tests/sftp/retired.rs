@@ -11,10 +11,13 @@ use ssh_pool_tests::{Machines, Names, Sshd, eventually_async};
 
 use crate::{Place, SOON, builder, known, noise, remote_folder};
 
-/// Whether only connections are left that take something new.
-fn none_is_retiring(host: &Host) -> bool {
-    let status = host.status();
-    status.each_connection.iter().all(|one| !one.retiring)
+/// Waits until every connection that is left takes new commands.
+async fn wait_until_none_is_retiring(host: &Host) {
+    let gone = || {
+        let status = host.status();
+        status.each_connection.iter().all(|one| !one.retiring)
+    };
+    assert!(eventually_async(SOON, gone).await, "{:?}", host.status());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,12 +30,7 @@ async fn after_an_eviction_the_next_call_gets_a_session_on_a_fresh_connection() 
         place.host.evict();
     }
     place.sftp.metadata(&file).await.unwrap();
-    let gone = || none_is_retiring(&place.host);
-    assert!(
-        eventually_async(SOON, gone).await,
-        "{:?}",
-        place.host.status()
-    );
+    wait_until_none_is_retiring(&place.host).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,12 +55,7 @@ async fn a_transfer_ends_on_the_connection_that_is_retired_under_it() {
     assert_eq!(place.sshd.accepted(), 1);
     place.sftp.metadata(&file).await.unwrap();
     assert_eq!(place.sshd.accepted(), 2);
-    let gone = || none_is_retiring(&place.host);
-    assert!(
-        eventually_async(SOON, gone).await,
-        "{:?}",
-        place.host.status()
-    );
+    wait_until_none_is_retiring(&place.host).await;
 }
 
 /// One connection has to do for the host, and the old one is still there when another is needed.

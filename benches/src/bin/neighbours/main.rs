@@ -45,7 +45,7 @@ struct Options {
     /// Only the cases whose name holds this text.
     #[arg(long)]
     only: Option<String>,
-    /// What such a process starts itself with.
+    /// Runs as that other process: target, key file, known_hosts file.
     #[arg(long, hide = true, num_args = 3)]
     apart: Option<Vec<String>>,
 }

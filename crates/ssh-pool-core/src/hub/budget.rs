@@ -345,8 +345,9 @@ impl Budget {
         }
     }
 
-    /// Waits for one of all handshakes, and for the address to be in the mood for one. An errand is
-    /// one more here too: hosts that do not answer may have all of them for `Timeouts::connect`.
+    /// Waits for one of the pool's handshakes, and until the address's throttle admits it. A helper
+    /// command does not wait for the pool's: hosts that do not answer may hold all of them for
+    /// `Timeouts::connect`.
     pub(super) async fn handshake(&self, share: Option<OwnedSemaphorePermit>) -> Permit {
         loop {
             let turn = self.address.turn().await;

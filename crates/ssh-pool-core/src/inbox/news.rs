@@ -1,9 +1,9 @@
-//! Wakes those who wait for what happens on a channel.
+//! Notifications of what happens on a channel.
 
 use tokio::sync::Notify;
 
-/// Who waits for what. Each is woken for that alone: it may be asleep in another runtime, where that
-/// costs system calls and two changes of thread.
+/// One notification for each thing that a task waits for. A task in another runtime is woken by system
+/// calls and two thread switches, so it is woken only for the event that it waits for.
 #[derive(Default)]
 pub(super) struct News {
     /// The channel has ended, or said too much.

@@ -70,25 +70,25 @@ pub(super) async fn signal(
         tell,
     });
     let lanes = lanes.clone();
-    // In a task of its own: whoever asked may go, and others wait for the same script.
+    // In a task of its own: the caller may be dropped while other callers wait for the same script.
     lanes.shared().runtime().clone().spawn(async move {
         let _turn = lanes.batch().turn.lock().await;
         let batch = lanes.batch().take(longest_line);
         if batch.is_empty() {
-            return; // it went with others
+            return; // sent in an earlier script
         }
         let signals = batch.iter().map(|entry| (&entry.mark, &*entry.signal));
         let script = errand::script(signals);
         let ran = tokio::time::timeout(REACH, errand::apart(&lanes, script)).await;
         let Ok(Some((code, said, at))) = ran else {
-            // What it has seen is not known.
+            // Without an answer, unmarked processes may be left.
             batch.iter().for_each(|entry| entry.mark.set_strays());
             return;
         };
         let mut codes = said.lines().filter_map(|line| line.parse().ok());
         for entry in batch {
             let sent = entry.mark.meaning(codes.next().or(code));
-            // Whoever asked may have gone.
+            // The caller may have been dropped.
             entry.tell.send(Some((sent, at))).ok();
         }
     });

@@ -59,10 +59,10 @@ pub(super) fn client_config(
     }
 }
 
-/// When this side asks for new keys. russh ends a connection on which more than 4 MiB arrive between
-/// its own wish for them and the server's, and where several commands write at once that much may be
-/// on its way. So on a shared connection the server is left to ask (sshd's `RekeyLimit`), as long as
-/// nobody has set less than the defaults; it is replaced after `Timeouts::lifetime` anyway.
+/// When this side starts a key exchange. russh ends a connection if more than 4 MiB arrive between its
+/// own KEXINIT and the server's, and several commands that write at once may have that much in flight.
+/// With the default limits only the server starts one on a shared connection (sshd's `RekeyLimit`);
+/// the connection is replaced after `Timeouts::lifetime`.
 fn rekey_limits((bytes, interval): (usize, Duration), isolated: bool) -> russh::Limits {
     let (mut limit, mut time) = (bytes, interval);
     if !isolated && bytes >= Limits::default().rekey_bytes {

@@ -190,7 +190,7 @@ impl Inner {
             let answered = tokio::select! {
                 biased;
                 answered = &mut answer => answered.map(|response| (response, Some(sender))),
-                // What is sent just then stays in hyper's queue, until that goes with `http`.
+                // A request sent while the driver ends stays in hyper's queue until `http` is dropped.
                 _ = &mut sender.driver => {
                     drop(sender.http);
                     answer.await.map(|response| (response, None))
