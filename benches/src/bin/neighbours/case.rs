@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ssh_pool::{Error, Host, HostKeyPolicy, Identity, Pool, Target};
 use ssh_pool_tests::raw::{Act, At, KeyExchange, Payload, RawServer, Trick, number};
@@ -109,6 +110,9 @@ impl Place {
                 }
             }
             Kind::Descriptors => place.servers.extend((0..4).map(|_| plain().start())),
+        }
+        if place.own_neighbour().is_none() {
+            place.servers.iter().try_for_each(make_distant)?;
         }
         Ok(place)
     }
@@ -275,6 +279,16 @@ impl Place {
         done?;
         Ok(results.to_string())
     }
+}
+
+/// Lets a server have the processors only while nothing else wants them. It stands for another
+/// machine: what its logins and commands cost there is nothing that the pool could spare a neighbour.
+fn make_distant(server: &Sshd) -> anyhow::Result<()> {
+    let mut chrt = Command::new("chrt");
+    chrt.args(["--idle", "--pid", "0", &server.pid().to_string()]);
+    let status = chrt.status()?;
+    ensure!(status.success(), "chrt: {status}");
+    Ok(())
 }
 
 fn host_of(pool: &Pool, server: &Sshd) -> anyhow::Result<Host> {

@@ -10,7 +10,8 @@
 //! Reported: the slowest command of each, their ratio, and how many were lost, which must be none.
 //! The slowest of many says as much about the machine as about the pool, so the ratio is the median
 //! of several rounds, and the case happens once more beside the same commands in another process:
-//! what they see too is the machine, which all servers share.
+//! what they see too is the machine, which all servers share. The servers of a case are no machines of
+//! their own either, so they run only while the processors are free.
 
 mod case;
 
