@@ -3,12 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::sync::Mutex;
+
 mod bytes;
 
 pub(crate) use bytes::CountedBytes;
 
 /// Streams that hold their peer back may have one part in so many of the pool's limit together.
 const HELD_BACK: usize = 4;
+
+/// An output that is joined may exceed the pool's limit by one part in so many, for the moment of the
+/// copy. Larger ones grow piece by piece, which costs more copies.
+const JOINED: usize = 8;
 
 /// The pool's count of it.
 #[derive(Debug)]
@@ -17,6 +23,8 @@ pub(crate) struct Buffered {
     bytes: AtomicUsize,
     /// Of these, what belongs to streams that hold their peer back.
     held_back: AtomicUsize,
+    /// Held by who puts an output together in a full pool.
+    joining: Mutex<()>,
 }
 
 impl Buffered {
@@ -25,6 +33,7 @@ impl Buffered {
             limit,
             bytes: AtomicUsize::new(0),
             held_back: AtomicUsize::new(0),
+            joining: Mutex::default(),
         }
     }
 
@@ -58,6 +67,15 @@ impl Tab {
             pool,
             bytes: 0,
             holds_back: true,
+        }
+    }
+
+    /// For more bytes of the same stream.
+    fn empty(&self) -> Self {
+        Self {
+            pool: self.pool.clone(),
+            bytes: 0,
+            holds_back: self.holds_back,
         }
     }
 
@@ -96,6 +114,15 @@ impl Tab {
             }
             self.bytes += bytes;
         }
+    }
+
+    /// The same for an output that is joined, if it is a small part of the limit.
+    fn add_joined(&mut self, bytes: usize) -> bool {
+        let small = (self.pool.as_ref()).is_none_or(|pool| bytes <= pool.limit / JOINED);
+        if small {
+            self.add_anyway(bytes);
+        }
+        small
     }
 
     /// Whether the streams that hold their peer back have as much as they may have together.

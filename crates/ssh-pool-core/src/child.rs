@@ -198,7 +198,7 @@ impl Child {
             (Stream::Stderr, &mut stderr, streams.1.is_some()),
         ] {
             if wanted {
-                let rest = bytes.extend(&inbox.collected(stream));
+                let rest = bytes.gather(inbox.rest(stream).unread());
                 rest.map_err(|limit| self.too_much(stream, limit))?;
             }
             if bytes.len() > limit {
@@ -209,17 +209,21 @@ impl Child {
             Some(ended) => ended,
             None => self.state.wait().await,
         };
-        let status = ended.map_err(|error| {
-            error.with_output(PartialOutput {
-                status: inbox.transcript().exit,
-                stdout: stdout.take(),
-                stderr: stderr.take(),
-            })
-        })?;
+        let (stdout, stderr) = stdout.into_vecs(stderr).await;
+        let status = match ended {
+            Ok(status) => status,
+            Err(error) => {
+                return Err(error.with_output(PartialOutput {
+                    status: inbox.transcript().exit,
+                    stdout,
+                    stderr,
+                }));
+            }
+        };
         Ok(Output {
             status,
-            stdout: stdout.take(),
-            stderr: stderr.take(),
+            stdout,
+            stderr,
             attempts: 1,
             waited: self.state.begun.waited,
             peer_addr: self.peer_addr(),

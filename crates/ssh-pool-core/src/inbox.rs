@@ -8,7 +8,6 @@
 
 use std::any::Any;
 use std::fmt;
-use std::io;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -30,7 +29,7 @@ mod proof;
 mod witness;
 
 use intake::Intake;
-pub(crate) use intake::{Overrun, Sink};
+pub(crate) use intake::{Cut, Overrun, Sink};
 use news::News;
 
 /// With so many unread bytes the valve is shut, and with half as many it is opened again.
@@ -568,27 +567,15 @@ impl Inbox {
         self.state().stdout.another_buffer()
     }
 
-    /// Takes what has been collected of a stream.
-    pub(crate) fn collected(&self, stream: Stream) -> Vec<u8> {
+    /// Takes what has come of a stream and has not been read.
+    pub(crate) fn rest(&self, stream: Stream) -> CountedBytes {
         self.state().intake(stream).take()
     }
-}
 
-/// Why a stream ended before its end.
-#[derive(Debug, Clone)]
-pub(crate) enum Cut {
-    /// Its reader was too slow for a shared connection.
-    Overrun(Overrun),
-    /// The connection went away.
-    Lost(Cause),
-}
-
-impl Cut {
-    pub(crate) fn kind(&self) -> io::ErrorKind {
-        match self {
-            Cut::Overrun(_) => io::ErrorKind::QuotaExceeded,
-            Cut::Lost(_) => io::ErrorKind::ConnectionReset,
-        }
+    /// The same of stdout and stderr, whole.
+    pub(crate) async fn collected(&self) -> (Vec<u8>, Vec<u8>) {
+        let (stdout, stderr) = (self.rest(Stream::Stdout), self.rest(Stream::Stderr));
+        stdout.into_vecs(stderr).await
     }
 }
 

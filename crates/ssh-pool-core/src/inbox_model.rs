@@ -81,7 +81,7 @@ fn check_gone(gone: impl Fn(&Inbox) + Send + Sync + Copy + 'static, kept: bool) 
         ending.join().expect("no panic");
         assert_eq!(counts.drops.load(Ordering::SeqCst), 1);
         assert!(inbox.has_ended());
-        assert!(kept || inbox.collected(Stream::Stdout).is_empty());
+        assert!(kept || inbox.rest(Stream::Stdout).is_empty());
     });
 }
 

@@ -190,8 +190,8 @@ impl Limits {
     /// 100 KiB, busy up to 512 KiB), those 64 KiB of an isolated one, and what has been handed over.
     /// The feature `sftp` is handed its packets: up to 64 MiB of each `Sftp::read`, and up to 8 MiB of
     /// each transfer, are not counted.
-    /// Where the system's allocator cannot grow a block in place, as glibc's does, a growing output is
-    /// there twice for the moment of the copy.
+    /// An output of more than 256 KiB is kept in pieces and joined at the end, one output of the pool at
+    /// a time. For that moment it may exceed the limit by up to an eighth.
     #[must_use]
     pub fn buffered_bytes(mut self, bytes: usize) -> Self {
         self.buffered_bytes = bytes;

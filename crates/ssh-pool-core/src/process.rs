@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use std::time::Duration;
 
 use crate::command_line::Tag;
-use crate::error::{Error, Origin, PartialOutput, Phase, Stream};
+use crate::error::{Error, Origin, PartialOutput, Phase};
 use crate::hub::{self, ConnectionId, Deadline, Entry, Hub, Idler, Next, Reached};
 use crate::inbox::{End, Sink, Transcript};
 use crate::lanes::Lanes;
@@ -453,12 +453,13 @@ impl Process {
     }
 
     /// What has arrived of the output that is collected.
-    pub(crate) fn partial_output(&self) -> PartialOutput {
+    pub(crate) async fn partial_output(&self) -> PartialOutput {
         let inbox = &self.channel.inbox;
+        let (stdout, stderr) = inbox.collected().await;
         PartialOutput {
             status: inbox.transcript().exit,
-            stdout: inbox.collected(Stream::Stdout),
-            stderr: inbox.collected(Stream::Stderr),
+            stdout,
+            stderr,
         }
     }
 

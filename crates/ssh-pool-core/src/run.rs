@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::error::{CommandState, Error, Phase, Stream};
+use crate::error::{CommandState, Error, Phase};
 use crate::event::EventKind;
 use crate::hub::{self, Deadline, Entry, Hub};
 use crate::lanes::Lanes;
@@ -161,7 +161,7 @@ async fn attempt(
         let judgement = match judgement {
             Ok(judgement) => judgement,
             Err((phase, after)) => {
-                let output = process.partial_output();
+                let output = process.partial_output().await;
                 let outcome = Box::pin(process.terminate()).await;
                 return Err(timed_out(hub, phase, after, outcome).with_output(output));
             }
@@ -170,17 +170,20 @@ async fn attempt(
             Judgement::Done(status) => {
                 process.set_over();
                 let Channel { wire, inbox } = process.channel();
+                let (stdout, stderr) = inbox.collected().await;
                 return Ok(Output {
                     status,
-                    stdout: inbox.collected(Stream::Stdout),
-                    stderr: inbox.collected(Stream::Stderr),
+                    stdout,
+                    stderr,
                     attempts: 1,
                     waited: Waited::default(),
                     peer_addr: wire.peer_addr(),
                     target: Some(hub.name().clone()),
                 });
             }
-            Judgement::Failed(error) => return Err(error.with_output(process.partial_output())),
+            Judgement::Failed(error) => {
+                return Err(error.with_output(process.partial_output().await));
+            }
             Judgement::NeverStarted => process.never_started(entry)?,
         }
     }

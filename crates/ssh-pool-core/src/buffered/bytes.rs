@@ -9,10 +9,21 @@ const SMALL: usize = 4 << 10;
 /// most, and none where the allocator moves pages instead, as glibc does.
 const STEP: usize = 8;
 
-/// Bytes that are added at the back and read at the front. The pool counts the memory they take,
-/// also what is allocated and not filled.
+/// From this capacity on, output that is collected for the end of a command is kept in pieces. A large
+/// buffer that grows is copied by the allocator again and again, on the thread that serves the
+/// connection, and leaves holes in its heap that no limit counts.
+const WHOLE: usize = 256 << 10;
+/// The largest piece.
+const PIECE: usize = 1 << 20;
+
+/// Bytes that are added at the back and read at the front, or gathered and taken as a whole. The pool
+/// counts the memory they take, also what is allocated and not filled.
 #[derive(Debug, Default)]
 pub(crate) struct CountedBytes {
+    /// Full pieces, before `bytes`.
+    full: Vec<Vec<u8>>,
+    /// How much is in those.
+    in_full: usize,
     bytes: Vec<u8>,
     /// As many of them have been read.
     read: usize,
@@ -22,9 +33,8 @@ pub(crate) struct CountedBytes {
 impl CountedBytes {
     pub(crate) fn new(tab: Tab) -> Self {
         Self {
-            bytes: Vec::new(),
-            read: 0,
             tab,
+            ..Self::default()
         }
     }
 
@@ -32,13 +42,14 @@ impl CountedBytes {
         &self.tab
     }
 
-    /// What has not been read.
+    /// What has not been read, of bytes that are not gathered.
     pub(crate) fn unread(&self) -> &[u8] {
+        debug_assert!(self.full.is_empty(), "joined before it is read");
         self.bytes.get(self.read..).unwrap_or_default()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len() - self.read
+        self.in_full + self.bytes.len() - self.read
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -52,7 +63,97 @@ impl CountedBytes {
         Ok(())
     }
 
-    /// The same for a few bytes that are kept whatever the limit is.
+    /// The same for bytes that are taken as a whole: see [`into_vecs`](Self::into_vecs).
+    pub(crate) fn gather(&mut self, more: &[u8]) -> Result<(), usize> {
+        let room = self.bytes.capacity() - self.bytes.len();
+        if self.bytes.capacity() < WHOLE || more.len() <= room {
+            return self.extend(more);
+        }
+        let (here, there) = more.split_at(room);
+        let ample = (self.len() / STEP).min(PIECE).max(there.len());
+        let wanted = match self.tab.add(ample) {
+            Ok(()) => ample,
+            Err(_) => {
+                self.tab.add(there.len())?;
+                there.len()
+            }
+        };
+        let mut piece = Vec::new();
+        piece.reserve_exact(wanted);
+        self.tab.add_anyway(piece.capacity() - wanted);
+        piece.extend_from_slice(there);
+        self.bytes.extend_from_slice(here);
+        self.in_full += self.bytes.len();
+        self.full.push(std::mem::replace(&mut self.bytes, piece));
+        Ok(())
+    }
+
+    /// Makes one buffer of the pieces, at once: for few of them.
+    pub(crate) fn join(&mut self) {
+        let total = self.len();
+        let (mut whole, pieces) = self.begin_join();
+        for piece in pieces {
+            self.append(&mut whole, &piece, total);
+        }
+        self.bytes = whole;
+    }
+
+    /// The same. Other tasks have their turn after each piece. One output of the pool is joined at a
+    /// time, because each takes up to twice its memory meanwhile.
+    async fn join_in_turns(&mut self) {
+        if self.full.is_empty() {
+            return;
+        }
+        let pool = self.tab.pool.clone();
+        let _one = match &pool {
+            Some(pool) => Some(pool.joining.lock().await),
+            None => None,
+        };
+        let total = self.len();
+        let (mut whole, pieces) = self.begin_join();
+        for piece in pieces {
+            self.append(&mut whole, &piece, total);
+            drop(piece);
+            tokio::task::yield_now().await;
+        }
+        self.bytes = whole;
+    }
+
+    /// All bytes of each of the two, in one buffer, which are not counted from now on.
+    pub(crate) async fn into_vecs(mut self, mut other: Self) -> (Vec<u8>, Vec<u8>) {
+        self.join_in_turns().await;
+        // The first one counts until both can be handed over.
+        other.join_in_turns().await;
+        (self.take(), other.take())
+    }
+
+    /// The pieces, and a buffer for all of them if there is room for it beside them.
+    fn begin_join(&mut self) -> (Vec<u8>, Vec<Vec<u8>>) {
+        let (mut whole, total) = (Vec::new(), self.len());
+        if !self.full.is_empty() && (self.tab.add(total).is_ok() || self.tab.add_joined(total)) {
+            whole.reserve_exact(total);
+            self.tab.add_anyway(whole.capacity() - total);
+        }
+        self.discard_read();
+        self.in_full = 0;
+        let mut pieces = std::mem::take(&mut self.full);
+        pieces.push(std::mem::take(&mut self.bytes));
+        (whole, pieces)
+    }
+
+    /// Without a buffer for all, it grows as the pieces go. Each is let go after this.
+    fn append(&mut self, whole: &mut Vec<u8>, piece: &Vec<u8>, total: usize) {
+        let (length, before) = (whole.len(), whole.capacity());
+        if piece.len() > before - length {
+            let more = piece.len().max(length / STEP).min(total - length);
+            whole.reserve_exact(more);
+            self.tab.add_anyway(whole.capacity() - before);
+        }
+        whole.extend_from_slice(piece);
+        self.tab.give_back(piece.capacity());
+    }
+
+    /// Adds a few bytes that are kept whatever the limit is.
     pub(crate) fn extend_anyway(&mut self, more: &[u8]) {
         if self.extend(more).is_err() {
             let before = self.bytes.capacity();
@@ -100,12 +201,22 @@ impl CountedBytes {
     pub(crate) fn advance(&mut self, count: usize) {
         self.read = self.read.saturating_add(count).min(self.bytes.len());
         if self.is_empty() {
-            drop(self.take());
+            self.clear();
         }
     }
 
+    /// The same bytes, apart from here, with the part of the count that they have.
+    pub(crate) fn split_off(&mut self) -> Self {
+        let rest = Self::new(self.tab.empty());
+        std::mem::replace(self, rest)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        drop(self.split_off());
+    }
+
     /// What has not been read, which is not counted from now on.
-    pub(crate) fn take(&mut self) -> Vec<u8> {
+    fn take(&mut self) -> Vec<u8> {
         self.discard_read();
         let mut bytes = std::mem::take(&mut self.bytes);
         if bytes.capacity() > SMALL {
@@ -140,6 +251,54 @@ mod tests {
             assert_eq!((bytes.len(), bytes.capacity()), (length, length));
             assert_eq!(pool.bytes(), 0);
         }
+    }
+
+    #[test]
+    fn what_is_gathered_is_never_moved_and_is_whole_at_the_end() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.expect("a runtime");
+        for (limit, piece) in [(usize::MAX, 7), (usize::MAX, 32 << 10), (9 << 20, 32 << 10)] {
+            let pool = Arc::new(Buffered::new(limit));
+            let mut bytes = CountedBytes::new(Tab::new(Some(pool.clone())));
+            let mut sent = Vec::new();
+            while sent.len() < 8 << 20 {
+                let next: Vec<u8> = (sent.len()..sent.len() + piece)
+                    .map(|n| (n % 251) as u8)
+                    .collect();
+                bytes.gather(&next).expect("it fits");
+                sent.extend(next);
+                let pieces = bytes.full.iter().chain([&bytes.bytes]);
+                let allocated: usize = pieces.clone().map(Vec::capacity).sum();
+                assert_eq!(bytes.len(), sent.len());
+                assert_eq!(pool.bytes(), allocated, "pieces of {piece}");
+                assert!(allocated <= 2 * SMALL.min(sent.len()) + sent.len() + sent.len() / STEP);
+                assert!(pieces.clone().all(|one| one.capacity() <= PIECE));
+            }
+            let mut whole = bytes.split_off();
+            assert_eq!(bytes.len(), 0);
+            if piece == 7 {
+                whole.join();
+                assert!(whole.unread() == sent);
+            }
+            let other = CountedBytes::default();
+            let (whole, _) = runtime.block_on(whole.into_vecs(other));
+            assert!(whole == sent && whole.capacity() == sent.len());
+            assert_eq!(pool.bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_gathered_in_part() {
+        let pool = Arc::new(Buffered::new(600_000));
+        let mut bytes = CountedBytes::new(Tab::new(Some(pool.clone())));
+        while bytes.gather(&[1; 7_001]).is_ok() {}
+        let length = bytes.len();
+        assert!(
+            length.is_multiple_of(7_001) && length > 600_000 - 2 * 7_001,
+            "{length}"
+        );
+        assert_eq!(bytes.split_off().len(), length);
+        assert_eq!((bytes.len(), pool.bytes()), (0, 0));
     }
 
     #[test]

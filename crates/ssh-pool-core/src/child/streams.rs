@@ -398,7 +398,7 @@ pub(super) async fn collect(
                 return Ok(());
             }
         }
-        let kept = bytes.extend(&piece);
+        let kept = bytes.gather(&piece);
         kept.map_err(|limit| Full::Limit(stream, limit))?;
         if bytes.len() > limit {
             return Err(Full::Stream);

@@ -1,11 +1,13 @@
 //! What becomes of the bytes of one stream.
 
+use std::io;
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::ReadBuf;
 
 use super::herald::{Heard, Herald};
 use crate::buffered::{CountedBytes, Tab};
+use crate::error::Cause;
 
 /// Bytes kept for a stream that has not been taken over: a server may speak first.
 const EARLY: usize = 4 << 20;
@@ -46,6 +48,24 @@ impl Overrun {
     }
 }
 
+/// Why a stream ended before its end.
+#[derive(Debug, Clone)]
+pub(crate) enum Cut {
+    /// Its reader was too slow for a shared connection.
+    Overrun(Overrun),
+    /// The connection went away.
+    Lost(Cause),
+}
+
+impl Cut {
+    pub(crate) fn kind(&self) -> io::ErrorKind {
+        match self {
+            Cut::Overrun(_) => io::ErrorKind::QuotaExceeded,
+            Cut::Lost(_) => io::ErrorKind::ConnectionReset,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Intake {
     sink: Sink,
@@ -82,7 +102,7 @@ impl Intake {
     /// As new, for somebody who begins.
     pub(super) fn restart(&mut self, sink: Sink) {
         let mut bytes = std::mem::take(&mut self.bytes);
-        drop(bytes.take());
+        bytes.clear();
         *self = Self {
             sink,
             bytes,
@@ -128,6 +148,9 @@ impl Intake {
     /// What comes from now on goes elsewhere; what there is stays.
     pub(super) fn redirect(&mut self, sink: Sink) {
         self.sink = sink;
+        if matches!(sink, Sink::Read(_)) {
+            self.bytes.join();
+        }
     }
 
     /// Takes bytes in, and says if the tag was among them. An overrun leaves what had been taken.
@@ -149,10 +172,10 @@ impl Intake {
         }
         let most = self.most();
         let own = bytes.len() > most - self.bytes.len().min(most);
-        let fits = if own {
-            Err(Overrun::Stream)
-        } else {
-            self.bytes.extend(bytes).map_err(Overrun::Pool)
+        let fits = match self.sink {
+            _ if own => Err(Overrun::Stream),
+            Sink::Collect(_) => self.bytes.gather(bytes).map_err(Overrun::Pool),
+            Sink::Discard | Sink::Read(_) => self.bytes.extend(bytes).map_err(Overrun::Pool),
         };
         if let Err(overrun) = fits {
             self.overrun = Some(overrun);
@@ -171,7 +194,7 @@ impl Intake {
     /// Takes nothing more in and forgets what there is.
     pub(super) fn forget(&mut self) {
         self.redirect(Sink::Discard);
-        drop(self.take());
+        self.bytes.clear();
     }
 
     /// Takes nothing more in. A reader may still read what there is; of what is collected, nobody
@@ -217,8 +240,8 @@ impl Intake {
     }
 
     /// Everything that has been taken in and not been read.
-    pub(super) fn take(&mut self) -> Vec<u8> {
-        self.bytes.take()
+    pub(super) fn take(&mut self) -> CountedBytes {
+        self.bytes.split_off()
     }
 
     /// Moves bytes to a reader, if there are any.
@@ -260,7 +283,7 @@ mod tests {
             assert_eq!(intake.push(b"fifth MAR"), (Ok(()), None));
             intake.finish();
             assert_eq!(intake.overrun(), None, "at most {most}");
-            assert_eq!(intake.take(), b"fifth MAR");
+            assert_eq!(intake.take().unread(), b"fifth MAR");
             assert_eq!(pool.bytes(), 0);
         }
     }
@@ -274,6 +297,6 @@ mod tests {
         intake.stop();
         intake.finish();
         assert_eq!(intake.overrun(), Some(Overrun::Stream));
-        assert_eq!(intake.take(), b"");
+        assert_eq!(intake.take().unread(), b"");
     }
 }
