@@ -8,7 +8,7 @@ use serde::ser::{self, Serialize, SerializeStruct, Serializer};
 use crate::error::{Cause, CommandState, Error};
 use crate::target::Target;
 
-/// As `user@host:port`.
+/// As its `Display`.
 ///
 /// # Errors
 ///

@@ -26,6 +26,7 @@ mod sharing;
 #[path = "../support/mod.rs"]
 mod support;
 mod unusable;
+mod users;
 
 pub(crate) use support::{RELEASES, SOON, builder, known};
 
