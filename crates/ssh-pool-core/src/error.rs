@@ -21,7 +21,7 @@ mod refusal;
 mod text;
 
 pub use cause::Cause;
-pub(crate) use cause::{no_descriptors, words_of};
+pub(crate) use cause::{NotUtf8, no_descriptors, words_of};
 pub use host_key::HostKeyProblem;
 pub use message::{MessageKind, ServerMessage};
 pub use origin::Origin;
@@ -176,6 +176,10 @@ pub enum Error {
     ClosedAfterLogin {
         /// The target as `user@host:port`.
         target: Origin,
+        /// The server closed it, which may pass. If not, the server sent a text that is not UTF-8, and will
+        /// on the next connection: why it refuses a channel (RFC 4254, section 5.1), or why it disconnects.
+        /// The SSH library ends the session at such a text.
+        lost: bool,
         /// Attempts in a row that have failed, since the server last granted something.
         attempts: u32,
         /// No other attempt is made before this has passed.
@@ -272,6 +276,11 @@ pub enum Error {
 
     /// The connection was lost while the command was on its way or running. Or it is the second one
     /// that ended under a request before that was sent, which may have been why.
+    ///
+    /// It may pass. Not so where the second one, or the last attempt of an
+    /// [`idempotent`](crate::Command::idempotent) command, ended at a text of the server that is not UTF-8,
+    /// such as how a command ended (RFC 4254, section 6.10): the SSH library ends the session at it, with
+    /// all commands of the connection. The first time it may have been a goodbye.
     ConnectionLost {
         /// The target as `user@host:port`.
         target: Origin,
@@ -436,15 +445,23 @@ impl Error {
             | Error::Throttled { .. }
             | Error::KeyExchange { lost: true, .. }
             | Error::AuthLost { lost: true, .. }
-            | Error::ClosedAfterLogin { .. }
+            | Error::ClosedAfterLogin { lost: true, .. }
             | Error::Timeout { .. }
             | Error::QueueFull { .. }
             | Error::StreamLimit { .. }
-            | Error::Descriptors { .. }
-            | Error::ConnectionLost { .. } => true,
-            Error::Repeated { source, .. } => source.is_transient(),
+            | Error::Descriptors { .. } => true,
+            // Of a text that is not UTF-8 the first may be a goodbye; the second comes each time.
+            Error::ConnectionLost { phase, source, .. } => {
+                *phase >= Phase::Exec || !source.is_not_utf8()
+            }
+            Error::Repeated { source, .. } => source.is_transient() && !source.is_not_utf8(),
             _ => false,
         }
+    }
+
+    /// Whether a connection was lost at a text that is not UTF-8.
+    fn is_not_utf8(&self) -> bool {
+        matches!(self, Error::ConnectionLost { source, .. } if source.is_not_utf8())
     }
 
     /// Whether the pool has ended the command, and the server has said that it has ended; of dropbear,

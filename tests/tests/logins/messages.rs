@@ -4,9 +4,12 @@ use std::fs;
 use std::time::Duration;
 
 use ssh_pool::{
-    Error, EventKind, Events, HostKeyPolicy, Identity, MessageKind, Phase, Pool, Timeouts,
+    CommandState, Error, EventKind, Events, HostKeyPolicy, Identity, MessageKind, Phase, Pool,
+    Timeouts,
 };
-use ssh_pool_tests::raw::{Act, At, KeyExchange, Payload, RawServer, Trick, number};
+use ssh_pool_tests::raw::{
+    Act, At, ChannelNumbers, KeyExchange, Payload, RawServer, Trick, number,
+};
 use ssh_pool_tests::{Sshd, TestUser};
 
 use crate::{builder, known, new_key};
@@ -175,29 +178,100 @@ async fn a_server_that_demands_a_new_password_is_named_in_the_error() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_disconnect_that_is_not_utf8_says_so_after_the_login_too() {
-    let goodbye = Payload::new(number::DISCONNECT)
-        .number(11)
-        .string(b"\xc0 bient\xf4t")
-        .string("");
-    let trick = Trick::new(
-        At::Every(number::CHANNEL_OPEN_CONFIRMATION),
-        vec![goodbye.into(), Act::Close],
-    );
+/// A pool for a server that plays this trick.
+fn pool_of(trick: Trick) -> (RawServer, Pool) {
     let server = RawServer::with_tricks(KeyExchange::default(), vec![trick]);
     let policy = HostKeyPolicy::known_hosts_file(server.known_hosts());
-    let pool = Pool::builder(policy)
-        .identity(Identity::password("x"))
-        .build()
-        .unwrap();
+    let builder = Pool::builder(policy).identity(Identity::password("x"));
+    (server, builder.build().unwrap())
+}
+
+const LATIN1: &[u8] = b"nicht m\xf6glich";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_is_not_utf8_after_the_login_is_named_and_does_not_pass() {
+    let goodbye = || Payload::new(number::DISCONNECT).number(11).string(LATIN1);
+    let request = Payload::new(number::GLOBAL_REQUEST).string(LATIN1).byte(0);
+    let refusal = |channel: ChannelNumbers| {
+        let failure = Payload::new(number::CHANNEL_OPEN_FAILURE).number(channel.client);
+        vec![failure.number(1).string(LATIN1).string("").into()]
+    };
+    let opened = At::Every(number::CHANNEL_OPEN_CONFIRMATION);
+    for (what, trick) in [
+        (
+            "disconnect",
+            Trick::new(opened, vec![goodbye().string("").into(), Act::Close]),
+        ),
+        ("refused channel", Trick::on_channel(opened, refusal)),
+        (
+            "global request",
+            Trick::new(
+                At::First(number::USERAUTH_SUCCESS),
+                vec![Act::Original, request.into()],
+            ),
+        ),
+    ] {
+        let (server, pool) = pool_of(trick);
+        let host = pool.host(server.target()).unwrap();
+        let error = host.command("true").output().await.unwrap_err();
+        let is_closed = matches!(error, Error::ClosedAfterLogin { lost: false, .. });
+        assert!(is_closed, "{what}: {error:?}");
+        assert!(!error.is_transient(), "{what}: {error:?}");
+        assert_eq!(error.phase(), Phase::Channel, "{what}");
+        let text = error.to_string();
+        for part in ["text that is not UTF-8", "in UTF-8 on the server"] {
+            assert!(text.contains(part), "{what}: {text}");
+        }
+        assert!(!text.contains("Chroot"), "{what}: {text}");
+        assert_eq!(
+            server.logins(),
+            1,
+            "{what}: it is not tried again by itself"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_a_command_ended_in_text_that_is_not_utf8_is_a_loss_that_is_named() {
+    let exit_signal = |channel: ChannelNumbers| {
+        let signal = Payload::new(number::CHANNEL_REQUEST).number(channel.client);
+        let signal = signal.string("exit-signal").byte(0).string("TERM").byte(0);
+        vec![signal.string(LATIN1).string("").into()]
+    };
+    let (server, pool) = pool_of(Trick::on_channel(
+        At::Every(number::CHANNEL_REQUEST),
+        exit_signal,
+    ));
     let host = pool.host(server.target()).unwrap();
-    let error = host.command("true").output().await.unwrap_err();
-    assert!(matches!(error, Error::ClosedAfterLogin { .. }), "{error:?}");
-    assert!(
-        error.to_string().contains("text that is not UTF-8"),
-        "{error}"
-    );
+    let once = host.command("true").output().await.unwrap_err();
+    // It may have been a goodbye.
+    assert!(matches!(once, Error::ConnectionLost { .. }), "{once:?}");
+    assert!(once.is_transient(), "{once:?}");
+    let often = host.command("true").idempotent().output().await;
+    let often = often.unwrap_err();
+    assert!(!often.is_transient(), "{often:?}");
+    assert_eq!((once.attempts(), often.attempts()), (1, 3));
+    for error in [once, often] {
+        let text = error.to_string();
+        for part in ["text that is not UTF-8", "in UTF-8 on the server"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert_eq!(error.command_state(), CommandState::Unknown);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_debug_message_may_be_in_any_encoding() {
+    let debug = Payload::new(number::DEBUG)
+        .byte(1)
+        .string(LATIN1)
+        .string("");
+    let (server, pool) = pool_of(Trick::new(
+        At::Every(number::CHANNEL_OPEN_CONFIRMATION),
+        vec![debug.into(), Act::Original],
+    ));
+    let host = pool.host(server.target()).unwrap();
+    assert!(host.command("true").status().await.unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,6 +51,15 @@ impl Cause {
     }
 }
 
+/// The server has sent a text that is not UTF-8 on a connection that was logged in. russh decodes texts
+/// before any callback sees them, and ends the session.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the server sent a text that is not UTF-8, such as why it refuses a channel, how a command ended, or \
+     why it disconnects"
+)]
+pub(crate) struct NotUtf8;
+
 /// An error and everything underneath it.
 fn chain<'a>(
     error: &'a (dyn std::error::Error + 'static),
@@ -125,6 +134,10 @@ impl Cause {
     /// Whether it is an earlier failure of the pool's own.
     pub(super) fn is_failure(&self) -> bool {
         self.0.is::<Error>()
+    }
+
+    pub(crate) fn is_not_utf8(&self) -> bool {
+        self.0.is::<NotUtf8>()
     }
 
     pub(crate) fn no_descriptors(&self) -> bool {

@@ -35,7 +35,8 @@ fn kind(error: &Error) -> ErrorKind {
         Error::Connect { source, .. } => source.io_error_kind().unwrap_or(ErrorKind::NotConnected),
         Error::NotSsh { .. }
         | Error::KeyExchange { lost: false, .. }
-        | Error::AuthLost { lost: false, .. } => ErrorKind::InvalidData,
+        | Error::AuthLost { lost: false, .. }
+        | Error::ClosedAfterLogin { lost: false, .. } => ErrorKind::InvalidData,
         Error::HostKey { .. } | Error::Identity { .. } | Error::AuthRejected { .. } => {
             ErrorKind::PermissionDenied
         }
@@ -47,7 +48,7 @@ fn kind(error: &Error) -> ErrorKind {
         | Error::ForwardRefused { .. } => ErrorKind::ConnectionRefused,
         Error::KeyExchange { lost: true, .. }
         | Error::AuthLost { lost: true, .. }
-        | Error::ClosedAfterLogin { .. }
+        | Error::ClosedAfterLogin { lost: true, .. }
         | Error::ConnectionLost { .. }
         | Error::ClosedWithoutStatus { .. } => ErrorKind::ConnectionReset,
         Error::OutputLimit { .. } => ErrorKind::QuotaExceeded,

@@ -416,6 +416,25 @@ fn a_chain_of_causes_is_read_once() {
 }
 
 #[test]
+fn a_text_that_is_not_utf8_may_be_a_goodbye_once() {
+    let lost = |phase| Error::ConnectionLost {
+        target: target(),
+        phase,
+        source: Cause::new(NotUtf8),
+    };
+    // Of the first, a request that was not sent is tried on another connection.
+    for (error, passes) in [
+        (lost(Phase::Running), true),
+        (lost(Phase::Channel), false),
+        (lost(Phase::Exec).after(target(), 3), false),
+    ] {
+        assert_eq!(error.is_transient(), passes, "{error}");
+        let text = error.to_string();
+        assert!(text.contains("in UTF-8 on the server"), "{text}");
+    }
+}
+
+#[test]
 fn a_timeout_tells_of_the_failure_before_it() {
     let failed = Error::Connect {
         target: target(),

@@ -110,6 +110,17 @@ impl fmt::Display for Words<'_> {
                 last_words(messages)
             ),
             Error::ClosedAfterLogin {
+                lost: false,
+                retry_in,
+                reason,
+                ..
+            } => write!(
+                f,
+                "connected, but the connection ended before a session started: {reason}; write that text in \
+                 UTF-8 on the server; no new attempt for {retry_in:?}"
+            ),
+            Error::ClosedAfterLogin {
+                lost: true,
                 attempts,
                 retry_in,
                 reason,
@@ -179,7 +190,11 @@ impl fmt::Display for Words<'_> {
                 write!(
                     f,
                     "the connection was lost (phase: {phase}): {reason}; {hint}"
-                )
+                )?;
+                match source.is_not_utf8() {
+                    true => f.write_str("; write that text in UTF-8 on the server"),
+                    false => Ok(()),
+                }
             }
             Error::ClosedWithoutStatus { .. } => f.write_str(
                 "the server closed the channel without an exit status; the command may still be \

@@ -147,8 +147,9 @@ impl Hub {
             let ended_here = books.slots.is_leaving(id);
             let (lost, failed) = match books.unverified(id) {
                 Some(leave) if !ended_here => {
-                    let error = self.closed_after_login(cause);
-                    let (verdict, change) = self.dials.unusable(Some(leave), error, true, now);
+                    let lost = !cause.is_not_utf8();
+                    let error = self.closed_after_login(lost, cause);
+                    let (verdict, change) = self.dials.unusable(Some(leave), error, lost, now);
                     let (until, again) = (verdict.not_before, verdict.try_again);
                     let (lost, told) = books.slots.died_unverified(id, now, until, again);
                     let pause = until.saturating_duration_since(now);
@@ -202,9 +203,10 @@ impl Hub {
         }
     }
 
-    fn closed_after_login(&self, cause: &Cause) -> Error {
+    fn closed_after_login(&self, lost: bool, cause: &Cause) -> Error {
         Error::ClosedAfterLogin {
             target: self.name().into(),
+            lost,
             attempts: 1,
             retry_in: Duration::ZERO,
             reason: cause.to_string(),

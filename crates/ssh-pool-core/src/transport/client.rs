@@ -15,9 +15,9 @@ use super::link::SshWire;
 use super::messages::Messages;
 use super::progress::Progress;
 use super::quirks;
-use super::translate::{NOT_UTF8, is_fin, is_not_utf8, signal_name};
+use super::translate::{is_fin, is_not_utf8, signal_name};
 use crate::address::Address;
-use crate::error::{Cause, MessageKind, Phase, Stream};
+use crate::error::{Cause, MessageKind, NotUtf8, Phase, Stream};
 use crate::inbox::{End, Flow};
 use crate::output::ExitStatus;
 use crate::printable;
@@ -416,7 +416,7 @@ impl client::Handler for Client {
                          key: someone may be in between",
                     )
                 } else if is_not_utf8(&error) {
-                    Cause::new(NOT_UTF8)
+                    Cause::new(NotUtf8)
                 } else {
                     Cause::of_peer(error.to_string())
                 });

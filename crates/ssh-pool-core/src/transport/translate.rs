@@ -18,7 +18,7 @@ pub(super) fn is_not_utf8(error: &russh::Error) -> bool {
     matches!(error, russh::Error::SshEncoding(CharacterEncoding))
 }
 
-/// What that is in an error.
+/// What that is in the error of a login; later it is `NotUtf8`.
 pub(super) const NOT_UTF8: &str = "the server sent a text that is not UTF-8, such as a banner, a \
                                    question or its reason to disconnect";
 

@@ -242,12 +242,14 @@ pub(super) fn before_a_session() -> Vec<Row> {
         target: target.clone(),
         source: source.clone(),
     };
-    let closed_after_login = Error::ClosedAfterLogin {
+    let closed_after_login = |lost| Error::ClosedAfterLogin {
         target: target.clone(),
+        lost,
         attempts: 3,
         retry_in: Duration::from_secs(4),
         reason: "the server closed the connection".into(),
     };
+    let (cut_short, closed_after_login) = (closed_after_login(false), closed_after_login(true));
     let auth_lost = |lost| Error::AuthLost {
         target: target.clone(),
         lost,
@@ -257,6 +259,7 @@ pub(super) fn before_a_session() -> Vec<Row> {
     let (unreadable, auth_lost) = (auth_lost(false), auth_lost(true));
     vec![
         Row::new(closed_after_login, Phase::Channel, "ChrootDirectory").transient(),
+        Row::new(cut_short, Phase::Channel, "in UTF-8 on the server"),
         Row::new(full, Phase::Queue, "run fewer commands at once").transient(),
         Row::new(waited, Phase::Queue, "128 streams are open")
             .transient()

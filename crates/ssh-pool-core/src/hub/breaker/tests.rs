@@ -444,6 +444,7 @@ pub(super) fn closed_after_login() -> DialError {
     DialError {
         error: Error::ClosedAfterLogin {
             target: "t".into(),
+            lost: true,
             attempts: 1,
             retry_in: Duration::ZERO,
             reason: "closed".into(),
