@@ -98,6 +98,96 @@ async fn revoking_one_key_leaves_the_others_alone() {
     both_say(&sshd, elsewhere, Accepted).await;
 }
 
+/// Three lines in every order.
+fn orders(lines: [&str; 3]) -> impl Iterator<Item = String> {
+    let orders = [
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+    ];
+    orders
+        .into_iter()
+        .map(move |order| order.map(|n| lines[n]).concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_servers_several_keys_one_that_is_not_revoked_is_asked_for() {
+    let sshd = Sshd::builder().host_keys(&["ed25519", "rsa"]).start();
+    let (name, ed25519) = (name(&sshd), key(&sshd));
+    let (rsa, other) = (sshd.host_public_key("rsa"), stranger("ed25519"));
+    let (good, bad) = (format!("{name} {rsa}\n"), format!("{name} {ed25519}\n"));
+    let revoked = format!("@revoked {name} {ed25519}\n");
+    for text in orders([&good, &bad, &revoked]) {
+        both_say(&sshd, text, Accepted).await;
+    }
+    let wild = format!("[127.0.0.*]:{}", sshd.port());
+    let authority = format!("@cert-authority * {other}\n");
+    let by_hash = [b"@revoked ".as_slice(), &hashed(&bad)].concat();
+    for lines in [
+        [&*hashed(&good), &hashed(&bad), &by_hash],
+        [&by_hash, &*hashed(&bad), good.as_bytes()],
+        [
+            format!("@revoked * {ed25519}\n").as_bytes(),
+            bad.as_bytes(),
+            good.as_bytes(),
+        ],
+        [
+            format!("{wild} {ed25519}\n{wild} {rsa}\n").as_bytes(),
+            b"",
+            revoked.as_bytes(),
+        ],
+        [
+            authority.as_bytes(),
+            revoked.as_bytes(),
+            format!("{bad}{good}").as_bytes(),
+        ],
+        [
+            format!("{good}{bad}").as_bytes(),
+            revoked.as_bytes(),
+            authority.as_bytes(),
+        ],
+        // The key is also an authority, which is no reason to take it.
+        [
+            format!("@cert-authority {name} {ed25519}\n").as_bytes(),
+            revoked.as_bytes(),
+            good.as_bytes(),
+        ],
+    ] {
+        both_say(&sshd, lines.concat(), Accepted).await;
+    }
+    // Only the first key of a kind counts for which kind is asked for.
+    let (old, gone) = (
+        format!("{name} {other}\n"),
+        format!("@revoked {name} {other}\n"),
+    );
+    let stranger = format!("{name} {}\n", stranger("rsa"));
+    for (lines, verdict) in [
+        ([&*old, &bad, &gone], Accepted),
+        ([&old, &gone, &format!("{bad}{good}")], Accepted),
+        ([&old, &gone, &format!("{bad}{stranger}")], Changed),
+        ([&bad, &old, &format!("{stranger}{gone}")], Accepted),
+        ([&bad, &revoked, &stranger], Changed),
+        ([&bad, &revoked, ""], Revoked),
+        (
+            [&bad, &format!("{good}@revoked * {rsa}\n"), &revoked],
+            Revoked,
+        ),
+        (
+            [
+                &format!("@revoked elsewhere.example {ed25519}\n"),
+                &bad,
+                &good,
+            ],
+            Accepted,
+        ),
+    ] {
+        both_say(&sshd, lines.concat(), verdict).await;
+    }
+}
+
 /// The file with its names hashed, by the tool that people use.
 fn hashed(text: &str) -> Vec<u8> {
     let file = KnownHosts::new(text);

@@ -85,10 +85,12 @@ impl TrustStore {
     /// The algorithms of the keys known for this host, to be proposed first, as ssh does: of a
     /// server's several keys, the one that is known is then the one it shows.
     pub(crate) fn known_algorithms(&self) -> Vec<Algorithm> {
+        let keys = match &self.known {
+            Known::Listed(lines) => lines.first_keys().collect(),
+            _ => self.keys(),
+        };
         let mut algorithms = Vec::new();
-        for algorithm in
-            (self.keys().into_iter()).flat_map(|key| signature_algorithms(key.algorithm()))
-        {
+        for algorithm in (keys.into_iter()).flat_map(|key| signature_algorithms(key.algorithm())) {
             if !algorithms.contains(&algorithm) {
                 algorithms.push(algorithm);
             }
@@ -344,7 +346,9 @@ mod tests {
         let rsa = [Some(HashAlg::Sha512), Some(HashAlg::Sha256), None]
             .map(|hash| Algorithm::Rsa { hash });
         let folder = Folder::new();
-        let text = format!("web-1 {RSA}\nweb-1 {A}\nweb-1 {B}\n@revoked web-1 {ECDSA}\n");
+        let text = format!(
+            "web-1 {RSA}\nweb-1 {ECDSA}\nweb-1 {A}\nweb-1 {B}\n@revoked web-1 {ECDSA}\n@revoked * {B}\n"
+        );
         let policy = HostKeyPolicy::known_hosts_file(folder.file(&text));
         let mut all = rsa.to_vec();
         all.push(Algorithm::Ed25519);

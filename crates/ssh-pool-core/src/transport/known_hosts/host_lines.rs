@@ -102,8 +102,32 @@ impl HostLines {
 
     /// The keys that would be trusted: those of portless lines only where there are no others.
     pub(super) fn trusted_keys(&self) -> impl Iterator<Item = &PublicKey> {
+        let keys = self.listed().map(|entry| &entry.key);
+        keys.filter(|key| !self.is_revoked(key))
+    }
+
+    /// Of each kind the first key, if it would be trusted. As with ssh, a kind whose first key is revoked
+    /// counts as not known, so that another known key is asked for (hostfile.c,
+    /// `lookup_key_in_hostkeys_by_type`).
+    pub(super) fn first_keys(&self) -> impl Iterator<Item = &PublicKey> {
+        let mut kinds = Vec::new();
+        let keys = self.listed().map(|entry| &entry.key);
+        keys.filter(move |key| {
+            let is_first = !kinds.contains(&key.algorithm());
+            kinds.push(key.algorithm());
+            is_first && !self.is_revoked(key)
+        })
+    }
+
+    fn listed(&self) -> impl Iterator<Item = &Entry> {
         let exact = plain(&self.exact).next().is_some();
-        plain(if exact { &self.exact } else { &self.portless }).map(|entry| &entry.key)
+        plain(if exact { &self.exact } else { &self.portless })
+    }
+
+    /// Whether lines that [`judge`](Self::judge) looks at first revoke a listed key.
+    fn is_revoked(&self, key: &PublicKey) -> bool {
+        let exact = plain(&self.exact).next().is_some();
+        revoked(&self.exact, key).is_some() || !exact && revoked(&self.portless, key).is_some()
     }
 
     pub(super) fn judge(&self, key: &PublicKey) -> Judgement {
