@@ -171,8 +171,9 @@ pub enum Error {
     /// The server logged us in, and closed the connection before it granted a session, a stream or a
     /// listener. It counts as a failed dial, so pauses between attempts grow: from 100 ms up to 30 s.
     ///
-    /// sshd does that where `ChrootDirectory` names a folder that is not root's alone, and where PAM
-    /// refuses to open a session; its log says which. Nothing has been sent.
+    /// sshd does that where `ChrootDirectory` names a folder that is not root's alone; its log says so.
+    /// Nothing has been sent. Where PAM refuses to open a session, a command is
+    /// [`Unproven`](Self::Unproven).
     ClosedAfterLogin {
         /// The target as `user@host:port`.
         target: Origin,
@@ -301,7 +302,8 @@ pub enum Error {
     /// The command ended without a sign that its line ran, so the status is that of something else:
     /// a login shell that did not understand the line or refused it (`nologin`, `git-shell`, a
     /// restricted shell), or a forced command (sshd(8), `command=`; sshd_config(5),
-    /// `ForceCommand`). For an account that runs only its forced command, or has no shell, use
+    /// `ForceCommand`). sshd's session that PAM has not opened ends with 254, and so does one while logins are
+    /// closed (nologin(5)). For an account that runs only its forced command, or has no shell, use
     /// [`Command::verbatim`](crate::Command::verbatim), which asks for no sign.
     Unproven {
         /// The target as `user@host:port`.

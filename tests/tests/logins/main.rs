@@ -13,6 +13,7 @@ use ssh_pool_tests::{KeyFormat, KeyPair, Sshd, TempDir, generate};
 mod agents;
 mod budget;
 mod cooldown;
+mod denied;
 mod encrypted;
 mod formats;
 mod like_ssh;

@@ -179,6 +179,17 @@ async fn a_server_without_sftp_is_told_by_the_cores_own_error() {
 }
 
 #[tokio::test]
+async fn a_session_that_pam_denies_may_be_why_there_is_no_sftp() {
+    let rules = "auth required pam_permit.so\naccount required pam_permit.so\nsession required pam_deny.so\n";
+    let sshd = Sshd::builder().pam(rules).user(TestUser::plain()).start();
+    let pool = builder(&sshd, known(&sshd)).build().unwrap();
+    let host = pool.host(sshd.target()).unwrap();
+    let opened = tokio::time::timeout(SOON, host.sftp()).await.unwrap();
+    let text = opened.unwrap_err().to_string();
+    assert!(text.contains("that PAM opens the session"), "{text}");
+}
+
+#[tokio::test]
 async fn what_is_no_sftp_server_is_told() {
     let options = [
         ("Subsystem sftp echo This account is closed", true),

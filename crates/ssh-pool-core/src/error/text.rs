@@ -16,6 +16,10 @@ impl fmt::Display for Error {
     }
 }
 
+/// What sshd's session ends with where PAM has not opened one, or `/etc/nologin` is there (session.c,
+/// `do_child` and `do_nologin`).
+const NO_SESSION: i32 = 254;
+
 /// An error without its target, for where that has been named.
 pub(super) struct Words<'a>(pub(super) &'a Error);
 
@@ -105,7 +109,8 @@ impl fmt::Display for Words<'_> {
                 ..
             } => write!(
                 f,
-                "the connection was lost during authentication: {}{}; the server's log says why",
+                "the connection was lost during authentication: {}{}; the server's log says why: the account \
+                 may be locked, expired or closed to logins (PAM, nologin), or the server is restarting",
                 source.reason(),
                 last_words(messages)
             ),
@@ -200,6 +205,20 @@ impl fmt::Display for Words<'_> {
                 "the server closed the channel without an exit status; the command may still be \
                  running: look for its process there, and see ChannelTimeout in sshd_config",
             ),
+            Error::Unproven { status, said, .. } if status.code() == Some(NO_SESSION) => {
+                write!(
+                    f,
+                    "the server refused the session after the login ({status}, which is sshd's where PAM \
+                     opens none, and while nologin(5) closes the machine"
+                )?;
+                if !said.is_empty() {
+                    write!(f, "; it said \"{said}\"")?;
+                }
+                f.write_str(
+                    "); see the server's log and the session rules of its PAM service, else check the login \
+                     shell or the forced command",
+                )
+            }
             Error::Unproven { status, said, .. } => {
                 write!(
                     f,

@@ -88,7 +88,7 @@ pub enum Error {
     /// There is no SFTP session: the server has accepted the subsystem, and what it runs for that is no
     /// SFTP server. An account with a forced command (sshd's `ForceCommand`, `command=` in
     /// `authorized_keys`) has that run in its place; a start-up file of the login shell may print
-    /// something before it.
+    /// something before it; and where PAM opens no session, nothing runs.
     NotSftp {
         /// The target as `user@host:port`.
         target: Arc<str>,

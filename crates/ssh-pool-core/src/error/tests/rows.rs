@@ -322,6 +322,11 @@ fn with_a_session() -> Vec<Row> {
         status: ExitStatus::from_code(1),
         said: "This account is currently not available.".into(),
     };
+    let no_session = Error::Unproven {
+        target: target.clone(),
+        status: ExitStatus::from_code(254),
+        said: "The system is going down.".into(),
+    };
     let repeated = lost(Phase::Running).after(target.clone(), 3);
     let runtime_ended = Error::RuntimeEnded {
         target: target.clone(),
@@ -336,6 +341,12 @@ fn with_a_session() -> Vec<Row> {
         lost_at(Phase::Running, "may have run").unknown(),
         Row::new(without_status, Phase::Running, "may still be running").unknown(),
         Row::new(unproven, Phase::Running, "use Command::verbatim").unknown(),
+        Row::new(
+            no_session,
+            Phase::Running,
+            "refused the session after the login",
+        )
+        .unknown(),
         Row::new(too_much, Phase::Running, "raise Limits::output_bytes").unknown(),
         Row::new(pty, Phase::Channel, "check PermitTTY"),
         Row::new(not_killed, Phase::Running, "may still be running").unknown(),

@@ -16,7 +16,7 @@ use super::signing::{self, Form, Hash, NotOffered, ServerRsa};
 use crate::error::{Cause, Error};
 use crate::secret::Secret;
 use crate::transport::keys::{AgentKey, Credential, FromAgent};
-use crate::transport::translate::{NOT_UTF8, is_not_utf8};
+use crate::transport::translate::{NOT_UTF8, is_fin, is_not_utf8};
 
 /// How long a session that is known to have ended may take to say how.
 const EPITAPH: Duration = Duration::from_secs(1);
@@ -510,10 +510,15 @@ where
                 if let Some(russh::Error::NoAuthMethod) = error.downcast_ref() {
                     return self.rejected("no method at all".into());
                 }
-                lost = !error.downcast_ref().is_some_and(is_not_utf8);
-                match lost {
-                    true => Cause::of_peer(error),
-                    false => Cause::new(NOT_UTF8),
+                match error.downcast_ref() {
+                    Some(error) if is_not_utf8(error) => {
+                        lost = false;
+                        Cause::new(NOT_UTF8)
+                    }
+                    Some(error) if is_fin(error) => {
+                        Cause::new("the server closed the connection without an answer")
+                    }
+                    _ => Cause::of_peer(error),
                 }
             }
             Err(_) => Cause::new("the session does not answer"),

@@ -27,7 +27,7 @@ impl fmt::Display for Error {
                 f,
                 "{target}: no SFTP session for {path:?}: what runs in the place of an SFTP server \
                  {what}; check ForceCommand and Subsystem in sshd_config, command= in \
-                 authorized_keys, and that no start-up file of the shell prints"
+                 authorized_keys, that no start-up file of the shell prints, and that PAM opens the session"
             ),
             Self::Lost {
                 target,
