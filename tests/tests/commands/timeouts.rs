@@ -8,6 +8,32 @@ use ssh_pool_tests::{Sshd, TestUser, eventually_async};
 use crate::{Gate, Ledger, SECOND, SOON, builder, dials, known, on, starts, stops};
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_timeout_of_zero_is_what_the_error_names() {
+    let (sshd, _pool, host) = on(Sshd::start());
+    for warm in [false, true] {
+        if warm {
+            host.warm().await.unwrap();
+        }
+        let at_once = host.command("true").timeout(Duration::ZERO).output().await;
+        let mut spawned = host.command("true");
+        let spawned = spawned.timeout(Duration::ZERO).spawn().await;
+        let spawned = match spawned {
+            Ok(child) => child.wait_with_output().await,
+            Err(error) => Err(error),
+        };
+        for error in [at_once.unwrap_err(), spawned.unwrap_err()] {
+            assert!(error.is_timeout(), "{error:?}");
+            let text = error.to_string();
+            assert!(text.contains("the time-out is zero"), "{text}");
+            for part in ["disk", "limits", "resolver", "no result"] {
+                assert!(!text.contains(part), "{text}");
+            }
+        }
+    }
+    assert!(sshd.connections() <= 4, "{}", sshd.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_command_past_its_deadline_is_told_to_end() {
     // sshd passes signals on for ordinary users; for root only since OpenSSH 10.0.
     let (sshd, pool, host) = on(Sshd::builder().user(TestUser::plain()).start());

@@ -296,6 +296,17 @@ fn timeout(
     killed: bool,
     source: Option<&Cause>,
 ) -> fmt::Result {
+    if after.is_zero() {
+        // Where it was then, and what had failed before, is no reason.
+        let hint = match phase >= Phase::Exec {
+            true => timeout_hint(phase, killed),
+            false => "give the call more time",
+        };
+        return write!(
+            f,
+            "the time-out is zero, so it was over when the call began (phase: {phase}); {hint}"
+        );
+    }
     write!(f, "no result after {after:?} (phase: {phase})")?;
     if let Some(source) = source {
         write!(f, ": {}", source.reason())?;

@@ -452,5 +452,14 @@ fn timeouts() -> Vec<Row> {
     assert!(killed.is_killed());
     let row = Row::new(killed, Phase::Running, "was ended");
     rows.push(row.timeout().unknown());
+    // Whatever it was doing then, and whatever had failed before.
+    for phase in [Phase::Queue, Phase::Files, Phase::Connect, Phase::Channel] {
+        let mut at_once = timeout(phase, NotStarted, None);
+        if let Error::Timeout { after, .. } = &mut at_once {
+            *after = Duration::ZERO;
+        }
+        let advice = "the time-out is zero, so it was over when the call began";
+        rows.push(Row::new(at_once, phase, advice).timeout());
+    }
     rows
 }
