@@ -168,6 +168,49 @@ async fn targets_with_other_algorithms_share_no_connection() {
 }
 
 #[tokio::test]
+async fn a_list_with_an_empty_name_or_white_space_is_refused_by_its_place() {
+    let policy = ssh_pool::HostKeyPolicy::dangerous_accept_any();
+    let pool = Pool::builder(policy).build().unwrap();
+    let target: Target = "me@web-1".parse().unwrap();
+    // Whether ssh takes it, too; and what is wrong with it.
+    for (list, ssh_takes, wrong) in [
+        (
+            "aes128-ctr,",
+            true,
+            "name 2 in Algorithms::ciphers, \"aes128-ctr,\", is empty",
+        ),
+        (",aes128-ctr", true, "name 1"),
+        ("aes128-ctr,,aes256-ctr", true, "name 2"),
+        (
+            " aes128-ctr",
+            true,
+            "has white space in it, \" aes128-ctr\"",
+        ),
+        (
+            "aes128-ctr, aes256-ctr",
+            false,
+            "has white space in it, \" aes256-ctr\"",
+        ),
+        ("-aes128-ctr, aes256-ctr", false, "name 2"),
+        ("+", false, "is empty"),
+        ("^", false, "is empty"),
+        ("", false, "is empty"),
+    ] {
+        let mut ssh = std::process::Command::new("ssh");
+        let option = format!("Ciphers={list}");
+        let ssh = ssh
+            .args(["-G", "-F", "none", "-o", &option, "web-1"])
+            .output();
+        assert_eq!(ssh.unwrap().status.success(), ssh_takes, "{list:?}");
+        let asked = target.clone().algorithms(set().ciphers(list));
+        let error = pool.host(asked).unwrap_err();
+        assert!(matches!(error, Error::InvalidInput { .. }), "{error:?}");
+        assert!(error.to_string().contains(wrong), "{list:?}: {error}");
+    }
+    pool.host(target.algorithms(set().ciphers("-"))).unwrap();
+}
+
+#[tokio::test]
 async fn an_unknown_algorithm_is_refused_with_those_that_are_known() {
     let policy = ssh_pool::HostKeyPolicy::dangerous_accept_any();
     let pool = Pool::builder(policy).build().unwrap();
