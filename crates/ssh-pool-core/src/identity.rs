@@ -276,7 +276,9 @@ impl Identity {
     /// key of the agent to the front. `~` is the home that the user data base has, as for ssh.
     ///
     /// The files are read whenever a connection is made. What ssh would offer in vain is left out:
-    /// encrypted files, since no passphrase can be asked for, and public keys without a private one.
+    /// encrypted files, since no passphrase can be asked for, and public keys without a private one. So is
+    /// `id_dsa`, which ssh before 10.0 looks for last and does not offer: it signs with `ssh-dss` only where
+    /// `PubkeyAcceptedAlgorithms +ssh-dss` says so, and this library not at all.
     /// A server that lets in without a key does so here, too.
     #[must_use]
     pub fn like_ssh() -> Self {
