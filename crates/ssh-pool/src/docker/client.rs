@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http::header::{HOST, HeaderValue};
 use http::{Request, Response, Uri, Version, request::Parts};
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::{TrySendError, http1};
 use ssh_pool_core::{CommandState, Host};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -182,21 +182,11 @@ impl Inner {
         let mut tries = TRIES;
         let mut stale = false;
         loop {
-            let (mut sender, used) = match stale {
+            let (sender, used) = match stale {
                 false => self.connection(route).await?,
                 true => (self.fresh(route).await?, false),
             };
-            let mut answer = Box::pin(sender.http.try_send_request(request));
-            let answered = tokio::select! {
-                biased;
-                answered = &mut answer => answered.map(|response| (response, Some(sender))),
-                // A request sent while the driver ends stays in hyper's queue until `http` is dropped.
-                _ = &mut sender.driver => {
-                    drop(sender.http);
-                    answer.await.map(|response| (response, None))
-                }
-            };
-            let mut error = match answered {
+            let mut error = match sender.send(request).await {
                 Ok((response, sender)) => {
                     if let Some(sender) = sender {
                         self.give_back(sender, route);
@@ -265,7 +255,7 @@ impl Inner {
             self.gate.add_permits(CONFIDENT);
         }
         let not_started = |error| self.failed(error, CommandState::NotStarted);
-        let (mut http, driver) = http1::handshake(stream).await.map_err(not_started)?;
+        let (http, driver) = http1::handshake(stream).await.map_err(not_started)?;
         let (tell, told) = oneshot::channel();
         let driver = tokio::spawn(async move {
             // Who waits for a response or reads a body is told too.
@@ -274,23 +264,21 @@ impl Inner {
                 tell.send(error).ok();
             }
         });
-        let ready = async {
-            if !direct {
-                ping(&mut http).await?;
-            }
-            http.ready().await
-        };
-        if let Err(error) = ready.await {
-            // One that ends before it is asked for anything tells nobody else why.
-            let ended = error.is_closed() || error.is_canceled();
-            let why = if ended { told.await.ok() } else { None };
-            return Err(not_started(why.unwrap_or(error)));
-        }
-        Ok(Sender {
+        let sender = Sender {
             http,
             driver,
             connection,
-        })
+        };
+        match ready(sender, !direct).await {
+            Ok(Some(sender)) => Ok(sender),
+            Ok(None) => Err(Error::hung_up(self.connector.socket())),
+            Err(error) => {
+                // One that ends before it is asked for anything tells nobody else why.
+                let ended = error.is_closed() || error.is_canceled();
+                let why = if ended { told.await.ok() } else { None };
+                Err(not_started(why.unwrap_or(error)))
+            }
+        }
     }
 
     /// Keeps it, once the response has been read.
@@ -320,16 +308,22 @@ impl Inner {
     }
 }
 
-/// Asks for a sign of life. That `docker system dial-stdio` has started says nothing; this way a
-/// request is sent only where there is a daemon, and a failure before that is certain to have had
-/// no effect.
-async fn ping(http: &mut SendRequest<AnyBody>) -> Result<(), hyper::Error> {
+/// Waits until a request can be sent. Of `docker system dial-stdio`, asks for a sign of life first: that
+/// it has started says nothing. This way a request is sent only where there is a daemon, and a failure
+/// before that is certain to have had no effect.
+/// `None`: the daemon has answered and hung up.
+async fn ready(mut sender: Sender, ping: bool) -> Result<Option<Sender>, hyper::Error> {
+    sender.http.ready().await?;
+    if !ping {
+        return Ok(Some(sender));
+    }
     let mut request = Request::new(AnyBody::empty());
     *request.uri_mut() = Uri::from_static("/_ping");
     let host = HeaderValue::from_static("docker");
     request.headers_mut().insert(HOST, host);
-    http.ready().await?;
-    let mut body = http.send_request(request).await?.into_body();
+    let sent = sender.send(request).await;
+    let (response, mut sender) = sent.map_err(TrySendError::into_error)?;
+    let mut body = response.into_body();
     // It is two bytes long.
     for _ in 0..16 {
         match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
@@ -337,7 +331,10 @@ async fn ping(http: &mut SendRequest<AnyBody>) -> Result<(), hyper::Error> {
             None => break,
         }
     }
-    Ok(())
+    if let Some(sender) = &mut sender {
+        sender.http.ready().await?;
+    }
+    Ok(sender)
 }
 
 #[cfg(test)]

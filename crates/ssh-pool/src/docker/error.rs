@@ -310,6 +310,17 @@ impl Error {
         }
     }
 
+    /// The daemon has ended a connection on which it was to be asked for more.
+    pub(super) fn hung_up(socket: &SocketPath) -> Self {
+        let (target, path) = socket.names();
+        Self::Http {
+            target,
+            path,
+            state: CommandState::NotStarted,
+            source: HttpCause::new(io::Error::other("it ended the connection after a ping")),
+        }
+    }
+
     /// The caller knows better than the stream whether it has sent a request.
     fn in_state(mut self, now: CommandState) -> Self {
         if let Self::Unreachable { state, .. }

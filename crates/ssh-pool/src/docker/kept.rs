@@ -4,6 +4,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
 use ssh_pool_core::ConnectionHandle;
 use tokio::sync::oneshot;
@@ -17,6 +20,45 @@ pub(super) struct Sender {
     /// What reads and writes for it.
     pub(super) driver: JoinHandle<()>,
     pub(super) connection: ConnectionHandle,
+}
+
+/// What `http` makes of a request.
+type Answer<T> = Result<(Response<Incoming>, Option<T>), TrySendError<Request<AnyBody>>>;
+
+impl Sender {
+    /// Sends a request, and waits for the head of the response. Without the sender if its connection has
+    /// ended meanwhile.
+    pub(super) async fn send(self, request: Request<AnyBody>) -> Answer<Self> {
+        let Self {
+            http,
+            mut driver,
+            connection,
+        } = self;
+        let (response, http) = send(http, &mut driver, request).await?;
+        let sender = http.map(|http| Self {
+            http,
+            driver,
+            connection,
+        });
+        Ok((response, sender))
+    }
+}
+
+async fn send(
+    mut http: SendRequest<AnyBody>,
+    driver: &mut JoinHandle<()>,
+    request: Request<AnyBody>,
+) -> Answer<SendRequest<AnyBody>> {
+    let mut answer = Box::pin(http.try_send_request(request));
+    tokio::select! {
+        biased;
+        answered = &mut answer => answered.map(|response| (response, Some(http))),
+        // A request sent while the driver ends stays in hyper's queue until `http` is dropped.
+        _ = driver => {
+            drop(http);
+            answer.await.map(|response| (response, None))
+        }
+    }
 }
 
 /// How often it is looked for those that nobody wants any more.
@@ -173,6 +215,38 @@ async fn reap(kept: Weak<Kept>) {
         // When the last client has gone, so have they.
         if !kept.upgrade().is_some_and(|kept| kept.sweep()) {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::client::conn::http1;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// More than a request on a busy machine takes.
+    const HANG: Duration = Duration::from_secs(60);
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_request_ends_whose_connection_ends_as_it_is_sent() {
+        for round in 0..20_000 {
+            let (near, mut far) = tokio::io::duplex(256);
+            let (mut http, driver) = http1::handshake(TokioIo::new(near)).await.unwrap();
+            let mut driver = tokio::spawn(async move { drop(driver.await) });
+            http.ready().await.unwrap();
+            let ends = tokio::spawn(async move { far.shutdown().await });
+            // At another moment each time.
+            for _ in 0..round % 100 {
+                std::hint::spin_loop();
+            }
+            let sent = send(http, &mut driver, Request::new(AnyBody::empty()));
+            let sent = tokio::time::timeout(HANG, sent).await;
+            let sent = sent.unwrap_or_else(|_| panic!("round {round} hangs"));
+            assert!(sent.is_err(), "nobody has answered");
+            ends.await.unwrap().unwrap();
         }
     }
 }
