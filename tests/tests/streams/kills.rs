@@ -191,6 +191,34 @@ async fn commands_that_are_killed_at_once_do_not_wait_for_one_script_after_the_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn commands_are_ended_together_where_no_output_is_kept_any_more() {
+    const FULL: usize = 64 << 10;
+    const AT_ONCE: usize = 5;
+    let (_dir, dropbear) = slow("sleep 0.3");
+    let limits = Limits::default().buffered_bytes(FULL);
+    let (pool, host) = pool(&dropbear, limits);
+    let sleep = Sleep::new();
+    let fills = host.shell(format!("head -c {FULL} /dev/zero; {}", sleep.0));
+    let fills = tokio::spawn({ fills }.output());
+    let is_full = || pool.status().buffered_bytes >= FULL;
+    assert!(eventually_async(SOON, is_full).await, "{:?}", pool.status());
+    let mut children = Vec::new();
+    for _ in 0..AT_ONCE {
+        children.push(host.shell(&sleep.0).spawn().await.unwrap());
+    }
+    sleep.starts(1 + AT_ONCE).await;
+    let mut kills = JoinSet::new();
+    for mut child in children {
+        kills.spawn(async move { killed(&mut child).await });
+    }
+    let killed = kills.join_all().await;
+    assert!(is_full() && !fills.is_finished());
+    assert_eq!(killed, [true; AT_ONCE]);
+    fills.abort();
+    assert!(eventually_async(SOON, || sleep.left().is_empty()).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_sigterm_did_not_reach_in_time_is_sent_sigkill() {
     // Longer than a signal may take to get there, once.
     let (dir, dropbear) = slow("mv DIR/slow DIR/was 2>/dev/null && sleep 6");

@@ -24,6 +24,8 @@ pub(crate) enum Sink {
     Discard,
     /// Into memory, for one look at the end. More than this many bytes are an overrun.
     Collect(usize),
+    /// The same for what the pool itself has asked for: kept whatever the pool's limit is.
+    Keep(usize),
     /// To a reader. More than this many unread bytes are an overrun; `None` holds the peer back
     /// instead.
     Read(Option<usize>),
@@ -174,6 +176,10 @@ impl Intake {
         let own = bytes.len() > most - self.bytes.len().min(most);
         let fits = match self.sink {
             _ if own => Err(Overrun::Stream),
+            Sink::Keep(_) => {
+                self.bytes.extend_anyway(bytes);
+                Ok(())
+            }
             Sink::Collect(_) => self.bytes.gather(bytes).map_err(Overrun::Pool),
             Sink::Discard | Sink::Read(_) => self.bytes.extend(bytes).map_err(Overrun::Pool),
         };
@@ -186,7 +192,7 @@ impl Intake {
     /// The cap of this stream.
     pub(super) fn most(&self) -> usize {
         match self.sink {
-            Sink::Collect(most) | Sink::Read(Some(most)) => most,
+            Sink::Collect(most) | Sink::Keep(most) | Sink::Read(Some(most)) => most,
             Sink::Discard | Sink::Read(None) => usize::MAX,
         }
     }
@@ -201,7 +207,7 @@ impl Intake {
     /// wants a part.
     pub(super) fn stop(&mut self) {
         match self.sink {
-            Sink::Collect(_) => self.forget(),
+            Sink::Collect(_) | Sink::Keep(_) => self.forget(),
             Sink::Discard | Sink::Read(_) => self.redirect(Sink::Discard),
         }
     }
@@ -286,6 +292,16 @@ mod tests {
             assert_eq!(intake.take().unread(), b"fifth MAR");
             assert_eq!(pool.bytes(), 0);
         }
+    }
+
+    #[test]
+    fn what_the_pool_has_asked_for_is_kept_however_full_it_is() {
+        let pool = Arc::new(Buffered::new(6));
+        let mut intake = Intake::new(Tab::new(Some(pool.clone())));
+        intake.restart(Sink::Keep(10));
+        assert_eq!(intake.push(b"0123456789").0, Ok(()));
+        assert_eq!(intake.push(b"a").0, Err(Overrun::Stream));
+        assert_eq!((intake.take(), pool.bytes()), (b"0123456789".to_vec(), 0));
     }
 
     #[test]

@@ -28,7 +28,8 @@ use crate::transport::{Channel, Link, OpenError, Request, Signals, Wire};
 
 /// Between two tries to get a session on a connection whose sessions are all in use.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Output of a script that is kept: far more than there are numbers of groups in it.
+/// Output of a script that is kept, however full the pool is: what fills it may have to be ended. Far
+/// more than there are numbers of groups in it.
 const MOST: usize = 64 << 10;
 
 /// By which the processes of one command are known.
@@ -103,7 +104,7 @@ pub(super) fn script<'a>(signals: impl IntoIterator<Item = (&'a Mark, &'a str)>)
             mark.call(signal)
         })
         .collect();
-    // One alone needs no room for output, of which the pool may be full.
+    // One alone need not say what its exit code says.
     let end = if calls.len() == 1 {
         "exit $n"
     } else {
@@ -238,7 +239,7 @@ pub(super) fn apart(lanes: &Arc<Lanes>, script: String) -> BoxFuture<'static, Op
             request: Request::Exec(script),
             env: Vec::new(),
             pty: None,
-            stdout: Sink::Collect(MOST),
+            stdout: Sink::Keep(MOST),
             stderr: Sink::Discard,
             // No errand for an errand.
             detached: true,
@@ -319,7 +320,7 @@ async fn beside(
         }
     };
     // A fresh channel has no tenant to give back; if it has ended, it says so below.
-    inbox.begin(Sink::Collect(MOST), Sink::Discard, ()).ok();
+    inbox.begin(Sink::Keep(MOST), Sink::Discard, ()).ok();
     let script = Request::Exec(portable_script(&script));
     if command.inbox.has_ended() || wire.start(script).await.is_err() || wire.eof().await.is_err() {
         wire.close().await;
