@@ -20,6 +20,8 @@ use ssh_pool::{
 use ssh_pool_tests::{
     BlackHole, Greeting, KeyFormat, Proxy, Release, Sshd, TempDir, eventually_async, generate,
 };
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 #[path = "support/mod.rs"]
@@ -150,6 +152,58 @@ async fn a_server_that_accepts_and_says_nothing_at_first_is_found_soon() {
     let ready = Instant::now();
     proxy.greet(Greeting::Pass);
     assert_in_soon("no banner", ready, waiting).await;
+}
+
+/// What is in front of a machine that is not there yet: it answers in the place of an SSH server, and
+/// hangs up.
+async fn answers(sshd: &Sshd, answer: &'static [u8]) -> JoinHandle<()> {
+    let listener = TcpListener::bind(sshd.addr()).await.unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.readable().await.unwrap();
+            // The client may have gone.
+            stream.write_all(answer).await.ok();
+            stream.shutdown().await.ok();
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_answers_in_the_place_of_the_server_at_first_is_waited_for() {
+    const ANSWERS: &[&[u8]] = &[
+        b"HTTP/1.1 503 Service Unavailable\r\n\r\n",
+        b"no backend\n",
+        // A TLS alert: handshake_failure.
+        &[0x15, 3, 1, 0, 2, 2, 40],
+        b"",
+    ];
+    let sshd = Sshd::start();
+    for answer in ANSWERS {
+        let what = String::from_utf8_lossy(answer);
+        sshd.stop();
+        let front = answers(&sshd, answer).await;
+        let pool = builder(&sshd, known(&sshd)).build().unwrap();
+        let host = pool.host(sshd.target()).unwrap();
+        let mut events = pool.events();
+        let waiting = waiting(&host);
+        fails(&mut events, 2).await;
+        front.abort();
+        front.await.unwrap_err();
+        let ready = Instant::now();
+        sshd.restart();
+        assert_in_soon(&what, ready, waiting).await;
+    }
+    // In the end the answer is in the error.
+    sshd.stop();
+    let front = answers(&sshd, ANSWERS[0]).await;
+    let pool = builder(&sshd, known(&sshd)).build().unwrap();
+    let host = pool.host(sshd.target()).unwrap();
+    let wait = host.wait_until_ready(Duration::from_millis(2500));
+    let error = wait.await.unwrap_err();
+    front.abort();
+    assert!(matches!(error, Error::NotSsh { .. }), "{error}");
+    assert!(error.to_string().contains("HTTP/1.1 503"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -252,7 +252,7 @@ impl Host {
     }
 
     /// Waits until this host can be used: for a machine that is being set up, which refuses
-    /// connections, is silent, or does not know the account or its key yet. `.await` it, or see
+    /// connections, is silent, does not speak SSH, or does not know the account or its key yet. `.await` it, or see
     /// [`Readiness`]. `deadline` counts from the `.await`.
     ///
     /// ```no_run

@@ -22,6 +22,12 @@ use crate::waited::Waited;
 /// A server has two seconds to accept a connection, and as long to identify itself, so that a
 /// connection from before it was ready is not waited for.
 ///
+/// It waits while the name is unknown, while connections are refused, reset, closed or throttled, while
+/// the server is silent, while something else answers, such as a load balancer that has no server yet
+/// ([`Error::NotSsh`]), and while a login or a session is refused. What waiting does not mend is an error
+/// at once: a host key that is unknown (see [`for_host_key`](Self::for_host_key)), has changed or is
+/// revoked, no algorithm in common, an identity that cannot be used here, a pool that is closed.
+///
 /// ```no_run
 /// # use ssh_pool_core as ssh_pool;
 /// # async fn provision(host: ssh_pool::Host) -> Result<(), ssh_pool::Error> {
@@ -79,9 +85,9 @@ impl IntoFuture for Readiness {
     ///
     /// # Errors
     ///
-    /// At the deadline, what the last try has failed with: [`Error::Connect`],
+    /// At the deadline, what the last try has failed with: [`Error::Connect`], [`Error::NotSsh`],
     /// [`Error::AuthRejected`], … At once, what waiting does not mend: [`Error::Identity`],
-    /// [`Error::HostKey`], [`Error::NotSsh`], no algorithm in common, [`Error::Closed`].
+    /// [`Error::HostKey`], no algorithm in common, [`Error::Closed`].
     ///
     /// # Cancel safety
     ///

@@ -75,8 +75,8 @@ fn may_come(error: &Error, for_host_key: bool) -> bool {
     match error {
         // The key may not be authorised yet, the account may not be set up.
         Error::AuthRejected { .. } | Error::SessionRefused { .. } => true,
-        // Its name may not be there yet.
-        Error::Resolve { .. } => true,
+        // Its name may not be there yet; or what is in front of it answers in its place.
+        Error::Resolve { .. } | Error::NotSsh { .. } => true,
         Error::HostKey {
             reason: HostKeyProblem::Unknown { .. },
             ..
