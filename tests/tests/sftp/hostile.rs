@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ssh_pool::sftp::{Error, Reason, SkipReason};
@@ -195,9 +195,22 @@ async fn lies_about_a_file_are_told_and_leave_nothing() {
     let error = fake.file().await.unwrap_err();
     assert_eq!(error.reason(), Some(Reason::Failure), "{error}");
     assert_eq!(asked.load(Ordering::SeqCst), 1);
-    // Shorter than it says: it has changed, or it lies.
+    // Shorter than it says, now and before: as in /sys. One that says something else now has changed.
     for size in [11, 1 << 20, u64::MAX] {
         let fake = Fake::new(move |request: &Request| {
+            matches!(request.kind, 7 | 8 | 17).then(|| request.attributes(FILE, size))
+        })
+        .await;
+        assert_eq!(fake.file().await.unwrap().bytes, 10);
+        assert_eq!(
+            fs::read(fake.local.path().join("file")).unwrap(),
+            b"0123456789"
+        );
+
+        let read = AtomicBool::new(false);
+        let fake = Fake::new(move |request: &Request| {
+            read.fetch_or(request.kind == READ, Ordering::SeqCst);
+            let size = size - u64::from(read.load(Ordering::SeqCst));
             matches!(request.kind, 7 | 8 | 17).then(|| request.attributes(FILE, size))
         })
         .await;
@@ -205,6 +218,13 @@ async fn lies_about_a_file_are_told_and_leave_nothing() {
         assert!(matches!(error, Error::Changed { .. }), "{error}");
         assert!(names(fake.local.path()).is_empty(), "{size}");
     }
+    // Small, as it says, and without an end.
+    let fake = Fake::new(|request: &Request| {
+        (request.kind == READ).then(|| request.data(&vec![7; request.range().1 as usize]))
+    })
+    .await;
+    let error = fake.file().await.unwrap_err();
+    assert!(matches!(error, Error::TooMuch { .. }), "{error}");
     // A file without a size that never ends.
     let fake = Fake::new(|request: &Request| match request.kind {
         7 | 8 | 17 => Some(request.attributes(FILE, 0)),

@@ -33,6 +33,7 @@ mod retired;
 mod room;
 mod servers;
 mod silence;
+mod sizes;
 #[path = "../support/mod.rs"]
 mod support;
 mod trees;

@@ -13,7 +13,7 @@ use super::local::{self, Content, Temp, Writer, blocking};
 use super::metadata::{FileType, Metadata};
 use super::ops::SMALL;
 use super::options::{Attempts, Call, Options, options};
-use super::reads::{Reads, changed};
+use super::reads::{Reads, changed, is_same};
 use super::session::{Fault, Handle, Mode, Session};
 use super::summary::{FileMeter, Summary, Unset};
 use super::upload::Done;
@@ -28,8 +28,10 @@ use super::{Sftp, path, tree_down, verify};
 /// this process may give files away (else see [`Summary::unset`]), except in a folder with the sticky
 /// bit.
 ///
-/// A file is taken as long as it was when it was opened: what is appended meanwhile is not in the
-/// copy. Files that have no size but content, as in `/proc`, may have up to 64 MiB.
+/// A file is read to its end, as `scp` does: those of `/proc` and `/sys` are longer or shorter than they
+/// say. But of one that changes while it is copied, what is appended is not in the copy, and one that
+/// becomes shorter is an [`Error::Changed`]. Files that say that they are small, as in `/proc`, and are
+/// not, may have up to 64 MiB.
 ///
 /// Of a folder, nothing is written outside `local`, whatever the server says. Symbolic links are
 /// made last, and only those that stay inside the tree: relative, and with `..` only at their
@@ -221,7 +223,7 @@ async fn attempt(
     let found = handle.stat().await.map_err(at)?;
     is_file(call, remote, &found)?;
     let first = work.found.get_or_insert_with(|| found.clone());
-    if first.size != found.size || first.modified != found.modified {
+    if !is_same(first, &found) {
         return Err(changed(call, remote));
     }
     let size = found.len();
@@ -234,7 +236,7 @@ async fn attempt(
     if small {
         let bytes = match size {
             0 => collect(&call.sftp, &handle, remote).await?,
-            size => exactly(call, &handle, remote, size).await?,
+            _ => whole(call, &handle, remote, &found).await?,
         };
         close(handle).await;
         return keep(call, &session, bytes, settings, remote, local, work).await;
@@ -242,7 +244,7 @@ async fn attempt(
     if work.place.is_none() {
         place(call, remote, local, size, work).await?;
     }
-    pump(call, &handle, remote, size, work).await?;
+    pump(call, &handle, remote, &found, work).await?;
     close(handle).await;
     let Some((temp, writer)) = work.place.take() else {
         return Ok(());
@@ -257,7 +259,7 @@ async fn attempt(
     work.lacks(call, local, lacking)?;
     if call.options.verify || work.resumed > 0 {
         let content = Content::File(temp.file.clone());
-        let same = verified(call, &session, content, size, remote, temp.path()).await;
+        let same = verified(call, &session, content, work.written, remote, temp.path()).await;
         if !matches!(same, Ok(true)) {
             // It may be continued, or begun again.
             let writer = Writer::new(temp.file.clone());
@@ -370,11 +372,11 @@ async fn pump(
     call: &Call,
     handle: &Handle,
     remote: &str,
-    size: u64,
+    found: &Metadata,
     work: &mut Work<'_>,
 ) -> Result<(), Error> {
     work.meter.set(work.written);
-    let mut reads = Reads::new(call, handle, remote, work.written, size);
+    let mut reads = Reads::new(call, handle, remote, work.written, found);
     while let Some((at, bytes)) = reads.next().await? {
         let end = at + bytes.len() as u64;
         let open = match &work.place {
@@ -395,16 +397,22 @@ async fn pump(
     Ok(())
 }
 
-/// All of a file whose size is known and small.
-async fn exactly(call: &Call, handle: &Handle, remote: &str, size: u64) -> Result<Vec<u8>, Error> {
+/// All of a file that says that it is small.
+async fn whole(
+    call: &Call,
+    handle: &Handle,
+    remote: &str,
+    found: &Metadata,
+) -> Result<Vec<u8>, Error> {
     let mut all = Vec::new();
-    let mut reads = Reads::new(call, handle, remote, 0, size);
+    let mut reads = Reads::new(call, handle, remote, 0, found);
     while let Some((_, bytes)) = reads.next().await? {
         if all.is_empty() {
             all = bytes;
         } else {
             all.extend(bytes);
         }
+        within_limit(&call.sftp, remote, &all)?;
     }
     Ok(all)
 }
@@ -412,11 +420,9 @@ async fn exactly(call: &Call, handle: &Handle, remote: &str, size: u64) -> Resul
 /// The sum of a remote file, which is read for it.
 pub(super) async fn sum(call: &Call, handle: &Handle, remote: &str) -> Result<Sum, Error> {
     let found = handle.stat().await;
-    let size = found
-        .map_err(|fault| call.sftp.at(fault, "read", remote))?
-        .len();
+    let found = found.map_err(|fault| call.sftp.at(fault, "read", remote))?;
     let mut sum = Sha256::new();
-    let mut reads = Reads::new(call, handle, remote, 0, size);
+    let mut reads = Reads::new(call, handle, remote, 0, &found);
     while let Some((_, bytes)) = reads.next().await? {
         sum.update(&bytes);
     }
@@ -432,13 +438,19 @@ pub(super) async fn collect(sftp: &Sftp, handle: &Handle, remote: &str) -> Resul
             None => return Ok(all),
             Some(bytes) => all.extend(bytes),
         }
-        if all.len() as u64 > SMALL {
-            return Err(Error::TooMuch {
-                target: sftp.target().clone(),
-                path: remote.to_owned(),
-                what: "bytes",
-                limit: SMALL,
-            });
-        }
+        within_limit(sftp, remote, &all)?;
+    }
+}
+
+/// What is kept in memory, whatever its size is said to be.
+fn within_limit(sftp: &Sftp, remote: &str, all: &[u8]) -> Result<(), Error> {
+    match all.len() as u64 > SMALL {
+        false => Ok(()),
+        true => Err(Error::TooMuch {
+            target: sftp.target().clone(),
+            path: remote.to_owned(),
+            what: "bytes",
+            limit: SMALL,
+        }),
     }
 }

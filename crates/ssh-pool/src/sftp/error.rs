@@ -241,7 +241,7 @@ pub enum Error {
         wanted: FileType,
     },
 
-    /// The file changed while it was copied, or the server lied about its size.
+    /// The file became shorter while it was copied, or is another one than at the first attempt.
     Changed {
         /// The target as `user@host:port`, or `this machine`.
         place: Arc<str>,

@@ -16,6 +16,8 @@ use super::metadata::FileType;
 use super::summary::{Attribute, UnsetReason};
 use crate::printable;
 
+/// What a file of `/proc` or `/sys` seldom exceeds.
+const PAGE: usize = 4096;
 /// Chunks that wait between the disk and the network.
 const AHEAD: usize = 4;
 
@@ -68,8 +70,26 @@ pub(super) struct Source {
     /// For errors and progress.
     pub(super) path: PathBuf,
     pub(super) content: Content,
+    /// What it says of itself; of bytes in memory it is right.
     pub(super) size: u64,
+    pub(super) stamp: Stamp,
     pub(super) settings: Settings,
+}
+
+/// By which a file that changes is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Stamp {
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(found: &fs::Metadata) -> Self {
+        Self {
+            size: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -80,7 +100,7 @@ pub(super) enum Content {
 
 impl Source {
     /// Opens a regular file; what is small is read at once, for that saves a thread for each file.
-    pub(super) async fn open(path: &Path, small: u64) -> Result<Self, Error> {
+    pub(super) async fn open(path: &Path, small: usize) -> Result<Self, Error> {
         let path = path.to_owned();
         blocking(move || {
             // Opening a FIFO would wait for its other end.
@@ -90,19 +110,15 @@ impl Source {
             }
             let file = File::open(&path).map_err(|e| failed("open", &path, e))?;
             let found = file.metadata().map_err(|e| failed("stat", &path, e))?;
-            let size = found.len();
-            let content = if size <= small {
-                // Up to 255 KiB.
-                let mut bytes = vec![0; usize::try_from(size).unwrap_or_default()];
-                file.read_exact_at(&mut bytes, 0)
-                    .map_err(|e| short(&path, e))?;
-                Content::Memory(bytes.into())
-            } else {
-                Content::File(Arc::new(file))
+            let stamp = Stamp::of(&found);
+            let (content, size) = match whole(&file, stamp, small, &path)? {
+                Some(bytes) => (Content::Memory(bytes.clone()), bytes.len() as u64),
+                None => (Content::File(Arc::new(file)), stamp.size),
             };
             Ok(Self {
                 content,
                 size,
+                stamp,
                 settings: Settings {
                     modified: Some(found.mtime()),
                     ..Settings::mode(found.mode() & 0o777)
@@ -123,18 +139,16 @@ impl Source {
             },
             Content::File(file) => {
                 let (sender, receiver) = mpsc::channel(AHEAD);
-                let (file, path, size) = (file.clone(), self.path.clone(), self.size);
+                let (file, path, stamp) = (file.clone(), self.path.clone(), self.stamp);
                 tokio::task::spawn_blocking(move || {
                     let mut at = from;
-                    while at < size {
-                        let left = usize::try_from(size - at).unwrap_or(usize::MAX);
-                        let mut bytes = vec![0; chunk.min(left)];
-                        let read = file.read_exact_at(&mut bytes, at);
-                        at += bytes.len() as u64;
-                        let failed = read.is_err();
-                        let bytes = read.map(|()| bytes).map_err(|e| short(&path, e));
+                    loop {
+                        let read = read_at(&file, stamp, at, chunk, &path);
+                        let count = read.as_ref().map_or(0, Vec::len);
+                        at += count as u64;
+                        let end = count == 0 && read.is_ok();
                         // Nobody takes it: the transfer was dropped, or has failed.
-                        if sender.blocking_send(bytes).is_err() || failed {
+                        if end || sender.blocking_send(read).is_err() || count < chunk {
                             return;
                         }
                     }
@@ -145,13 +159,49 @@ impl Source {
     }
 }
 
-/// A file that ends too soon has changed.
-fn short(path: &Path, error: io::Error) -> Error {
-    if error.kind() == io::ErrorKind::UnexpectedEof {
-        changed(path)
-    } else {
-        failed("read", path, error)
+/// All of a file, if that is not more than `small`.
+fn whole(file: &File, stamp: Stamp, small: usize, path: &Path) -> Result<Option<Arc<[u8]>>, Error> {
+    let size = usize::try_from(stamp.size).unwrap_or(usize::MAX);
+    if size > small {
+        return Ok(None);
     }
+    // Most files are as long as they say. One byte more shows that.
+    for most in [(size + 1).max(PAGE), usize::MAX] {
+        let most = most.min(small + 1);
+        let bytes = read_at(file, stamp, 0, most, path)?;
+        if bytes.len() < most {
+            return Ok(Some(bytes.into()));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads up to `most` bytes; fewer are the end. The size of a file is a hint: many of `/proc` have
+/// none, those of `/sys` have a page. But of a file that changes while it is read, what is appended is
+/// left out, and what is missing is an error.
+fn read_at(file: &File, stamp: Stamp, at: u64, most: usize, path: &Path) -> Result<Vec<u8>, Error> {
+    let mut bytes = vec![0; most];
+    let mut count = 0;
+    while let Some(rest) = bytes.get_mut(count..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, at + count as u64) {
+            Ok(0) => break,
+            Ok(more) => count += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed("read", path, error)),
+        }
+    }
+    let left = usize::try_from(stamp.size.saturating_sub(at)).unwrap_or(usize::MAX);
+    let expected = left.min(most);
+    if count != expected {
+        let now = file.metadata().map_err(|e| failed("stat", path, e))?;
+        match Stamp::of(&now) == stamp {
+            true => {}
+            false if count < expected => return Err(changed(path)),
+            false => count = expected,
+        }
+    }
+    bytes.truncate(count);
+    Ok(bytes)
 }
 
 pub(super) enum Chunks {

@@ -6,10 +6,14 @@ use futures_util::stream::FuturesOrdered;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::Error;
+use super::metadata::Metadata;
 use super::options::{Call, REQUESTS, permits};
 use super::session::{Fault, Handle};
 
-/// Reads in order, many requests at once, and hands on what has come.
+/// Reads in order, many requests at once, and hands on what has come, up to the end of the file. What
+/// it was said to be like when it was opened is a hint: many files of `/proc` have no size, those of
+/// `/sys` have a page. But of a file that changes while it is read, what is appended is left out, and
+/// what is missing is an error.
 pub(super) struct Reads<'a> {
     call: &'a Call,
     handle: &'a Handle,
@@ -18,6 +22,11 @@ pub(super) struct Reads<'a> {
     /// The next to be asked for.
     next: u64,
     size: u64,
+    found: &'a Metadata,
+    /// What comes after `size` has been asked for.
+    asked_for_end: bool,
+    /// The file is longer than it says.
+    is_longer: bool,
 }
 
 /// What one request brought.
@@ -34,7 +43,7 @@ impl<'a> Reads<'a> {
         handle: &'a Handle,
         remote: &'a str,
         from: u64,
-        size: u64,
+        found: &'a Metadata,
     ) -> Self {
         Self {
             call,
@@ -42,7 +51,10 @@ impl<'a> Reads<'a> {
             remote,
             queue: FuturesOrdered::new(),
             next: from,
-            size,
+            size: found.len().max(from),
+            found,
+            asked_for_end: false,
+            is_longer: false,
         }
     }
 
@@ -66,9 +78,14 @@ impl<'a> Reads<'a> {
     /// Asks for as much as may be under way.
     async fn ask(&mut self) {
         let length = self.handle.session().read_len;
-        while self.next < self.size && self.queue.len() < REQUESTS {
-            let left = self.size - self.next;
-            let wanted = u32::try_from(left).unwrap_or(u32::MAX).min(length);
+        while !self.asked_for_end && self.queue.len() < REQUESTS {
+            let left = self.size.saturating_sub(self.next);
+            let wanted = match left {
+                0 if self.is_longer => length,
+                // Most files end there.
+                0 => 1,
+                left => u32::try_from(left).unwrap_or(u32::MAX).min(length),
+            };
             let room = permits(wanted as usize);
             let window = self.call.window.clone();
             let permit = match window.clone().try_acquire_many_owned(room) {
@@ -79,7 +96,8 @@ impl<'a> Reads<'a> {
                 Err(_) => window.acquire_many_owned(room).await.ok(),
             };
             self.queue.push_back(self.read(self.next, wanted, permit));
-            self.next += u64::from(wanted);
+            self.asked_for_end = left == 0;
+            self.next = self.next.saturating_add(u64::from(wanted));
         }
     }
 
@@ -89,9 +107,32 @@ impl<'a> Reads<'a> {
         let Some(piece) = self.queue.next().await else {
             return Ok(None);
         };
-        let piece = piece.map_err(|fault| self.call.sftp.at(fault, "read", self.remote))?;
-        // The end, before where it was said to be.
-        let bytes = piece.bytes.ok_or_else(|| changed(self.call, self.remote))?;
+        let piece = match piece {
+            // There some servers refuse to read, or send nothing. What the file says has come.
+            Err(Fault::Refused(..) | Fault::Protocol(_)) if self.is_last() && !self.is_longer => {
+                return Ok(None);
+            }
+            piece => piece.map_err(|fault| self.call.sftp.at(fault, "read", self.remote))?,
+        };
+        let is_beyond = piece.at >= self.size;
+        let Some(bytes) = piece.bytes else {
+            self.queue.clear();
+            self.asked_for_end = true;
+            return match is_beyond || self.is_unchanged().await? {
+                true => Ok(None),
+                false => Err(changed(self.call, self.remote)),
+            };
+        };
+        if is_beyond {
+            if !self.is_longer && !self.is_unchanged().await? {
+                return Ok(None);
+            }
+            self.is_longer = true;
+            self.asked_for_end = false;
+            self.size = piece.at + bytes.len() as u64;
+            self.next = self.size;
+            return Ok(Some((piece.at, bytes)));
+        }
         // Not more than was asked for: Handle::read sees to it.
         let count = u32::try_from(bytes.len()).unwrap_or(piece.wanted);
         if count < piece.wanted {
@@ -101,6 +142,26 @@ impl<'a> Reads<'a> {
         }
         Ok(Some((piece.at, bytes)))
     }
+
+    /// Whether what was taken from the queue was asked for beyond the end.
+    fn is_last(&self) -> bool {
+        self.asked_for_end && self.queue.is_empty()
+    }
+
+    fn is_unchanged(&self) -> impl Future<Output = Result<bool, Error>> + use<'a> {
+        // Not `self`, which threads do not share.
+        let (call, handle, remote, found) = (self.call, self.handle, self.remote, self.found);
+        async move {
+            let now = handle.stat().await;
+            let now = now.map_err(|fault| call.sftp.at(fault, "read", remote))?;
+            Ok(is_same(found, &now))
+        }
+    }
+}
+
+/// Whether a file has not changed, as far as a server tells.
+pub(super) fn is_same(before: &Metadata, now: &Metadata) -> bool {
+    before.size == now.size && before.modified == now.modified
 }
 
 pub(super) fn changed(call: &Call, remote: &str) -> Error {

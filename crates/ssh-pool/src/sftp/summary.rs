@@ -24,7 +24,7 @@ pub struct Progress<'a> {
     pub file: &'a Path,
     /// Bytes of this file that have arrived.
     pub file_bytes: u64,
-    /// Bytes that it has in all.
+    /// Bytes that it has in all, by what it says of itself: not less than have arrived.
     pub file_total: u64,
     /// Bytes of the whole transfer that have arrived.
     pub bytes: u64,
@@ -278,6 +278,10 @@ impl FileMeter<'_> {
         // Wrapping on purpose: it may be less.
         let bytes = meter.bytes.fetch_add(grown, Ordering::Relaxed);
         self.done = done;
+        // Its size was a hint.
+        let more = done.saturating_sub(self.total);
+        self.total += more;
+        meter.total.fetch_add(more, Ordering::Relaxed);
         if let Some(callback) = &meter.callback {
             callback(&Progress {
                 file: self.file,

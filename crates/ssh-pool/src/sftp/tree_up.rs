@@ -153,7 +153,7 @@ async fn copy_files(
         return Ok(());
     };
     // What is small is taken into memory; what is large has a thread that reads ahead.
-    let small = call.session(&first.remote).await?.write_len as u64;
+    let small = call.session(&first.remote).await?.write_len;
     files.retain(|item| folders.has(&item.remote));
     let copy = |item: Item| async move {
         let is_fresh = folders.fresh.contains(path::folder(&item.remote));

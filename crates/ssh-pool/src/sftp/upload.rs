@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::attributes::{self, Settings};
 use super::error::{Error, Reason};
-use super::local::{Content, Source};
+use super::local::{Content, Source, Stamp};
 use super::options::{Attempts, Call, Options, REQUESTS, Replace, options, permits};
 use super::place::{self, Place};
 use super::session::{Fault, Handle, Mode, Session};
@@ -25,6 +25,10 @@ use super::{Sftp, ops, path, tree_up, verify};
 /// one step: readers see the old file or the new one. If the upload fails, or is dropped, the old
 /// file stays and the temporary one is removed, as far as the server can be reached. Other ways to
 /// [`replace`](Self::replace) a file are a choice. What stands in the way is found out before anything is sent.
+///
+/// A file is read to its end, as `scp` does: those of `/proc` and `/sys` are longer or shorter than they
+/// say. But of one that changes while it is copied, what is appended is not in the copy, and one that
+/// becomes shorter is an [`Error::Changed`].
 ///
 /// The new file has the mode of the local one, and the owner of the file that it replaces, where
 /// the account may give files away; else it keeps at least the group, if it can, and
@@ -93,7 +97,7 @@ impl Upload {
         }
         let remote = path::remote_file(&self.remote)?;
         let session = call.session(&remote).await?;
-        let source = Source::open(&self.local, session.write_len as u64).await?;
+        let source = Source::open(&self.local, session.write_len).await?;
         drop(session);
         call.meter.expect(source.size);
         let mut summary = Summary::default();
@@ -161,6 +165,7 @@ pub(super) async fn bytes(
         path: remote.into(),
         size: bytes.len() as u64,
         content: Content::Memory(bytes.into()),
+        stamp: Stamp::default(),
         settings: Settings::mode(0o644),
     };
     file(&call, &source, remote, false).await.map(drop)
@@ -248,7 +253,7 @@ pub(super) async fn file(
     }
     work.temp.moved();
     Ok(Done {
-        bytes: source.size,
+        bytes: work.acknowledged,
         retries: attempts.retries,
         resumed: work.resumed,
         unset: work.unset,
@@ -292,8 +297,9 @@ async fn attempt(
     closed.map_err(|fault| call.sftp.at(fault, "write", remote))?;
     if call.options.verify || work.resumed > 0 {
         let content = source.content.clone();
-        let sum = verify::local(content, source.size, &source.path).await?;
-        if !verify::remote_is(call, &session, work.temp.path(), &sum, source.size).await? {
+        let size = work.acknowledged;
+        let sum = verify::local(content, size, &source.path).await?;
+        if !verify::remote_is(call, &session, work.temp.path(), &sum, size).await? {
             return Err(Error::Mismatch {
                 target: call.sftp.target().clone(),
                 path: remote.to_owned(),
