@@ -77,6 +77,10 @@ fn check<E: StdError>(
         let below = error.source();
         let system = below.and_then(|below| below.downcast_ref::<io::Error>());
         assert_eq!(below.is_some(), code.is_some(), "{error:?}");
+        assert!(
+            below.is_none_or(|below| below.source().is_none()),
+            "{error:?}"
+        );
         assert_eq!(system.and_then(io::Error::raw_os_error), *code, "{error:?}");
     }
 }
@@ -330,6 +334,7 @@ async fn every_sftp_error_holds_its_reason_and_what_to_do_in_its_first_line() {
         Reason::NotFound,
         Reason::PermissionDenied,
         Reason::NoSpace,
+        Reason::NameTooLong,
         Reason::Unsupported,
         Reason::Failure,
     ] {

@@ -1,8 +1,10 @@
 //! What servers and machines refuse: told by type, with the path, and the old file stays.
 
 use std::error::Error as _;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -260,4 +262,35 @@ async fn after_the_pool_is_closed_there_is_no_session() {
         assert!(closed, "{source}");
         assert!(!error.is_transient());
     }
+}
+
+#[tokio::test]
+async fn a_name_with_any_byte_is_copied_or_shown_escaped_in_a_short_error() {
+    let place = Place::new().await;
+    let local = place.here("back");
+    let bytes = (1..=u8::MAX).filter(|byte| *byte != b'/');
+    let names = bytes.map(|byte| vec![b'a', byte, b'z']);
+    // It turns the direction of a line.
+    for name in names.chain(["a\u{202e}z".into()]) {
+        let remote = place.remote.path().join(OsStr::from_bytes(&name));
+        let error = place.sftp.download(&remote, &local).await.unwrap_err();
+        let shown = error.to_string();
+        let raw = |c: char| c.is_control() || c == '\u{202e}' || c == '\u{fffd}';
+        assert!(!shown.contains(raw) && shown.len() < 500, "{shown:?}");
+        let written = place.sftp.write(&remote, name.clone()).await;
+        if std::str::from_utf8(&name).is_err() {
+            let error = written.unwrap_err();
+            assert!(matches!(error, Error::InvalidPath { .. }), "{error}");
+            assert!(error.to_string().contains("not UTF-8"), "{error}");
+            continue;
+        }
+        written.unwrap();
+        place.sftp.download(&remote, &local).await.unwrap();
+        assert_eq!(fs::read(&local).unwrap(), name);
+    }
+    // What is not too long for the protocol does not bury the reason.
+    let long = place.there(&"a/".repeat(20_000)).join("b");
+    let error = place.sftp.metadata(&long).await.unwrap_err();
+    assert_eq!(error.reason(), Some(Reason::NameTooLong), "{error}");
+    assert!(error.to_string().len() < 500, "{error}");
 }

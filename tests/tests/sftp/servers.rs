@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use ssh_pool::sftp::{Error, FileType, Reason, Replace, Sftp, SftpExt};
 use ssh_pool::{HostKeyPolicy, Identity, Pool};
 use ssh_pool_tests::{Dropbear, Release, SftpServer, Sshd, TempDir, TestUser, eventually_async};
 
-use crate::{Place, SOON, mode, names, noise, remote_folder, tree};
+use crate::{Place, SOON, counted, mode, names, noise, remote_folder, tree};
 
 /// What a server does not do.
 #[derive(Clone, Copy, Default)]
@@ -180,6 +181,22 @@ async fn refusals(sftp: &Sftp, local: &Path, remote: &Path) {
     let error = sftp.upload(local.join("a"), remote.join("no/a")).await;
     let error = error.unwrap_err();
     assert!(matches!(error, Error::Folder { .. }), "{error}");
+    // A name that is too long: found out before anything is sent.
+    let long = remote.join("n".repeat(300));
+    let (progress, calls) = counted();
+    let up = sftp.upload(local.join("a"), &long).progress(progress).await;
+    let down = sftp.download(&long, local.join("no")).await;
+    for error in [
+        up.unwrap_err(),
+        down.unwrap_err(),
+        sftp.metadata(&long).await.unwrap_err(),
+        sftp.create_dir(&long).await.unwrap_err(),
+        sftp.rename(remote.join("a"), &long).await.unwrap_err(),
+    ] {
+        assert_eq!(error.reason(), Some(Reason::NameTooLong), "{error}");
+        assert!(error.to_string().contains("names of 255 bytes"), "{error}");
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 0);
 }
 
 /// Files below `folder` that these processes have open.

@@ -37,6 +37,9 @@ pub enum Reason {
     /// The disk is full. The protocol has no code for that: it is a failure to write on a file
     /// system that has no blocks left (`statvfs@openssh.com`).
     NoSpace,
+    /// A name in the path is longer than 255 bytes, or all of it than 4,095. The protocol has no code
+    /// for that: it is a failure without a reason on such a path.
+    NameTooLong,
     /// `SSH_FX_OP_UNSUPPORTED`.
     Unsupported,
     /// `SSH_FX_FAILURE`, which is everything else: there already, not empty, over quota.
@@ -49,6 +52,9 @@ impl std::fmt::Display for Reason {
             Self::NotFound => "it is not there; check the path",
             Self::PermissionDenied => "permission denied; check the owner and the mode",
             Self::NoSpace => "the disk is full; make room there",
+            Self::NameTooLong => {
+                "most file systems take names of 255 bytes and paths of 4095; use a shorter one"
+            }
             Self::Unsupported => "this server cannot do that; look for another way to do it",
             Self::Failure => "the server gives no reason; is it there already, or over a quota?",
         })

@@ -13,9 +13,9 @@ pub(super) fn remote(path: &Path) -> Result<String, Error> {
         path: path.to_owned(),
         what,
     };
-    let text = path
-        .to_str()
-        .ok_or_else(|| invalid("remote paths must be UTF-8"))?;
+    let text = path.to_str().ok_or_else(|| {
+        invalid("it is not UTF-8, as remote paths must be; rename the file there")
+    })?;
     if text.is_empty() {
         return Err(invalid("it is empty; the login folder is \".\""));
     }
@@ -86,6 +86,16 @@ pub(super) fn beside(path: &str, name: &str) -> String {
 const LONGEST_PATH: usize = 64 << 10;
 const TOO_LONG: &str = "it is longer than 65536 bytes (64 KiB), which is ssh-pool's limit for a remote \
     path, so that servers take every packet, and 16 times Linux's PATH_MAX; use a shorter path";
+/// NAME_MAX and PATH_MAX, without its NUL, of nearly all systems.
+const MOST_OF_A_NAME: usize = 255;
+const MOST_OF_A_PATH: usize = 4095;
+
+/// Whether few file systems take a path of this length, or one of its names.
+pub(super) fn is_too_long(path: &str) -> bool {
+    let names = || path.split('/').any(|name| name.len() > MOST_OF_A_NAME);
+    path.len() > MOST_OF_A_PATH || names()
+}
+
 /// File systems take 255 characters, of up to four bytes each.
 const LONGEST: usize = 1020;
 
@@ -191,6 +201,16 @@ mod tests {
         ] {
             assert!(shown.contains(part), "{part}: {shown}");
         }
+    }
+
+    #[test]
+    fn a_path_is_too_long_by_one_name_or_all_of_them() {
+        let name = "a".repeat(255);
+        let path = format!("/{}", vec![name.as_str(); 15].join("/"));
+        assert!(!is_too_long(&path));
+        assert!(is_too_long(&format!("{path}a")));
+        assert!(is_too_long(&format!("{path}/{name}/b")));
+        assert!(!is_too_long(&format!("{path}/{}", "b".repeat(254))));
     }
 
     #[test]

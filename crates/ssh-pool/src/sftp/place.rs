@@ -161,7 +161,7 @@ async fn look(
             wanted: FileType::File,
         }),
         // Not there, or not for us to know: then it shows later.
-        Err(Fault::Refused(..)) => Ok(None),
+        Err(Fault::Refused(reason, _)) if reason.of(remote) != Reason::NameTooLong => Ok(None),
         Err(fault) => Err(call.sftp.at(fault, "stat", remote)),
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::{OnceCell, Semaphore, oneshot};
 
 use super::error::{Error, Reason};
 use super::metadata::{DirEntry, Metadata};
+use super::path;
 use crate::{ConnectionHandle, Host, printable};
 
 mod handle;
@@ -72,8 +73,8 @@ impl Fault {
             Self::Refused(reason, message) => Error::Refused {
                 target,
                 operation,
+                reason: reason.of(&path),
                 path,
-                reason,
                 message,
             },
             Self::Session(source) => Error::Session {
@@ -139,6 +140,16 @@ impl From<End> for Fault {
             End::Lost(error) => Self::Lost(Some(Box::new(error))),
             End::Nonsense => Self::Protocol("says what is not SFTP"),
             End::Silent(after) => Self::TimedOut(after),
+        }
+    }
+}
+
+impl Reason {
+    /// The same for a path, which may be the reason.
+    pub(super) fn of(self, path: &str) -> Self {
+        match self {
+            Self::Failure if path::is_too_long(path) => Self::NameTooLong,
+            reason => reason,
         }
     }
 }

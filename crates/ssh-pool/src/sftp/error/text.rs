@@ -21,13 +21,19 @@ impl fmt::Display for Error {
                 source,
             } => {
                 let reason = reason::of_ssh(source);
-                write!(f, "{target}: no SFTP session for {path:?}: {reason}")
+                write!(
+                    f,
+                    "{target}: no SFTP session for {path}: {reason}",
+                    path = shown(path)
+                )
             }
             Self::NotSftp { target, path, what } => write!(
                 f,
-                "{target}: no SFTP session for {path:?}: what runs in the place of an SFTP server \
+                "{target}: no SFTP session for {path}: what runs in the place of an SFTP server \
                  {what}; check ForceCommand and Subsystem in sshd_config, command= in \
-                 authorized_keys, that no start-up file of the shell prints, and that PAM opens the session"
+                 authorized_keys, that no start-up file of the shell prints, and that PAM opens \
+                 the session",
+                path = shown(path)
             ),
             Self::Lost {
                 target,
@@ -37,7 +43,8 @@ impl fmt::Display for Error {
             } => {
                 write!(
                     f,
-                    "{target}: the SFTP session ended ({operation} {path:?}): "
+                    "{target}: the SFTP session ended ({operation} {path}): ",
+                    path = shown(path)
                 )?;
                 match source {
                     Some(source) => f.write_str(&reason::of_ssh(source)),
@@ -51,9 +58,10 @@ impl fmt::Display for Error {
                 after,
             } => write!(
                 f,
-                "{target}: no answer from the SFTP server within {} s ({operation} {path:?}); its \
+                "{target}: no answer from the SFTP server within {} s ({operation} {path}); its \
                  disk may hang: look there, or raise the request timeout",
-                after.as_secs_f64()
+                after.as_secs_f64(),
+                path = shown(path)
             ),
             Self::Moved {
                 target,
@@ -62,8 +70,9 @@ impl fmt::Display for Error {
                 to,
             } => write!(
                 f,
-                "{target}: the host is another machine now: the copy of {path:?} began at {from}, \
-                 and the host is at {to}; copy it again"
+                "{target}: the host is another machine now: the copy of {path} began at {from}, \
+                 and the host is at {to}; copy it again",
+                path = shown(path)
             ),
             Self::Folder {
                 target,
@@ -73,9 +82,11 @@ impl fmt::Display for Error {
                 message,
             } => write!(
                 f,
-                "{target}: cannot write {path:?} by way of a new file in the folder {folder:?}: \
+                "{target}: cannot write {path} by way of a new file in the folder {folder}: \
                  {reason} (\"{message}\"){}",
-                way_out(*reason)
+                way_out(*reason),
+                path = shown(path),
+                folder = shown(folder)
             ),
             Self::Unset {
                 place,
@@ -84,8 +95,9 @@ impl fmt::Display for Error {
                 reason,
             } => write!(
                 f,
-                "{path:?} ({place}): cannot set the {attribute}: {reason}; a copy that is not \
-                 strict lists it"
+                "{path} ({place}): cannot set the {attribute}: {reason}; a copy that is not \
+                 strict lists it",
+                path = shown(path)
             ),
             Self::Refused {
                 target,
@@ -95,7 +107,8 @@ impl fmt::Display for Error {
                 message,
             } => write!(
                 f,
-                "{target}: cannot {operation} {path:?}: {reason} (\"{message}\")"
+                "{target}: cannot {operation} {path}: {reason} (\"{message}\")",
+                path = shown(path)
             ),
             Self::Protocol {
                 target,
@@ -104,7 +117,8 @@ impl fmt::Display for Error {
                 what,
             } => write!(
                 f,
-                "{target}: the server {what} ({operation} {path:?}); this is no SFTP server to trust"
+                "{target}: the server {what} ({operation} {path}); this is no SFTP server to trust",
+                path = shown(path)
             ),
             Self::BadName {
                 target,
@@ -113,8 +127,9 @@ impl fmt::Display for Error {
                 what,
             } => write!(
                 f,
-                "{target}: the server lists \"{name}\" in {folder:?}: {what}; this is no SFTP \
-                 server to trust"
+                "{target}: the server lists \"{name}\" in {folder}: {what}; this is no SFTP \
+                 server to trust",
+                folder = shown(folder)
             ),
             Self::Local {
                 operation,
@@ -122,11 +137,14 @@ impl fmt::Display for Error {
                 source,
             } => write!(
                 f,
-                "cannot {operation} {path:?} on this machine: {}; check the path, its mode and the \
+                "cannot {operation} {path} on this machine: {}; check the path, its mode and the \
                  room on the disk",
-                reason::of_io(source)
+                reason::of_io(source),
+                path = shown(path)
             ),
-            Self::InvalidPath { path, what } => write!(f, "invalid path {}: {what}", shown(path)),
+            Self::InvalidPath { path, what } => {
+                write!(f, "invalid path {path}: {what}", path = shown(path))
+            }
             Self::WrongType {
                 place,
                 path,
@@ -134,20 +152,24 @@ impl fmt::Display for Error {
                 wanted,
             } => write!(
                 f,
-                "{path:?} ({place}) is a {found}, and a {wanted} is needed; name another path"
+                "{path} ({place}) is a {found}, and a {wanted} is needed; name another path",
+                path = shown(path)
             ),
             Self::Changed { place, path } => write!(
                 f,
-                "{path:?} ({place}) changed while it was copied; copy it when nobody writes to it"
+                "{path} ({place}) changed while it was copied; copy it when nobody writes to it",
+                path = shown(path)
             ),
             Self::Mismatch { target, path } => write!(
                 f,
-                "{target}: the copy of {path:?} is not like the original; copy it again"
+                "{target}: the copy of {path} is not like the original; copy it again",
+                path = shown(path)
             ),
             Self::NotAtomic { target, path } => write!(
                 f,
-                "{target}: this server cannot replace {path:?} in one step; remove it first, or \
-                 choose Replace::Aside"
+                "{target}: this server cannot replace {path} in one step; remove it first, or \
+                 choose Replace::Aside",
+                path = shown(path)
             ),
             Self::TooMuch {
                 target,
@@ -156,14 +178,16 @@ impl fmt::Display for Error {
                 limit,
             } => write!(
                 f,
-                "{target}: {path:?} has more than {limit} {what}; copy it in parts"
+                "{target}: {path} has more than {limit} {what}; copy it in parts",
+                path = shown(path)
             ),
         }
     }
 }
 
 /// A path, escaped. A long one is cut, and its length shown: it would bury the reason.
-fn shown(path: &Path) -> String {
+fn shown(path: &(impl AsRef<Path> + ?Sized)) -> String {
+    let path = path.as_ref();
     let text = path.to_string_lossy();
     if text.len() <= MOST_SHOWN {
         return format!("{path:?}");
