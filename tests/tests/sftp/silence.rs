@@ -123,23 +123,35 @@ async fn a_slow_server_that_answers_in_turn_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_was_dropped_unanswered_does_not_hold_up_the_next_ones() {
-    let on = Arc::new(AtomicBool::new(true));
-    let fake = deaf(READ, &on).await;
-    let dropped = tokio::time::timeout(SHORT / 3, fake.file()).await;
-    assert!(dropped.is_err(), "it answers");
-    on.store(false, Ordering::SeqCst);
-    fake.sftp.set_request_timeout(SOON);
-    // The answer to the first is still due: with that session, or with the next one.
-    let read = async {
-        loop {
-            match fake.file().await {
-                Ok(summary) => return summary,
-                Err(error) => is_timeout(&error, "after a dropped one"),
+    // The first read is not answered, and with `stuck` nothing behind it in its session either.
+    for stuck in [false, true] {
+        let session = Mutex::new(None);
+        let fake = Fake::new(move |request: &Request| {
+            let this = std::thread::current().id();
+            let mut session = session.lock().unwrap();
+            let first = request.kind == READ && session.is_none();
+            if first {
+                *session = Some(this);
             }
-        }
-    };
-    let summary = tokio::time::timeout(SOON, read).await.unwrap();
-    assert_eq!(summary.bytes, 10);
+            (first || stuck && *session == Some(this)).then(Vec::new)
+        })
+        .await;
+        fake.sftp.set_request_timeout(SHORT);
+        let dropped = tokio::time::timeout(SHORT / 3, fake.file()).await;
+        assert!(dropped.is_err(), "it answers");
+        fake.sftp.set_request_timeout(SOON);
+        // The answer to the first is still due: with that session, or with the next one.
+        let read = async {
+            loop {
+                match fake.file().await {
+                    Ok(summary) => return summary,
+                    Err(error) => is_timeout(&error, "after a dropped one"),
+                }
+            }
+        };
+        let summary = tokio::time::timeout(SOON, read).await.unwrap();
+        assert_eq!(summary.bytes, 10);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
