@@ -8,6 +8,10 @@ use ssh_pool_tests::{Dropbear, Release, Sshd, SshdBuilder, TempDir, TestUser};
 
 use crate::keys::Stock;
 
+/// PAM asks nothing.
+const ASKS_NOTHING: &str = "auth required pam_permit.so\naccount required pam_permit.so\n\
+                            session required pam_permit.so\n";
+
 pub(crate) struct Server {
     pub(crate) name: &'static str,
     pub(crate) user: String,
@@ -59,6 +63,13 @@ impl Servers {
                 asks("keyboard-interactive").option("UsePAM yes"),
             ),
             ("publickey, then password", true, asks("publickey,password")),
+            (
+                "none",
+                true,
+                asks("none")
+                    .pam(ASKS_NOTHING)
+                    .option("PermitEmptyPasswords yes"),
+            ),
             (
                 "OpenSSH 10.0",
                 true,
