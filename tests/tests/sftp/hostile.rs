@@ -218,13 +218,18 @@ async fn lies_about_a_file_are_told_and_leave_nothing() {
         assert!(matches!(error, Error::Changed { .. }), "{error}");
         assert!(names(fake.local.path()).is_empty(), "{size}");
     }
-    // Small, as it says, and without an end.
-    let fake = Fake::new(|request: &Request| {
-        (request.kind == READ).then(|| request.data(&vec![7; request.range().1 as usize]))
-    })
-    .await;
-    let error = fake.file().await.unwrap_err();
-    assert!(matches!(error, Error::TooMuch { .. }), "{error}");
+    // Larger than it says, and without an end: in memory and on the disk.
+    for size in [10, 1 << 20] {
+        let fake = Fake::new(move |request: &Request| match request.kind {
+            7 | 8 | 17 => Some(request.attributes(FILE, size)),
+            READ => Some(request.data(&vec![7; request.range().1 as usize])),
+            _ => None,
+        })
+        .await;
+        let error = fake.file().await.unwrap_err();
+        assert!(matches!(error, Error::TooMuch { .. }), "{error}");
+        assert!(names(fake.local.path()).is_empty(), "{size}");
+    }
     // A file without a size that never ends.
     let fake = Fake::new(|request: &Request| match request.kind {
         7 | 8 | 17 => Some(request.attributes(FILE, 0)),

@@ -10,7 +10,7 @@ use ssh_pool_tests::noise;
 use tokio::task::JoinSet;
 
 use crate::SOON;
-use crate::fake::{CLOSE, FILE, Fake, OPEN, OPENDIR, READ, READDIR, READLINK, Request, WRITE};
+use crate::fake::{CLOSE, EOF, FILE, Fake, OPEN, OPENDIR, READ, READDIR, READLINK, Request, WRITE};
 
 const SHORT: Duration = Duration::from_secs(1);
 const LSTAT: u8 = 7;
@@ -109,7 +109,11 @@ async fn a_slow_server_that_answers_in_turn_is_waited_for() {
         LSTAT | FSTAT | STAT => Some(request.attributes(FILE, size)),
         READ => {
             std::thread::sleep(SHORT);
-            Some(request.data(&vec![7; request.range().1 as usize]))
+            let (at, wanted) = request.range();
+            Some(match at < size {
+                true => request.data(&vec![7; wanted as usize]),
+                false => request.status(EOF),
+            })
         }
         _ => None,
     })

@@ -34,7 +34,7 @@ fn sftp(place: &Place, line: &str) {
     client.arg("-P").arg(place.sshd.port().to_string());
     client.arg(format!("{}@{}", place.sshd.user(), place.sshd.addr().ip()));
     client.stdin(Stdio::piped()).stdout(Stdio::null());
-    let mut client = client.spawn().expect("sftp, of OpenSSH");
+    let mut client = client.spawn().unwrap();
     writeln!(client.stdin.take().unwrap(), "{line}").unwrap();
     assert!(client.wait().unwrap().success(), "{line}");
 }

@@ -11,9 +11,8 @@ use super::attributes::{self, Lacking, Settings};
 use super::error::Error;
 use super::local::{self, Content, Temp, Writer, blocking};
 use super::metadata::{FileType, Metadata};
-use super::ops::SMALL;
 use super::options::{Attempts, Call, Options, options};
-use super::reads::{Reads, changed, is_same};
+use super::reads::{Reads, changed, is_same, within_limit};
 use super::session::{Fault, Handle, Mode, Session};
 use super::summary::{FileMeter, Summary, Unset};
 use super::upload::Done;
@@ -30,8 +29,8 @@ use super::{Sftp, path, tree_down, verify};
 ///
 /// A file is read to its end, as `scp` does: those of `/proc` and `/sys` are longer or shorter than they
 /// say. But of one that changes while it is copied, what is appended is not in the copy, and one that
-/// becomes shorter is an [`Error::Changed`]. Files that say that they are small, as in `/proc`, and are
-/// not, may have up to 64 MiB.
+/// becomes shorter is an [`Error::Changed`]. A file may have up to 64 MiB more than it says, so that a
+/// server cannot send without end what it has called small: else [`Error::TooMuch`].
 ///
 /// Of a folder, nothing is written outside `local`, whatever the server says. Symbolic links are
 /// made last, and only those that stay inside the tree: relative, and with `..` only at their
@@ -412,7 +411,6 @@ async fn whole(
         } else {
             all.extend(bytes);
         }
-        within_limit(&call.sftp, remote, &all)?;
     }
     Ok(all)
 }
@@ -438,19 +436,6 @@ pub(super) async fn collect(sftp: &Sftp, handle: &Handle, remote: &str) -> Resul
             None => return Ok(all),
             Some(bytes) => all.extend(bytes),
         }
-        within_limit(sftp, remote, &all)?;
-    }
-}
-
-/// What is kept in memory, whatever its size is said to be.
-fn within_limit(sftp: &Sftp, remote: &str, all: &[u8]) -> Result<(), Error> {
-    match all.len() as u64 > SMALL {
-        false => Ok(()),
-        true => Err(Error::TooMuch {
-            target: sftp.target().clone(),
-            path: remote.to_owned(),
-            what: "bytes",
-            limit: SMALL,
-        }),
+        within_limit(sftp, remote, all.len() as u64)?;
     }
 }

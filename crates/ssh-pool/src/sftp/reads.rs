@@ -5,8 +5,10 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::Sftp;
 use super::error::Error;
 use super::metadata::Metadata;
+use super::ops::SMALL;
 use super::options::{Call, REQUESTS, permits};
 use super::session::{Fault, Handle};
 
@@ -131,6 +133,8 @@ impl<'a> Reads<'a> {
             self.asked_for_end = false;
             self.size = piece.at + bytes.len() as u64;
             self.next = self.size;
+            let more = self.size.saturating_sub(self.found.len());
+            within_limit(&self.call.sftp, self.remote, more)?;
             return Ok(Some((piece.at, bytes)));
         }
         // Not more than was asked for: Handle::read sees to it.
@@ -162,6 +166,19 @@ impl<'a> Reads<'a> {
 /// Whether a file has not changed, as far as a server tells.
 pub(super) fn is_same(before: &Metadata, now: &Metadata) -> bool {
     before.size == now.size && before.modified == now.modified
+}
+
+/// Whether that many bytes may come that a file did not say it has.
+pub(super) fn within_limit(sftp: &Sftp, remote: &str, more: u64) -> Result<(), Error> {
+    match more > SMALL {
+        false => Ok(()),
+        true => Err(Error::TooMuch {
+            target: sftp.target().clone(),
+            path: remote.to_owned(),
+            what: "bytes",
+            limit: SMALL,
+        }),
+    }
 }
 
 pub(super) fn changed(call: &Call, remote: &str) -> Error {
