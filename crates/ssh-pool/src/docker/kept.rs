@@ -221,9 +221,10 @@ async fn reap(kept: Weak<Kept>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use hyper::client::conn::http1;
     use hyper_util::rt::TokioIo;
-    use tokio::io::AsyncWriteExt;
 
     use super::*;
 
@@ -233,20 +234,33 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_request_ends_whose_connection_ends_as_it_is_sent() {
         for round in 0..20_000 {
-            let (near, mut far) = tokio::io::duplex(256);
-            let (mut http, driver) = http1::handshake(TokioIo::new(near)).await.unwrap();
-            let mut driver = tokio::spawn(async move { drop(driver.await) });
-            http.ready().await.unwrap();
-            let ends = tokio::spawn(async move { far.shutdown().await });
+            let (near, _far) = tokio::io::duplex(64);
+            let (http, connection) = http1::handshake(TokioIo::new(near)).await.unwrap();
+            let waits = Arc::new(AtomicBool::new(false));
+            let ends = Arc::new(AtomicBool::new(false));
+            let mut driver = tokio::spawn({
+                let (waits, ends) = (waits.clone(), ends.clone());
+                async move {
+                    waits.store(true, Ordering::SeqCst);
+                    while !ends.load(Ordering::SeqCst) {
+                        std::hint::spin_loop();
+                    }
+                    drop(connection);
+                }
+            });
+            while !waits.load(Ordering::SeqCst) {
+                tokio::task::yield_now().await;
+            }
+            ends.store(true, Ordering::SeqCst);
             // At another moment each time.
-            for _ in 0..round % 100 {
+            for _ in 0..round % 50 {
                 std::hint::spin_loop();
             }
             let sent = send(http, &mut driver, Request::new(AnyBody::empty()));
-            let sent = tokio::time::timeout(HANG, sent).await;
-            let sent = sent.unwrap_or_else(|_| panic!("round {round} hangs"));
+            let Ok(sent) = tokio::time::timeout(HANG, sent).await else {
+                panic!("round {round} hangs");
+            };
             assert!(sent.is_err(), "nobody has answered");
-            ends.await.unwrap().unwrap();
         }
     }
 }
