@@ -186,8 +186,11 @@ async fn what_answers_in_the_place_of_the_server_at_first_is_waited_for() {
         let pool = builder(&sshd, known(&sshd)).build().unwrap();
         let host = pool.host(sshd.target()).unwrap();
         let mut events = pool.events();
-        let waiting = waiting(&host);
-        fails(&mut events, 2).await;
+        let mut waiting = waiting(&host);
+        tokio::select! {
+            () = fails(&mut events, 2) => {}
+            ended = &mut waiting => panic!("{what}: {ended:?}"),
+        }
         front.abort();
         front.await.unwrap_err();
         let ready = Instant::now();
