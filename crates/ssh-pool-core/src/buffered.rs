@@ -23,7 +23,7 @@ pub(crate) struct Buffered {
     bytes: AtomicUsize,
     /// Of these, what belongs to streams that hold their peer back.
     held_back: AtomicUsize,
-    /// Held by who puts an output together in a full pool.
+    /// Held while an output is joined.
     joining: Mutex<()>,
 }
 

@@ -90,6 +90,9 @@ impl CountedBytes {
 
     /// Makes one buffer of the pieces, at once: for few of them.
     pub(crate) fn join(&mut self) {
+        if self.full.is_empty() {
+            return;
+        }
         let total = self.len();
         let (mut whole, pieces) = self.begin_join();
         for piece in pieces {
@@ -130,7 +133,7 @@ impl CountedBytes {
     /// The pieces, and a buffer for all of them if there is room for it beside them.
     fn begin_join(&mut self) -> (Vec<u8>, Vec<Vec<u8>>) {
         let (mut whole, total) = (Vec::new(), self.len());
-        if !self.full.is_empty() && (self.tab.add(total).is_ok() || self.tab.add_joined(total)) {
+        if self.tab.add(total).is_ok() || self.tab.add_joined(total) {
             whole.reserve_exact(total);
             self.tab.add_anyway(whole.capacity() - total);
         }
