@@ -29,10 +29,13 @@ async fn pipe(from: &Host, dump: &str, to: &Host, load: &str) -> Result<(), Box<
     let mut loading = to.shell(load).stdin(Stdio::piped()).spawn().await?;
     let mut bytes = dumping.stdout.take().ok_or("stdout is piped")?;
     let mut input = loading.stdin.take().ok_or("stdin is piped")?;
-    tokio::io::copy(&mut bytes, &mut input).await?;
-    drop(input);
-    dumping.wait_with_output().await?.exit_ok()?;
-    loading.wait_with_output().await?.exit_ok()?;
+    let copy = async move { tokio::io::copy(&mut bytes, &mut input).await };
+    // At once: a command waits while what it writes to its other streams is not read.
+    let (copied, dumped, loaded) =
+        tokio::join!(copy, dumping.wait_with_output(), loading.wait_with_output());
+    dumped?.exit_ok()?;
+    loaded?.exit_ok()?;
+    copied?;
     Ok(())
 }
 

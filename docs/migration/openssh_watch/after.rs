@@ -5,7 +5,7 @@ use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use ssh_pool::{Host, HostKeyPolicy, Identity, Pool, Target};
+use ssh_pool::{Host, HostKeyPolicy, Identity, Pool, Stdio, Target};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
 /// How to log in.
@@ -21,6 +21,7 @@ async fn wait_for(host: &Host, log: &str, word: &str) -> Result<String, Box<dyn 
     let mut tail = host
         .command("tail")
         .args(["-n", "+1", "-f", log])
+        .stderr(Stdio::inherit())
         .spawn()
         .await?;
     let stdout = tail.stdout.take().ok_or("stdout is piped")?;

@@ -160,7 +160,12 @@ async fn a_backup_goes_from_one_server_to_the_other() {
     let (source, copy) = (Sshd::start(), Sshd::start());
     let here = TempDir::new();
     let script = here.path().join("dump.sh");
-    fs::write(&script, "head -c 9000000 /dev/zero").unwrap();
+    // It says more on the side than a channel takes that is not read.
+    fs::write(
+        &script,
+        "head -c 9000000 /dev/zero; head -c 8000000 /dev/zero >&2",
+    )
+    .unwrap();
     let report = here.path().join("report");
     // Both servers are this machine, and log in the same user.
     let remote = Remote::new(&source);
