@@ -13,3 +13,8 @@ pub use interrupt::Interrupts;
 pub use lines::{Line, Lines};
 pub use measure::{Timings, quantile};
 pub use progress::bar;
+
+/// The programs in the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

@@ -264,11 +264,9 @@ impl Child {
     /// Sends a signal to the process group of the command, by its name in RFC 4254, section 6.10,
     /// with or without `SIG`: `"HUP"`, `"SIGUSR1"`.
     ///
-    /// SSH has no reply to a signal, so `Ok` says that the server has been asked. One that is sent
-    /// before the command has begun to do anything may get lost: sshd accepts a command a moment
-    /// before its process group is there. OpenSSH ignores
-    /// it for forced commands; where it ignores it for the user (see
-    /// [`Command`](crate::Command#cancelling)), an errand of the pool's own delivers it.
+    /// SSH has no reply to a signal, so `Ok` says that the server has been asked. OpenSSH ignores it for
+    /// forced commands; where it ignores it for the user (see [`Command`](crate::Command#cancelling)), an
+    /// errand of the pool's own delivers it.
     ///
     /// # Errors
     ///

@@ -252,6 +252,10 @@ impl Command {
     }
 
     /// Where the standard error of the command goes. Default: as for [`stdout`](Command::stdout).
+    ///
+    /// A command that writes more than about 1 MiB to a piped stream waits until it is read; a
+    /// [`shared`](Command::shared) one is cut off. Of a [`spawn`](Command::spawn)ed one read both streams,
+    /// or set the other one to [`Stdio::inherit`] or [`Stdio::null`].
     pub fn stderr(&mut self, stderr: Stdio) -> &mut Self {
         self.stderr = Some(stderr);
         self

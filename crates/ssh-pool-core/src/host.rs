@@ -174,8 +174,9 @@ impl Host {
     /// [`connect_tcp`](Host::connect_tcp); one that cannot be connected is closed, with a warning
     /// in the trace. The streams are a [`StreamGroup`]: that of this handle, or one of their own.
     ///
-    /// An empty host listens on loopback, port 0 on any port: see [`Forward::address`]. A socket
-    /// file is made, and removed when the forward is dropped.
+    /// An address is `(host, port)` or the path of a socket: see [`Address`]. An empty host listens on
+    /// loopback, port 0 on any port: see [`Forward::address`]. A socket file is made, and removed when the
+    /// forward is dropped.
     ///
     /// # Errors
     ///

@@ -103,6 +103,8 @@ impl SftpExt for Host {
 /// [`StreamGroup`](crate::StreamGroup): that of the [`Host`], or one of their own. For transfers that
 /// are not to share bandwidth call [`SftpExt::sftp`] once for each.
 ///
+/// Remote paths are relative to the home folder of the user on most servers; `~` is an ordinary character.
+///
 /// A session that has ended is replaced by the next call, and so is one whose connection is retired:
 /// evicted, older than `Timeouts::lifetime`, or to an address that the host has no more. A transfer
 /// that is under way ends on the old one. A session that is open counts as something that runs:

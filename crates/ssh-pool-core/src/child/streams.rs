@@ -170,9 +170,10 @@ macro_rules! reader {
     ($(#[$doc:meta])* $name:ident, $stream:expr) => {
         $(#[$doc])*
         ///
-        /// Its end is a clean one: a connection that is lost, or a shared stream that is read too
-        /// slowly, is an error whose inner error is an [`Error`](crate::Error). Dropped, what the
-        /// command writes to it is thrown away.
+        /// A connection that is lost, or a shared stream that is read too slowly, is an error whose inner
+        /// error is an [`Error`](crate::Error). After a time-out or a kill the stream ends as if the
+        /// command had ended: ask [`Child::wait`](super::Child::wait). Dropped, what the command writes
+        /// to it is thrown away.
         pub struct $name(Reader);
 
         impl $name {

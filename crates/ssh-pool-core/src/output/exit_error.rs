@@ -13,7 +13,8 @@ const SHOWN: usize = 400;
 /// [`ExitStatus::exit_ok`].
 ///
 /// It is not an [`Error`](crate::Error), which is about a command without a status. `Display` names
-/// the target, the status and the end of standard error, [printable](crate::printable()), on one line.
+/// the target, the status and the end of standard error, [printable](crate::printable()), on one line. It
+/// does not show the command line, which may hold a secret.
 ///
 /// ```
 /// # use ssh_pool_core as ssh_pool;
