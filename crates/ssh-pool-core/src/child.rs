@@ -26,7 +26,7 @@ mod task;
 pub(crate) use start::{Spawn, spawn};
 pub(crate) use streams::Source;
 pub use streams::{ChildStderr, ChildStdin, ChildStdout};
-use streams::{Full, collect, keep};
+use streams::{Full, collect, keep, kept};
 use task::Task;
 
 /// A remote command that runs, and whose streams are the caller's. From
@@ -168,8 +168,10 @@ impl Child {
     async fn whole_output(&mut self) -> Result<Output, Error> {
         let limit = self.state.output_limit;
         let inbox = self.state.process.channel().inbox.clone();
-        let (mut stdout, mut stderr) = (inbox.counted_bytes(), inbox.counted_bytes());
         let mut streams = (self.stdout.take(), self.stderr.take());
+        // What `wait` has kept is all of it so far.
+        let mut stdout = kept(streams.0.as_mut().map(ChildStdout::reader), &inbox);
+        let mut stderr = kept(streams.1.as_mut().map(ChildStderr::reader), &inbox);
         let status = {
             let readers = (
                 streams.0.as_mut().map(ChildStdout::reader),
@@ -209,7 +211,8 @@ impl Child {
             Some(ended) => ended,
             None => self.state.wait().await,
         };
-        let (stdout, stderr) = stdout.into_vecs(stderr).await;
+        let joined = stdout.into_vecs(stderr).await;
+        let (stdout, stderr) = joined.ok_or_else(|| self.runtime_ended())?;
         let status = match ended {
             Ok(status) => status,
             Err(error) => {
@@ -229,6 +232,11 @@ impl Child {
             peer_addr: self.peer_addr(),
             target: Some(self.state.process.hub().name().clone()),
         })
+    }
+
+    fn runtime_ended(&self) -> Error {
+        let hub = self.state.process.hub();
+        Error::closed(hub.name(), hub.runtime())
     }
 
     fn too_much(&self, stream: Stream, limit: usize) -> Error {

@@ -572,10 +572,10 @@ impl Inbox {
         self.state().intake(stream).take()
     }
 
-    /// The same of stdout and stderr, whole.
-    pub(crate) async fn collected(&self) -> (Vec<u8>, Vec<u8>) {
-        let (stdout, stderr) = (self.rest(Stream::Stdout), self.rest(Stream::Stderr));
-        stdout.into_vecs(stderr).await
+    /// The same of stdout and stderr, whole once that is awaited. `None`: the runtime has ended.
+    pub(crate) fn collected(&self) -> impl Future<Output = Option<(Vec<u8>, Vec<u8>)>> + use<> {
+        self.rest(Stream::Stdout)
+            .into_vecs(self.rest(Stream::Stderr))
     }
 }
 

@@ -452,14 +452,17 @@ impl Process {
         self.over = false;
     }
 
-    /// What has arrived of the output that is collected.
-    pub(crate) async fn partial_output(&self) -> PartialOutput {
+    /// What has arrived of the output that is collected: taken now, and whole once that is awaited.
+    pub(crate) fn partial_output(&self) -> impl Future<Output = PartialOutput> + use<> {
         let inbox = &self.channel.inbox;
-        let (stdout, stderr) = inbox.collected().await;
-        PartialOutput {
-            status: inbox.transcript().exit,
-            stdout,
-            stderr,
+        let (status, collected) = (inbox.transcript().exit, inbox.collected());
+        async move {
+            let (stdout, stderr) = collected.await.unwrap_or_default();
+            PartialOutput {
+                status,
+                stdout,
+                stderr,
+            }
         }
     }
 

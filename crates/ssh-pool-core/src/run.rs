@@ -161,16 +161,18 @@ async fn attempt(
         let judgement = match judgement {
             Ok(judgement) => judgement,
             Err((phase, after)) => {
-                let output = process.partial_output().await;
+                let output = process.partial_output();
                 let outcome = Box::pin(process.terminate()).await;
-                return Err(timed_out(hub, phase, after, outcome).with_output(output));
+                return Err(timed_out(hub, phase, after, outcome).with_output(output.await));
             }
         };
         match judgement {
             Judgement::Done(status) => {
                 process.set_over();
                 let Channel { wire, inbox } = process.channel();
-                let (stdout, stderr) = inbox.collected().await;
+                let collected = inbox.collected().await;
+                let (stdout, stderr) =
+                    collected.ok_or_else(|| Error::closed(hub.name(), hub.runtime()))?;
                 return Ok(Output {
                     status,
                     stdout,

@@ -1,6 +1,9 @@
 //! What commands write: complete, apart, and within the cap.
 
 use std::fmt::Write as _;
+use std::future::{Future as _, IntoFuture as _, poll_fn};
+use std::task::Poll;
+use std::time::Duration;
 
 use ssh_pool::{CommandState, Error, Limits, Phase, Pool, Stream};
 use ssh_pool_tests::{Sshd, eventually_async};
@@ -145,5 +148,56 @@ async fn many_commands_past_the_cap_leave_room_for_others() {
         .collect();
     for other in others {
         assert!(other.await.unwrap().unwrap().success());
+    }
+}
+
+/// Large outputs are joined one at a time; a caller that is not polled delays no other one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_is_not_polled_holds_up_no_large_output() {
+    const LARGE: usize = 20_000_000;
+    let (_sshd, pool, host) = server();
+    let line = format!("head -c {LARGE} /dev/zero");
+    let mut left = Box::pin(host.shell(line).output().into_future());
+    // Until its output is there and takes memory a second time.
+    let joining = || pool.status().buffered_bytes > LARGE + LARGE / 4;
+    poll_fn(|cx| match left.as_mut().poll(cx) {
+        Poll::Pending if !joining() => Poll::Pending,
+        _ => Poll::Ready(()),
+    })
+    .await;
+    let others = async {
+        let mut other = host.shell("head -c 1000000 /dev/zero");
+        let output = other.timeout(SOON).output().await.unwrap();
+        assert_eq!(output.stdout.len(), 1_000_000);
+        // One that times out is ended, and what it has said is in the error.
+        let mut other = host.shell("head -c 1000000 /dev/zero; exec sleep 600");
+        let error = other.timeout(Duration::from_secs(2)).output().await;
+        let error = error.unwrap_err();
+        assert!(error.is_killed(), "{error:?}");
+        assert_eq!(error.partial_output().unwrap().stdout.len(), 1_000_000);
+    };
+    timeout(SOON, others).await.expect("hangs");
+    drop(left);
+    assert!(eventually_async(SOON, || pool.status().buffered_bytes == 0).await);
+}
+
+/// What `wait` has kept is not there twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_that_fits_is_kept_whether_it_is_waited_for_first_or_not() {
+    const LENGTH: usize = 12 << 20;
+    let sshd = Sshd::start();
+    let limits = Limits::default().buffered_bytes(16 << 20);
+    let pool = builder(&sshd, known(&sshd)).limits(limits).build().unwrap();
+    let host = pool.host(sshd.target()).unwrap();
+    for waits in [false, true] {
+        let line = format!("head -c {LENGTH} /dev/zero | tr '\\0' x; echo end >&2");
+        let mut child = host.shell(line).spawn().await.unwrap();
+        if waits {
+            assert!(child.wait().await.unwrap().success());
+        }
+        let output = child.wait_with_output().await.unwrap();
+        assert!(output.stdout.len() == LENGTH && output.stdout.iter().all(|byte| *byte == b'x'));
+        assert_eq!(output.stderr, b"end\n");
+        assert_eq!(pool.status().buffered_bytes, 0);
     }
 }

@@ -122,12 +122,20 @@ impl CountedBytes {
         self.bytes = whole;
     }
 
-    /// All bytes of each of the two, in one buffer, which are not counted from now on.
-    pub(crate) async fn into_vecs(mut self, mut other: Self) -> (Vec<u8>, Vec<u8>) {
-        self.join_in_turns().await;
-        // The first one counts until both can be handed over.
-        other.join_in_turns().await;
-        (self.take(), other.take())
+    /// All bytes of each of the two, in one buffer, which are not counted from now on. `None`: the
+    /// runtime of the pool has ended.
+    pub(crate) async fn into_vecs(mut self, mut other: Self) -> Option<(Vec<u8>, Vec<u8>)> {
+        if !self.full.is_empty() || !other.full.is_empty() {
+            // In a task of the pool: a caller need not poll, and would hold up all other joins.
+            let joined = tokio::spawn(async move {
+                self.join_in_turns().await;
+                // The first one counts until both can be handed over.
+                other.join_in_turns().await;
+                (self, other)
+            });
+            (self, other) = joined.await.ok()?;
+        }
+        Some((self.take(), other.take()))
     }
 
     /// The pieces, and a buffer for all of them if there is room for it beside them.
@@ -218,6 +226,12 @@ impl CountedBytes {
         drop(self.split_off());
     }
 
+    /// Without what has been read.
+    pub(crate) fn into_unread(mut self) -> Self {
+        self.discard_read();
+        self
+    }
+
     /// What has not been read, which is not counted from now on.
     fn take(&mut self) -> Vec<u8> {
         self.discard_read();
@@ -284,7 +298,7 @@ mod tests {
                 assert!(whole.unread() == sent);
             }
             let other = CountedBytes::default();
-            let (whole, _) = runtime.block_on(whole.into_vecs(other));
+            let (whole, _) = runtime.block_on(whole.into_vecs(other)).expect("it runs");
             assert!(whole == sent && whole.capacity() == sent.len());
             assert_eq!(pool.bytes(), 0);
         }

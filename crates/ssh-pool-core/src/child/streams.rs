@@ -127,6 +127,12 @@ impl Reader {
         }
     }
 
+    /// Takes what was kept, unless something after it is gone.
+    fn take_kept(&mut self) -> Option<CountedBytes> {
+        let kept = self.kept.take_if(|kept| kept.cut.is_none())?;
+        Some(kept.bytes.into_unread())
+    }
+
     /// The limit that was reached when it was cut off for want of a reader.
     fn cut(&self) -> Option<usize> {
         self.kept.as_ref()?.cut
@@ -372,6 +378,12 @@ pub(super) async fn keep(reader: Option<&mut Reader>, limit: usize) {
     if let Some(reader) = reader {
         reader.keep(limit).await;
     }
+}
+
+/// The bytes that a stream begins with: what was kept of it while the child was waited for.
+pub(super) fn kept(reader: Option<&mut Reader>, inbox: &Inbox) -> CountedBytes {
+    let kept = reader.and_then(Reader::take_kept);
+    kept.unwrap_or_else(|| inbox.counted_bytes())
 }
 
 /// Reads to the end, up to a limit. A stream that is lost has its reason in the child's end. Cancel

@@ -20,6 +20,7 @@ use futures_util::future::BoxFuture;
 
 use super::{Remote, Sent, batch};
 use crate::command_line::{Tag, portable_script};
+use crate::error::Stream;
 use crate::inbox::Sink;
 use crate::lanes::Lanes;
 use crate::process::Job;
@@ -328,7 +329,8 @@ async fn beside(
     }
     inbox.ended().await;
     let code = inbox.transcript().exit.and_then(|status| status.code());
-    let output = String::from_utf8(inbox.collected().await.0).unwrap_or_default();
+    let output =
+        String::from_utf8(inbox.rest(Stream::Stdout).unread().to_vec()).unwrap_or_default();
     Some((code, output))
 }
 
