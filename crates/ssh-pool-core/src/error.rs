@@ -21,8 +21,9 @@ mod refusal;
 mod text;
 
 pub use cause::Cause;
-pub(crate) use cause::{NotUtf8, no_descriptors, words_of};
+pub(crate) use cause::{NoneUsable, NotUtf8, no_descriptors, words_of};
 pub use host_key::HostKeyProblem;
+pub(crate) use message::not_used;
 pub use message::{MessageKind, ServerMessage};
 pub use origin::Origin;
 pub use partial::PartialOutput;
@@ -128,7 +129,7 @@ pub enum Error {
     Identity {
         /// The target as `user@host:port`.
         target: Origin,
-        /// Which identity, without its secret.
+        /// Which identity, without its secret; of several, the first. `Display` names them all.
         identity: String,
         /// What went wrong with it.
         source: Cause,
@@ -141,7 +142,8 @@ pub enum Error {
     AuthRejected {
         /// The target as `user@host:port`.
         target: Origin,
-        /// What was offered, in order: key fingerprints and method names, never secrets.
+        /// What was offered, in order: key fingerprints and method names, never secrets. With them
+        /// what could not be: `key file /k (not used: ...)`, at most eight files and the number of others.
         tried: Vec<String>,
         /// Of those, what the server has accepted as a part of the login (RFC 4252, section 5.1;
         /// sshd's `AuthenticationMethods`).

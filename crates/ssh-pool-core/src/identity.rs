@@ -257,8 +257,8 @@ impl Identity {
 
     /// Several identities, offered in this order.
     ///
-    /// One that cannot be used, such as a missing file, is skipped with a warning; that is an
-    /// error only when none is left.
+    /// One that cannot be used, such as a missing file, is skipped with a warning in the trace
+    /// (`tracing`); that is an error only when none is left. The error of a refused login names it.
     #[must_use]
     pub fn several(identities: impl IntoIterator<Item = Identity>) -> Self {
         Self {

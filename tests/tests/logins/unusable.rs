@@ -69,6 +69,20 @@ async fn an_identity_that_cannot_be_used_bothers_no_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_missing_beside_a_key_that_is_refused_is_named() {
+    let sshd = Sshd::start();
+    let (dir, key) = new_key();
+    let typo = dir.path().join("typo");
+    let both = [Identity::key_file(&typo), Identity::key_file(key.private())];
+    let error = login(&sshd, Identity::several(both)).await.unwrap_err();
+    let text = error.to_string();
+    let typo = typo.display();
+    let unused = format!("; not used: key file {typo} (No such file or directory); the server");
+    let offered = format!("after offering ssh-ed25519 {}", key.fingerprint());
+    assert!(text.contains(&unused) && text.contains(&offered), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_text_that_is_no_key_is_found_out_when_the_pool_is_built() {
     let sshd = Sshd::start();
     let encrypted = {

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::Error;
+use super::message::as_not_used;
 use super::text::Words;
 use crate::printable;
 
@@ -59,6 +60,31 @@ impl Cause {
      why it disconnects"
 )]
 pub(crate) struct NotUtf8;
+
+/// None of several identities can be used.
+#[derive(Debug)]
+pub(crate) struct NoneUsable {
+    /// As [`not_used`](super::not_used) names them.
+    pub(crate) each: Vec<String>,
+    pub(crate) first: Cause,
+}
+
+impl fmt::Display for NoneUsable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (identity, reason) in self.each.iter().filter_map(|name| as_not_used(name)) {
+            write!(f, "{separator}{identity}: {reason}")?;
+            separator = "; ";
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for NoneUsable {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.first.below()
+    }
+}
 
 /// An error and everything underneath it.
 fn chain<'a>(
@@ -134,6 +160,10 @@ impl Cause {
     /// Whether it is an earlier failure of the pool's own.
     pub(super) fn is_failure(&self) -> bool {
         self.0.is::<Error>()
+    }
+
+    pub(super) fn none_usable(&self) -> Option<&NoneUsable> {
+        self.0.downcast_ref()
     }
 
     pub(crate) fn is_not_utf8(&self) -> bool {

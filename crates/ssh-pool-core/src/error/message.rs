@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::Error;
 use super::text::display_list;
+use crate::printable;
 
 /// A text that a server sent during a login. It is escaped and cut off: see
 /// [`printable`](crate::printable).
@@ -82,8 +83,21 @@ pub(super) fn last_words(messages: &[ServerMessage]) -> String {
     }
 }
 
+/// Begins the reason in the name of an identity that was not offered.
+const NOT_USED: &str = " (not used: ";
+
+/// How a refused login names an identity that could not be used, on one line of at most 4 KiB.
+pub(crate) fn not_used(identity: &str, reason: impl fmt::Display) -> String {
+    printable(format!("{identity}{NOT_USED}{reason}")) + ")"
+}
+
+/// The identity and the reason in what [`not_used`] has made.
+pub(super) fn as_not_used(name: &str) -> Option<(&str, &str)> {
+    name.strip_suffix(')')?.split_once(NOT_USED)
+}
+
 /// What to look at, by what was offered: each begins with the name of its method, or is a key.
-fn advice(offered: &[String]) -> &'static str {
+fn advice(offered: &[&str]) -> &'static str {
     let (mut keys, mut answers) = (false, false);
     for offer in offered {
         match offer.split(' ').next() {
@@ -101,23 +115,31 @@ fn advice(offered: &[String]) -> &'static str {
 }
 
 /// Why a login was refused, and what to do.
-pub(super) fn refused(offered: &[String], accepted: &[String], allowed: &str) -> String {
-    let tried = display_list(offered);
+pub(super) fn refused(tried: &[String], accepted: &[String], allowed: &str) -> String {
+    let offered = tried.iter().filter(|name| as_not_used(name).is_none());
+    let offered: Vec<_> = offered.map(String::as_str).collect();
+    let unused = tried.iter().filter_map(|name| as_not_used(name));
+    let unused = unused.map(|(identity, reason)| format!("{identity} ({reason})"));
+    let unused = match unused.collect::<Vec<_>>() {
+        unused if unused.is_empty() => String::new(),
+        unused => format!("; not used: {}", unused.join(", ")),
+    };
+    let tried = offered.join(", ");
     if accepted.is_empty() && offered.is_empty() {
         return format!(
             "login refused: the server allows only {allowed}, and the identity has nothing for that; \
-             add what it takes (Identity::key_file, Identity::agent, Identity::password)"
+             add what it takes (Identity::key_file, Identity::agent, Identity::password){unused}"
         );
     }
     if accepted.is_empty() {
-        let advice = advice(offered);
+        let advice = advice(&offered);
         return format!(
-            "login refused after offering {tried}; the server allows {allowed}; {advice}"
+            "login refused after offering {tried}{unused}; the server allows {allowed}; {advice}"
         );
     }
     format!(
-        "login incomplete: the server accepted {} and still wants {allowed}; offered in all: {tried}; \
-         add an identity for what is wanted (Identity::several)",
+        "login incomplete: the server accepted {} and still wants {allowed}; offered in all: \
+         {tried}{unused}; add an identity for what is wanted (Identity::several)",
         display_list(accepted)
     )
 }

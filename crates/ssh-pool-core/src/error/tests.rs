@@ -374,6 +374,49 @@ fn a_login_that_was_accepted_in_part_says_what_is_missing_and_what_the_server_sa
 }
 
 #[test]
+fn a_refused_login_names_what_was_not_used_beside_what_was_offered() {
+    let shown = |tried: &[&str], accepted: &[&str]| {
+        let list = |names: &[&str]| {
+            names
+                .iter()
+                .map(|&name| name.to_owned())
+                .collect::<Vec<_>>()
+        };
+        let rejected = Error::AuthRejected {
+            target: target(),
+            tried: list(tried),
+            accepted: list(accepted).into(),
+            allowed: "publickey".into(),
+            messages: Box::default(),
+            cooldown: Duration::ZERO,
+        };
+        rejected.to_string()
+    };
+    let unused = not_used("key file /k/typo", "No such file or directory");
+    let named = "; not used: key file /k/typo (No such file or directory)";
+    assert_eq!(
+        shown(&[&unused, "key A"], &[]),
+        format!(
+            "{TARGET}: login refused after offering key A{named}; the server allows publickey; check \
+             the user name and the account's authorized keys"
+        )
+    );
+    for accepted in [&["key A"][..], &[]] {
+        let offered = accepted
+            .iter()
+            .copied()
+            .chain([&*unused])
+            .collect::<Vec<_>>();
+        let text = shown(&offered, accepted);
+        assert!(
+            text.contains(named) && !text.contains("offering key file"),
+            "{text}"
+        );
+    }
+    assert!(not_used("key file", "/".repeat(1 << 20)).len() < 600);
+}
+
+#[test]
 fn a_cause_speaks_for_what_it_wraps() {
     let outer = || Outer(io::Error::from_raw_os_error(RESET));
     let cause = Cause::new(outer());

@@ -67,6 +67,9 @@ impl fmt::Display for Words<'_> {
             Error::Identity {
                 identity, source, ..
             } => {
+                if let Some(each) = source.none_usable() {
+                    return write!(f, "no identity can be used: {each}");
+                }
                 let reason = source.reason();
                 write!(f, "cannot use the identity {identity}: {reason}")?;
                 // Most reasons say themselves what to do.

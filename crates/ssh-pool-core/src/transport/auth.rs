@@ -29,6 +29,8 @@ pub(crate) struct LoginRules<'a> {
     pub(crate) cooldown: Duration,
     /// Names of the algorithms that keys may sign with.
     pub(crate) public_keys: &'a [String],
+    /// Identities that cannot be offered, for errors.
+    pub(crate) unused: &'a [String],
     /// What the session's handler hears: it ends up in the error.
     pub(super) messages: &'a Messages,
 }

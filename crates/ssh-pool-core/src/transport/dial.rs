@@ -113,7 +113,7 @@ impl Dial<'_> {
             agent_limit: self.endpoint.agent_timeout,
         };
         let credentials = loader.load(name, &self.endpoint.identity);
-        let credentials = credentials.await.map_err(local)?;
+        let (credentials, unused) = credentials.await.map_err(local)?;
         let trust = TrustStore::load(&self.endpoint.policy, host, *port)
             .await
             .map_err(|problem| self.untrusted(problem))?;
@@ -204,6 +204,7 @@ impl Dial<'_> {
             max_attempts: self.endpoint.auth_attempts,
             cooldown: self.endpoint.auth_cooldown,
             public_keys: &proposal.public_keys,
+            unused: &unused,
             messages: &self.messages,
         };
         let login = auth::authenticate(&mut handle, credentials, rules);

@@ -18,7 +18,7 @@ use self::problem::Problem;
 use super::agent::{Agent, Agents};
 use super::known_hosts::fingerprint;
 use super::stopwatch::Stopwatch;
-use crate::error::{Cause, Error, Phase};
+use crate::error::{Cause, Error, NoneUsable, Phase, not_used};
 use crate::identity::{Identity, Part, Responder};
 use crate::printable;
 use crate::secret::Secret;
@@ -33,6 +33,9 @@ mod problem;
 mod ssh_files;
 #[cfg(test)]
 mod tests;
+
+/// Identities that cannot be used, which an error names.
+const MOST_NAMED: usize = 8;
 
 /// What a pool keeps of its identities from one connection to the next.
 #[derive(Debug, Default)]
@@ -83,9 +86,9 @@ pub(super) struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    /// Loads what `identity` names, in order.
+    /// Loads what `identity` names, in order. With the names of those that cannot be used.
     ///
-    /// Of several, those that cannot be used are skipped with a warning. Doing this first keeps a
+    /// Of several, these are skipped with a warning. Doing this first keeps a
     /// server from counting a connection that never had anything to offer.
     ///
     /// # Errors
@@ -95,9 +98,10 @@ impl Loader<'_> {
         &self,
         target: &Arc<str>,
         identity: &Identity,
-    ) -> Result<Vec<Credential>, Error> {
-        let mut credentials = Vec::new();
+    ) -> Result<(Vec<Credential>, Vec<String>), Error> {
+        let (mut credentials, mut unused) = (Vec::new(), Vec::new());
         let mut first_problem = None;
+        let mut others = 0_usize;
         for part in identity.parts() {
             match self.load_part(part).await {
                 Ok(credential) => credentials.push(credential),
@@ -113,22 +117,39 @@ impl Loader<'_> {
                     if several {
                         tracing::warn!(host = %target, identity = %part, %problem, "identity skipped");
                     }
-                    first_problem.get_or_insert((part.to_string(), problem));
+                    let identity = part.to_string();
+                    match unused.len() < MOST_NAMED {
+                        true => unused.push(not_used(&identity, problem.brief(&identity))),
+                        false => others += 1,
+                    }
+                    first_problem.get_or_insert((identity, problem));
                 }
             }
         }
+        if others > 0 {
+            unused.push(not_used(&format!("{others} more"), "see the trace"));
+        }
         match first_problem {
-            Some((identity, problem)) if credentials.is_empty() => Err(Error::Identity {
-                target: target.into(),
-                identity,
-                source: Cause::new(problem),
-            }),
+            Some((identity, problem)) if credentials.is_empty() => {
+                let first = Cause::new(problem);
+                Err(Error::Identity {
+                    target: target.into(),
+                    identity,
+                    source: match unused.len() {
+                        1 => first,
+                        _ => Cause::new(NoneUsable {
+                            each: unused,
+                            first,
+                        }),
+                    },
+                })
+            }
             None if credentials.is_empty() => Err(Error::Identity {
                 target: target.into(),
                 identity: "that was chosen".into(),
                 source: Cause::new(Problem::Nothing),
             }),
-            _ => Ok(credentials),
+            _ => Ok((credentials, unused)),
         }
     }
 

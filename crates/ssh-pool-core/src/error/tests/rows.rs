@@ -200,6 +200,17 @@ pub(super) fn before_a_session() -> Vec<Row> {
         source: source.clone(),
     };
     let (key_exchange_lost, key_exchange) = (key_exchange(true), key_exchange(false));
+    let none_usable = Error::Identity {
+        target: target.clone(),
+        identity: "key file /k/a".into(),
+        source: Cause::new(NoneUsable {
+            each: vec![
+                not_used("key file /k/a", "gone"),
+                not_used("key file /k/b", "gone"),
+            ],
+            first: source.clone(),
+        }),
+    };
     let rejected = Error::AuthRejected {
         target: target.clone(),
         tried: identities(),
@@ -281,6 +292,12 @@ pub(super) fn before_a_session() -> Vec<Row> {
             .caused()
             .transient(),
         Row::new(key_exchange, Phase::KeyExchange, "Target::algorithms").caused(),
+        Row::new(
+            none_usable,
+            Phase::Auth,
+            "key file /k/a: gone; key file /k/b: gone",
+        )
+        .quoted(),
         Row::new(rejected, Phase::Auth, "check the user name"),
         Row::new(not_asked_for, Phase::Auth, "allows only publickey, and"),
         Row::new(wrong_password, Phase::Auth, "user name and the password"),

@@ -13,7 +13,7 @@ use super::LoginRules;
 use super::interactive::Answers;
 use super::signer::{AgentSigner, KeySigner, SignError};
 use super::signing::{self, Form, Hash, NotOffered, ServerRsa};
-use crate::error::{Cause, Error};
+use crate::error::{Cause, Error, NoneUsable, not_used};
 use crate::secret::Secret;
 use crate::transport::keys::{AgentKey, Credential, FromAgent};
 use crate::transport::translate::{NOT_UTF8, is_fin, is_not_utf8};
@@ -126,7 +126,7 @@ where
             silent_agents: HashSet::new(),
             refused: Vec::new(),
             offered: HashSet::new(),
-            tried: Vec::new(),
+            tried: rules.unused.to_vec(),
             accepted: Vec::new(),
             asked_for_nothing: false,
             attempts: 0,
@@ -292,7 +292,7 @@ where
             self.descriptors = Some(Cause::new(problem));
             return Outcome::Stuck;
         }
-        self.tried.push(format!("{identity} (not used: {problem})"));
+        self.tried.push(not_used(&identity, &problem));
         self.agent_problem
             .get_or_insert((identity, Cause::new(problem)));
         Outcome::Skipped
@@ -477,8 +477,12 @@ where
         }
         if self.attempts == 0
             && self.accepted.is_empty()
-            && let Some((identity, source)) = self.agent_problem.take()
+            && let Some((identity, mut source)) = self.agent_problem.take()
         {
+            if !self.rules.unused.is_empty() {
+                let (each, first) = (std::mem::take(&mut self.tried), source);
+                source = Cause::new(NoneUsable { each, first });
+            }
             return Error::Identity {
                 target,
                 identity,

@@ -130,6 +130,7 @@ impl Server {
             max_attempts,
             cooldown: Duration::from_secs(30),
             public_keys: &["ssh-ed25519".into()],
+            unused: &[],
             messages: &Messages::default(),
         };
         authenticate(&mut handle, credentials, rules).await

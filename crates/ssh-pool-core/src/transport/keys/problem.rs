@@ -56,6 +56,22 @@ impl Problem {
             _ => false,
         }
     }
+
+    /// Without advice, beside what is named `identity`.
+    pub(super) fn brief(&self, identity: &str) -> String {
+        match self {
+            Problem::Unreadable(path, error) if identity.ends_with(&*path.to_string_lossy()) => {
+                words_of(error)
+            }
+            Problem::Unreadable(path, error) => {
+                format!("cannot read {}: {}", path.display(), words_of(error))
+            }
+            problem => {
+                let text = problem.to_string();
+                text.split("; ").next().unwrap_or(&text).to_owned()
+            }
+        }
+    }
 }
 
 impl From<AgentError> for Problem {

@@ -43,7 +43,7 @@ async fn load(target: &Arc<str>, identity: &Identity) -> Result<Vec<Credential>,
         stopwatch: &Stopwatch::new(second),
         agent_limit: second,
     };
-    loader.load(target, identity).await
+    Ok(loader.load(target, identity).await?.0)
 }
 
 /// The fingerprint of the one key that `identity` loads.
@@ -110,7 +110,7 @@ async fn a_key_is_decrypted_once_for_a_pool_and_outside_of_its_runtime() {
     let identity = sealed();
     let mut keys = Vec::new();
     for _ in 0..2 {
-        match loader.load(&target, &identity).await.unwrap().as_slice() {
+        match loader.load(&target, &identity).await.unwrap().0.as_slice() {
             [Credential::Key { key, .. }] => keys.push(key.clone()),
             other => panic!("{other:?}"),
         }
@@ -187,9 +187,16 @@ async fn of_several_the_unusable_are_skipped_until_none_is_left() {
     let agent = || Identity::agent_at("/nonexistent/agent");
     let some = Identity::several([missing(), agent(), Identity::key_pem(openssh(&key))]);
     assert_eq!(one(some).await, public(&key));
-    // The first is the one that was meant most.
     let text = problem(Identity::several([missing(), agent()])).await;
-    assert!(text.contains(&unreadable("/nonexistent/key")), "{text}");
+    let absent = words_of(&std::fs::read("/nonexistent/key").unwrap_err());
+    let each = format!(
+        "me@test:22: no identity can be used: key file /nonexistent/key: {absent}; agent at \
+         /nonexistent/agent: the agent does not answer: {absent}"
+    );
+    assert_eq!(text, each);
+    let many = Identity::several((0..1000).map(|_| missing()));
+    let text = problem(many).await;
+    assert!(text.ends_with("; 992 more: see the trace"), "{text}");
 }
 
 #[tokio::test]
