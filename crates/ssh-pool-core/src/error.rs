@@ -21,7 +21,7 @@ mod refusal;
 mod text;
 
 pub use cause::Cause;
-pub(crate) use cause::{NoneUsable, NotUtf8, no_descriptors, words_of};
+pub(crate) use cause::{NoneUsable, NotUtf8, Unidentified, no_descriptors, words_of};
 pub use host_key::HostKeyProblem;
 pub(crate) use message::not_used;
 pub use message::{MessageKind, ServerMessage};

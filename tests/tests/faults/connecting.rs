@@ -71,6 +71,33 @@ async fn a_closed_port_is_an_error_at_once_and_backs_off() {
     assert!(failed < 20, "the failure is remembered for a moment");
 }
 
+#[tokio::test]
+async fn a_server_that_accepts_and_hangs_up_is_told_from_one_that_refuses() {
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = server.local_addr().unwrap();
+    let hang_up = async {
+        loop {
+            drop(server.accept().await.unwrap());
+        }
+    };
+    let (_pool, host) = nobody(address, Timeouts::default());
+    let closed = async { host.command("true").output().await.unwrap_err() };
+    let error = tokio::select! {
+        error = closed => error,
+        never = hang_up => never,
+    };
+    assert!(
+        matches!(error, Error::Connect { .. }) && error.is_transient(),
+        "{error}"
+    );
+    let said = format!("{address} accepted the connection and closed it before it said what it is");
+    let text = error.to_string();
+    assert!(
+        text.contains(&said) && !text.contains("cannot connect"),
+        "{text}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_accepts_and_says_nothing_costs_the_connect_timeout_and_its_socket() {
     let silence = Setting::new().timeouts(short());

@@ -35,6 +35,11 @@ pub(crate) const CATALOGUE: &[(&str, &str, &str)] = &[
         "a_closed_port_is_an_error_at_once_and_backs_off",
     ),
     (
+        "hangs up at once",
+        "faults/connecting.rs",
+        "a_server_that_accepts_and_hangs_up_is_told_from_one_that_refuses",
+    ),
+    (
         "a name with two addresses",
         "faults/addresses.rs",
         "forty_commands_on_a_name_with_two_addresses_run_on_one_machine_and_the_output_says_which",

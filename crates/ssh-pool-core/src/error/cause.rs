@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Error;
@@ -60,6 +61,33 @@ impl Cause {
      why it disconnects"
 )]
 pub(crate) struct NotUtf8;
+
+/// A server has accepted the connection, and closed it before it identified itself.
+#[derive(Debug)]
+pub(crate) struct Unidentified {
+    pub(crate) address: SocketAddr,
+    pub(crate) cause: Cause,
+}
+
+impl fmt::Display for Unidentified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, cause } = self;
+        write!(
+            f,
+            "{address} accepted the connection and closed it before it said what it is"
+        )?;
+        match cause.io_error() {
+            Some(error) if error.raw_os_error().is_some() => write!(f, " ({})", words_of(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Unidentified {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.cause.0)
+    }
+}
 
 /// None of several identities can be used.
 #[derive(Debug)]
@@ -160,6 +188,10 @@ impl Cause {
     /// Whether it is an earlier failure of the pool's own.
     pub(super) fn is_failure(&self) -> bool {
         self.0.is::<Error>()
+    }
+
+    pub(super) fn unidentified(&self) -> Option<&Unidentified> {
+        self.0.downcast_ref()
     }
 
     pub(super) fn none_usable(&self) -> Option<&NoneUsable> {

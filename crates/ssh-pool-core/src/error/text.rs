@@ -33,11 +33,18 @@ impl fmt::Display for Words<'_> {
                 "the host name does not resolve: {}; check its spelling and the resolver",
                 source.reason()
             ),
-            Error::Connect { source, .. } => write!(
-                f,
-                "cannot connect: {}; check that the server is up, and the port and firewalls",
-                source.reason()
-            ),
+            Error::Connect { source, .. } => match source.unidentified() {
+                Some(closed) => write!(
+                    f,
+                    "{closed}; look at its log: an sshd that cannot start, a proxy without a server, too \
+                     many connections"
+                ),
+                None => write!(
+                    f,
+                    "cannot connect: {}; check that the server is up, and the port and firewalls",
+                    source.reason()
+                ),
+            },
             Error::NotSsh { received, .. } => write!(
                 f,
                 "not an SSH server, it said \"{received}\"; check the port"

@@ -29,7 +29,9 @@ use super::silence::Silence;
 use super::stopwatch::Stopwatch;
 use super::stream::Socket;
 use super::{AddressChoice, DialError, Endpoint, Kept, Link, Transport, config};
-use crate::error::{Cause, CommandState, Error, HostKeyProblem, Phase, no_descriptors};
+use crate::error::{
+    Cause, CommandState, Error, HostKeyProblem, Phase, Unidentified, no_descriptors,
+};
 use crate::printable;
 
 /// sshd's words when it turns a connection away: `MaxStartups` reached, or a penalty
@@ -163,7 +165,7 @@ impl Dial<'_> {
         let cost = self.within(hello, kex_cost(&mut socket, &id, &proposal.kex));
         let cost = cost
             .await?
-            .map_err(|error| self.handshake_failed(error.into()))?;
+            .map_err(|error| self.handshake_failed(address, error.into()))?;
         let known = trust.known_algorithms();
         let config = config::client_config(self.endpoint, &proposal, &known, cost);
         let session = russh::client::connect_stream(Arc::new(config), socket, handler);
@@ -177,7 +179,7 @@ impl Dial<'_> {
         };
         let mut handle = session.map_err(|error| match (error, trust.uncheckable()) {
             (russh::Error::WrongServerSig, Some(problem)) => self.untrusted(problem.into()),
-            (error, _) => self.handshake_failed(error),
+            (error, _) => self.handshake_failed(address, error),
         })?;
         if let Some(other) = signed_otherwise(&handle, &proposal) {
             let reason = format!("it signed the key exchange with {other}, which is not allowed");
@@ -359,7 +361,7 @@ impl Dial<'_> {
         self.untrusted(HostKeyProblem::NotProven { reason }.into())
     }
 
-    fn handshake_failed(&self, error: russh::Error) -> DialError {
+    fn handshake_failed(&self, address: SocketAddr, error: russh::Error) -> DialError {
         if let Some(problem) = self.progress.refusal() {
             return self.untrusted(problem.into());
         }
@@ -424,6 +426,13 @@ impl Dial<'_> {
         } else {
             // Lost in the middle of its identification. Or accepted, then closed without a word: how dropbear turns away too many
             // unauthenticated connections of one address.
+            let source = match lost {
+                true => Cause::new(Unidentified {
+                    address,
+                    cause: source,
+                }),
+                false => source,
+            };
             DialError {
                 error: Error::Connect { target, source },
                 passing: true,

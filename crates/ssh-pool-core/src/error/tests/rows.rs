@@ -184,6 +184,13 @@ pub(super) fn before_a_session() -> Vec<Row> {
         target: target.clone(),
         source: source.clone(),
     };
+    let unidentified = Error::Connect {
+        target: target.clone(),
+        source: Cause::new(Unidentified {
+            address: ([10, 0, 0, 1], 22).into(),
+            cause: source.clone(),
+        }),
+    };
     let not_ssh = Error::NotSsh {
         target: target.clone(),
         received: words("HTTP/1.1 400 \"Bad\"\r\n\u{1b}[2J"),
@@ -284,6 +291,13 @@ pub(super) fn before_a_session() -> Vec<Row> {
         Row::new(connect, Phase::Connect, "check that the server is up")
             .caused()
             .transient(),
+        Row::new(
+            unidentified,
+            Phase::Connect,
+            "10.0.0.1:22 accepted the connection and closed it before it said what it is (",
+        )
+        .quoted()
+        .transient(),
         Row::new(not_ssh, Phase::Banner, "check the port").quoted(),
         Row::new(throttled, Phase::Banner, "try again later")
             .quoted()
