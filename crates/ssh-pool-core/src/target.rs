@@ -12,6 +12,7 @@ use crate::host_key::HostKeyPolicy;
 use crate::identity::Identity;
 use crate::limits::Limits;
 use crate::local_user;
+use crate::printable;
 use crate::timeouts::Timeouts;
 
 /// The port that a target without one means (RFC 4253, section 4.1).
@@ -243,12 +244,20 @@ impl FromStr for Target {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        // No message below repeats the text: in `ssh://user:pa/ss@host`, any part of it may be a
-        // part of a password.
-        let scheme = text
-            .get(..6)
-            .filter(|start| start.eq_ignore_ascii_case("ssh://"));
-        let (text, url) = match scheme.and_then(|start| text.get(start.len()..)) {
+        Self::parse(text).map_err(|error| match (error, without_password(text)) {
+            (Error::InvalidInput { what, reason }, Some(shown)) => Error::InvalidInput {
+                what,
+                reason: format!("\"{}\": {reason}", printable(&*shown)),
+            },
+            (error, _) => error,
+        })
+    }
+}
+
+impl Target {
+    /// The errors do not repeat the text.
+    fn parse(text: &str) -> Result<Self, Error> {
+        let (text, url) = match after_scheme(text) {
             Some(rest) => (rest, true),
             None => (text, false),
         };
@@ -284,6 +293,9 @@ impl FromStr for Target {
             Some(user) => Some(user.to_owned()),
             None => None,
         };
+        if place.contains('/') {
+            return Err(invalid("a path cannot be part of a target; leave it out"));
+        }
         let (host, port) = split_port(place)?;
         match user {
             Some(user) => Self::new(user, host, port),
@@ -346,6 +358,29 @@ fn invalid(reason: &str) -> Error {
     }
 }
 
+/// What follows `ssh://`.
+fn after_scheme(text: &str) -> Option<&str> {
+    let (start, rest) = text.split_at_checked("ssh://".len())?;
+    start.eq_ignore_ascii_case("ssh://").then_some(rest)
+}
+
+/// What an error may show of a text: nothing where a password may be, as in `user:pa/ss@host`, and
+/// without a user no more than its beginning, as of `ssh://user:password`.
+fn without_password(text: &str) -> Option<Cow<'_, str>> {
+    let rest = after_scheme(text).unwrap_or(text);
+    match (rest.rsplit_once('@'), rest.find(':')) {
+        (Some((user, _)), _) => {
+            let colon = user.contains(':') || user.to_ascii_lowercase().contains("%3a");
+            (!colon).then_some(text.into())
+        }
+        (None, Some(colon)) if !rest.starts_with('[') => {
+            let begin = text.len() - rest.len();
+            Some(format!("{}:...", text.get(..begin + colon)?).into())
+        }
+        (None, _) => Some(text.into()),
+    }
+}
+
 fn has_blank(text: &str) -> bool {
     text.chars().any(|c| c.is_control() || c.is_whitespace())
 }
@@ -381,10 +416,10 @@ fn canonical_host(host: &str) -> Result<String, Error> {
             "the host name contains white space or a control character",
         ));
     }
-    if host.contains(|c| NEVER_IN_A_HOST.contains(c)) {
-        return Err(invalid(
-            "the host name contains a character that no host name has",
-        ));
+    if let Some(c) = host.chars().find(|c| NEVER_IN_A_HOST.contains(*c)) {
+        return Err(invalid(&format!(
+            "the host name contains {c:?}, which no host name has"
+        )));
     }
     if !host.contains(':') {
         return Ok(host.to_ascii_lowercase());

@@ -115,6 +115,8 @@ fn a_password_is_refused_and_not_repeated() {
         "ssh://me:hunt/er2@web-1",
         "ssh://me:hunt@er2@web-1",
         "ssh://me:hunter2",
+        "me://hunter2@web-1",
+        "me:hunter2://",
     ] {
         let reason = reason(text);
         assert!(
@@ -122,6 +124,33 @@ fn a_password_is_refused_and_not_repeated() {
             "{reason}"
         );
     }
+}
+
+#[test]
+fn an_error_quotes_the_target_and_names_what_is_wrong_with_it() {
+    for (text, expected) in [
+        ("me@web-1:22x", r#""me@web-1:22x": the port must be"#),
+        ("me@a_b*", r#""me@a_b*": the host name contains '*', which"#),
+        (
+            "ssh://root@h:22/path",
+            r#""ssh://root@h:22/path": a path cannot be"#,
+        ),
+        ("me@h:/srv", r#""me@h:/srv": a path cannot be"#),
+        (
+            "me@web\n",
+            r#""me@web\n": the host name contains white space"#,
+        ),
+        ("web-1:hunter2", r#""web-1:...": the port must be"#),
+        ("ssh://me:hunt/er2", r#""ssh://me:...": a path cannot be"#),
+        ("[::1]22", r#""[::1]22": after ']'"#),
+        ("", r#""": the host name is empty"#),
+        ("me:hunter2@web-1", "a password cannot be part"),
+        ("ssh://me%3Ahunter2%zz@web-1", "a '%' escape"),
+    ] {
+        let reason = reason(text);
+        assert!(reason.starts_with(expected), "{text:?}: {reason}");
+    }
+    assert!(reason(&format!("me@{}", "/".repeat(1 << 20))).len() < 700);
 }
 
 #[test]
