@@ -32,7 +32,7 @@ pub enum HostKeyProblem {
         algorithm: String,
         /// The key's SHA-256 fingerprint.
         fingerprint: String,
-        /// The files that were searched.
+        /// The files that were searched, each followed by `, which does not exist` where that is so.
         searched: Vec<String>,
     },
     /// Lines match the host, none of them this key.

@@ -393,8 +393,22 @@ mod tests {
             file.join("below"),
         ] {
             let store = load(&HostKeyPolicy::known_hosts_file(&missing), 22).await;
-            assert!(is_unknown(&store.judge(&key(A))), "{missing:?}");
+            let Judgement::Refused(problem) = store.judge(&key(A)) else {
+                panic!("{missing:?}")
+            };
+            let text = problem.to_string();
+            let looked = format!(
+                "looked in {}, which does not exist); verify",
+                missing.display()
+            );
+            assert!(text.contains(&looked), "{text}");
         }
+        let store = load(&HostKeyPolicy::known_hosts_file(&file), 22).await;
+        let shown = format!("{:?}", store.judge(&key(A)));
+        assert!(
+            is_unknown(&store.judge(&key(A))) && !shown.contains("which"),
+            "{shown}"
+        );
         // A folder opens and does not read, also for root.
         let policy = HostKeyPolicy::known_hosts_file(&folder.0);
         let problem = TrustStore::load(&policy, "web-1", 22).await.unwrap_err();

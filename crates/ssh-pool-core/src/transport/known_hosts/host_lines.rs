@@ -34,6 +34,8 @@ pub(super) struct HostLines {
     host: String,
     port: u16,
     files: Vec<PathBuf>,
+    /// Of these, what did not exist.
+    absent: Vec<PathBuf>,
     /// Where an unknown key is stored, if unknown keys are taken.
     append_to: Option<PathBuf>,
     /// Lines for the host on its port.
@@ -51,6 +53,7 @@ impl HostLines {
             host: host.to_owned(),
             port,
             files,
+            absent: Vec::new(),
             append_to: None,
             exact,
             portless,
@@ -84,7 +87,9 @@ impl HostLines {
             match File::open(&path).and_then(|mut file| read_limited(&mut file)) {
                 Ok(text) => self.add(&text, &path),
                 // NotADirectory: a folder on the way is a file, so this one cannot exist either.
-                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                    self.absent.push(path);
+                }
                 Err(error) => return Err(failed(error, |error| unreadable(&path, error))),
             }
         }
@@ -160,7 +165,10 @@ impl HostLines {
             searched: self
                 .files
                 .iter()
-                .map(|path| path.display().to_string())
+                .map(|path| match self.absent.contains(path) {
+                    true => format!("{}, which does not exist", path.display()),
+                    false => path.display().to_string(),
+                })
                 .collect(),
         })
     }
