@@ -132,7 +132,11 @@ async fn keys_in_older_encryption_log_in_or_are_refused_with_the_command_that_co
         result.unwrap_or_else(|error| panic!("{}: {error:?}", file.display()));
         last_login_was_with(&sshd, &key.fingerprint());
         let reason = reason(&sshd, identity("wrong")).await;
-        assert_eq!(reason, "the passphrase is wrong", "{}", file.display());
+        assert!(
+            reason.starts_with("the passphrase is wrong; "),
+            "{}: {reason}",
+            file.display()
+        );
     }
     let legacy = ["-provider", "legacy", "-provider", "default"];
     let with_legacy = |name: &'static str| [&["-v1", name][..], &legacy[..]].concat();

@@ -165,16 +165,23 @@ impl Loader<'_> {
                     .await
             }
             Part::LikeSsh { socket, folder } => {
-                let folder = folder.clone();
-                let files = blocking(move || Ok(ssh_files::read(&folder))).await?;
+                let looked_in = folder.clone();
+                let files = blocking(move || Ok(ssh_files::read(&looked_in))).await?;
                 // As for ssh, an agent that is not there is no reason to give up.
-                let agent = match socket {
-                    Some(socket) => self.agent(socket).await.map(Some).or_else(ignored)?,
-                    None => None,
+                let (agent, no_agent) = match socket {
+                    Some(socket) => match self.agent(socket).await {
+                        Ok(agent) => (Some(agent), None),
+                        Err(problem) => (None, Some(ignored(socket, problem)?)),
+                    },
+                    None => (None, None),
                 };
                 Ok(Credential::FromAgent(FromAgent {
                     agent,
-                    choice: Choice::LikeSsh(files),
+                    choice: Choice::LikeSsh {
+                        files,
+                        folder: folder.clone(),
+                        no_agent,
+                    },
                 }))
             }
             Part::KeyFile { path, passphrase } => {
@@ -272,13 +279,14 @@ impl Loader<'_> {
     }
 }
 
-/// An agent that cannot be reached, unless for want of a descriptor.
-fn ignored(problem: Problem) -> Result<Option<Agent>, Problem> {
+/// What to say of an agent that cannot be reached, unless for want of a descriptor.
+fn ignored(socket: &Path, problem: Problem) -> Result<String, Problem> {
     if problem.is_want_of_descriptors() {
         return Err(problem);
     }
     tracing::warn!(%problem, "an agent is not used");
-    Ok(None)
+    let name = format!("agent at {}", socket.display());
+    Ok(format!("{} ({name})", problem.brief(&name)))
 }
 
 /// For what reads files, and for arithmetic that takes milliseconds.

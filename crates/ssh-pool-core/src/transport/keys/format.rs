@@ -170,9 +170,7 @@ fn decode_openssh(armor: &Armor<'_>, passphrase: Option<&str>) -> Result<Private
         .ok_or(Problem::NotAKey(KeyError::CouldNotReadKey))?;
     let container = Container::parse(&bytes).map_err(malformed)?;
     match container.open(passphrase.unwrap_or_default()) {
-        Err(FormatError::Crypto) if container.is_encrypted() => Err(Problem::WrongPassphrase(
-            KeyError::SshKey(FormatError::Crypto),
-        )),
+        Err(FormatError::Crypto) if container.is_encrypted() => Err(Problem::WrongPassphrase),
         result => result.map_err(malformed),
     }
 }
@@ -183,7 +181,7 @@ fn decode_other(text: &str, passphrase: Option<&str>) -> Result<PrivateKey, Prob
             Problem::NotAKey(error)
         }
         // What decrypts to nonsense fails in many ways, depending on the format.
-        _ if passphrase.is_some() => Problem::WrongPassphrase(error),
+        _ if passphrase.is_some() => Problem::WrongPassphrase,
         _ => Problem::NotAKey(error),
     })
 }

@@ -1,5 +1,7 @@
 //! Credentials that depend on what an agent holds, found out when their turn in the login comes.
 
+use std::path::PathBuf;
+
 use russh::keys::agent::{AgentIdentity, AgentSessionBinding};
 use russh::keys::{Certificate, HashAlg, PublicKey};
 
@@ -25,7 +27,12 @@ pub(super) enum Choice {
     Key(Chosen),
     /// Its key for this certificate, which was read from that file.
     Certificate(Box<Certificate>, String),
-    LikeSsh(Vec<SshFile>),
+    LikeSsh {
+        files: Vec<SshFile>,
+        folder: PathBuf,
+        /// Why there is no agent, as far as that is known.
+        no_agent: Option<String>,
+    },
 }
 
 /// What is there to offer.
@@ -56,10 +63,32 @@ impl FromAgent {
             Err(error) => (Vec::new(), Some(named(error.into()))),
         };
         let credentials: Vec<Credential> = match (&self.choice, agent) {
-            (Choice::LikeSsh(files), agent) => {
+            (
+                Choice::LikeSsh {
+                    files,
+                    folder,
+                    no_agent,
+                },
+                agent,
+            ) => {
                 let credentials = ssh_files::in_order(files, agent, &keys);
                 if credentials.is_empty() {
-                    let nothing = || ("that ssh would use".to_owned(), Problem::Nothing);
+                    let nothing = || {
+                        let empty = || match agent {
+                            Some(agent) => {
+                                format!(
+                                    "the agent at {} is empty or locked",
+                                    agent.path().display()
+                                )
+                            }
+                            None => "$SSH_AUTH_SOCK is not set".to_owned(),
+                        };
+                        let problem = Problem::NothingLikeSsh {
+                            agent: no_agent.clone().unwrap_or_else(empty),
+                            folder: folder.clone(),
+                        };
+                        ("that ssh would use".to_owned(), problem)
+                    };
                     let first = || ssh_files::first_problem(files).unwrap_or_else(nothing);
                     problem.get_or_insert_with(first);
                 }
@@ -99,7 +128,7 @@ impl FromAgent {
                     let key = PublicKey::from(certificate.public_key().clone());
                     Problem::NotInAgent(fingerprint(&key))
                 }
-                Choice::All | Choice::LikeSsh(_) => Problem::EmptyAgent,
+                Choice::All | Choice::LikeSsh { .. } => Problem::EmptyAgent,
             }));
         }
         Found {

@@ -17,6 +17,11 @@ use crate::transport::agent::AgentError;
 pub(in crate::transport) enum Problem {
     /// No identity at all, as from `Identity::several` of nothing.
     Nothing,
+    /// What became of the agent, and where files were looked for.
+    NothingLikeSsh {
+        agent: String,
+        folder: PathBuf,
+    },
     NoAgentVariable,
     Agent(AgentError),
     /// The agent holds nothing that could be offered.
@@ -28,7 +33,7 @@ pub(in crate::transport) enum Problem {
     /// Others may read it: its mode.
     TooOpen(PathBuf, u32),
     Encrypted,
-    WrongPassphrase(KeyError),
+    WrongPassphrase,
     OldEncryption {
         kind: String,
         command: &'static str,
@@ -84,8 +89,13 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Problem::Nothing => f.write_str(
-                "it is empty: no agent is running and no default key file exists, or no identity \
-                 was given",
+                "it is empty; choose one, such as Identity::agent or Identity::key_file",
+            ),
+            Problem::NothingLikeSsh { agent, folder } => write!(
+                f,
+                "no key: {agent}, and {} has no id_rsa, id_ecdsa or id_ed25519 that can be used; start \
+                 an agent, or name a key with Identity::key_file",
+                folder.display()
             ),
             Problem::NoAgentVariable => f.write_str(
                 "$SSH_AUTH_SOCK was not set when the identity was made; start an agent, or use \
@@ -118,7 +128,9 @@ impl fmt::Display for Problem {
                 "the key is encrypted and no passphrase was given; use \
                  Identity::key_file_with_passphrase or an agent",
             ),
-            Problem::WrongPassphrase(_) => f.write_str("the passphrase is wrong"),
+            Problem::WrongPassphrase => f.write_str(
+                "the passphrase is wrong; pass the right one, or log in with another identity",
+            ),
             Problem::OldEncryption { kind, command } => write!(
                 f,
                 "the key is encrypted in a way that is not supported ({kind}); convert it with \
@@ -158,7 +170,7 @@ impl std::error::Error for Problem {
         match self {
             Problem::Agent(error) => error.source(),
             Problem::Unreadable(_, error) | Problem::NoThread(error) => Some(error),
-            Problem::WrongPassphrase(error) | Problem::NotAKey(error) => Some(error),
+            Problem::NotAKey(error) => Some(error),
             Problem::NotAPublicKey(error) | Problem::NotACertificate(_, error) => Some(error),
             Problem::Remembered(problem) => problem.source(),
             _ => None,

@@ -88,7 +88,9 @@ async fn loads_in_every_format(key: PrivateKey) {
         let right = Identity::key_pem_with_passphrase(&text, "secret");
         assert_eq!(one(right).await, public(&key));
         let wrong = problem(Identity::key_pem_with_passphrase(&text, "wrong")).await;
-        assert!(wrong.contains("the passphrase is wrong"), "{wrong}");
+        let advice =
+            ": the passphrase is wrong; pass the right one, or log in with another identity";
+        assert!(wrong.ends_with(advice), "{wrong}");
         let missing = problem(Identity::key_pem(&text)).await;
         assert!(missing.contains("no passphrase was given"), "{missing}");
         assert!(check(&Identity::key_pem(&text)).is_err());
@@ -197,6 +199,37 @@ async fn of_several_the_unusable_are_skipped_until_none_is_left() {
     let many = Identity::several((0..1000).map(|_| missing()));
     let text = problem(many).await;
     assert!(text.ends_with("; 992 more: see the trace"), "{text}");
+}
+
+#[tokio::test]
+async fn without_any_key_of_ssh_the_error_says_where_they_were_looked_for() {
+    use crate::identity::Part;
+    let found = async |socket: Option<&str>| {
+        let second = Duration::from_secs(1);
+        let loader = Loader {
+            keyring: &Keyring::default(),
+            stopwatch: &Stopwatch::new(second),
+            agent_limit: second,
+        };
+        let part = Part::LikeSsh {
+            socket: socket.map(Into::into),
+            folder: "/nonexistent/.ssh".into(),
+        };
+        match loader.load_part(&part).await.unwrap() {
+            Credential::FromAgent(source) => source.find(None).await.problem.unwrap().1.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(
+        found(None).await,
+        "no key: $SSH_AUTH_SOCK is not set, and /nonexistent/.ssh has no id_rsa, id_ecdsa or id_ed25519 \
+         that can be used; start an agent, or name a key with Identity::key_file"
+    );
+    let text = found(Some("/nonexistent/agent")).await;
+    assert!(
+        text.contains("(agent at /nonexistent/agent), and /nonexistent/.ssh has no"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
