@@ -14,7 +14,7 @@ use std::future::IntoFuture;
 use std::time::{Duration, Instant};
 
 use ssh_pool::{
-    Breaker, Error, EventKind, Events, Host, HostKeyPolicy, HostKeyProblem, Identity, Phase,
+    Breaker, Error, EventKind, Events, Host, HostKeyPolicy, HostKeyProblem, Identity, Phase, Pool,
     Timeouts,
 };
 use ssh_pool_tests::{
@@ -275,6 +275,28 @@ async fn at_the_deadline_the_last_failure_is_the_answer() {
     let error = error.unwrap_err();
     assert!(error.is_timeout(), "{error:?}");
     assert_eq!(error.phase(), Phase::Connect, "{error}");
+}
+
+/// Also while a try is under way, of which nothing is known.
+#[tokio::test]
+async fn at_the_deadline_a_silent_try_does_not_hide_the_failure_before_it() {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = server.local_addr().unwrap();
+    let serve = async {
+        drop(server.accept().await.unwrap());
+        let mut silent = Vec::new();
+        loop {
+            silent.push(server.accept().await.unwrap());
+        }
+    };
+    let pool = Pool::builder(HostKeyPolicy::dangerous_accept_any()).identity(Identity::none());
+    let host = pool.build().unwrap().host(format!("me@{address}")).unwrap();
+    let wait = host.wait_until_ready(Duration::from_millis(1900));
+    let error = tokio::select! {
+        ready = wait.into_future() => ready.unwrap_err(),
+        never = serve => never,
+    };
+    assert!(matches!(error, Error::Connect { .. }), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

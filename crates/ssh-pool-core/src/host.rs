@@ -266,6 +266,12 @@ impl Host {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// At the deadline, what the last try that had come to an end has failed with, such as
+    /// [`Error::Connect`] or [`Error::AuthRejected`]; [`Error::Timeout`] where that was silence, or none had
+    /// ended. At once, what waiting does not mend: see [`Readiness`].
     pub fn wait_until_ready(&self, deadline: Duration) -> Readiness {
         Readiness::new(self.lanes.clone(), deadline)
     }

@@ -85,8 +85,9 @@ impl IntoFuture for Readiness {
     ///
     /// # Errors
     ///
-    /// At the deadline, what the last try has failed with: [`Error::Connect`], [`Error::NotSsh`],
-    /// [`Error::AuthRejected`], … At once, what waiting does not mend: [`Error::Identity`],
+    /// At the deadline, what the last try that had come to an end has failed with: [`Error::Connect`],
+    /// [`Error::NotSsh`], [`Error::AuthRejected`], …; [`Error::Timeout`] where that was silence, or none had
+    /// ended. At once, what waiting does not mend: [`Error::Identity`],
     /// [`Error::HostKey`], no algorithm in common, [`Error::Closed`].
     ///
     /// # Cancel safety

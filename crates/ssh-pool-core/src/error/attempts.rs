@@ -5,6 +5,18 @@ use std::time::Duration;
 use super::Error;
 
 impl Error {
+    /// What had failed before a deadline passed.
+    pub(crate) fn last_failure(&self) -> Option<Self> {
+        match self {
+            Error::Timeout {
+                source: Some(source),
+                after,
+                ..
+            } if !after.is_zero() => source.failure().cloned(),
+            _ => None,
+        }
+    }
+
     /// So many attempts in a row have failed.
     pub(crate) fn attempted(mut self, times: u32) -> Self {
         if let Error::ClosedAfterLogin { attempts, .. } = &mut self {

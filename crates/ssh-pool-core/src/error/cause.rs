@@ -185,9 +185,9 @@ impl Cause {
         reason
     }
 
-    /// Whether it is an earlier failure of the pool's own.
-    pub(super) fn is_failure(&self) -> bool {
-        self.0.is::<Error>()
+    /// An earlier failure of the pool's own.
+    pub(super) fn failure(&self) -> Option<&Error> {
+        self.0.downcast_ref()
     }
 
     pub(super) fn unidentified(&self) -> Option<&Unidentified> {

@@ -417,6 +417,24 @@ fn a_refused_login_names_what_was_not_used_beside_what_was_offered() {
 }
 
 #[test]
+fn a_timeout_knows_what_had_failed_before() {
+    let failure = Cause::new(lost(Phase::Channel));
+    let late = |source| timeout(Phase::Connect, CommandState::NotStarted, source);
+    let last = late(Some(failure.clone())).last_failure();
+    assert!(
+        matches!(last, Some(Error::ConnectionLost { .. })),
+        "{last:?}"
+    );
+    assert!(late(Some(cause())).last_failure().is_none());
+    assert!(late(None).last_failure().is_none());
+    let mut at_once = late(Some(failure));
+    if let Error::Timeout { after, .. } = &mut at_once {
+        *after = Duration::ZERO;
+    }
+    assert!(at_once.last_failure().is_none());
+}
+
+#[test]
 fn a_cause_speaks_for_what_it_wraps() {
     let outer = || Outer(io::Error::from_raw_os_error(RESET));
     let cause = Cause::new(outer());

@@ -321,7 +321,7 @@ fn timeout(
     if let Some(source) = source {
         write!(f, ": {}", source.reason())?;
         // A failure of the pool's own says itself what to do.
-        if source.is_failure() {
+        if source.failure().is_some() {
             return Ok(());
         }
     }

@@ -49,7 +49,11 @@ impl Hub {
             let next = now() + PERIOD;
             match self.warm(deadline, waited).await {
                 Ok(()) => return Ok(()),
-                Err(error) if deadline.is_over() => return Err(last.unwrap_or(error)),
+                // What a try that was under way would have come to is not known.
+                Err(error @ Error::Timeout { .. }) if deadline.is_over() => {
+                    return Err(error.last_failure().or(last).unwrap_or(error));
+                }
+                Err(error) if deadline.is_over() => return Err(error),
                 Err(error) if !may_come(&error, for_host_key) => return Err(error),
                 Err(error) => last = Some(error),
             }
