@@ -227,6 +227,18 @@ async fn every_sftp_error_holds_its_reason_and_what_to_do_in_its_first_line() {
             None,
         ),
         (
+            Refused {
+                target: target.clone(),
+                operation: "make the folder",
+                path: "/srv/a/b/".to_owned(),
+                reason: Reason::NotFound,
+                message: "No such file".to_owned(),
+            },
+            "cannot make the folder \"/srv/a/b/\": its parent \"/srv/a\" is not there (\"No such file\")",
+            "; make that first",
+            None,
+        ),
+        (
             Protocol {
                 target: target.clone(),
                 operation,
@@ -255,7 +267,17 @@ async fn every_sftp_error_holds_its_reason_and_what_to_do_in_its_first_line() {
                 source: denied(),
             },
             "cannot write \"/srv/a\" on this machine: Permission denied",
-            "; check the path",
+            "; check the path, its mode and the room on the disk",
+            Some(DENIED),
+        ),
+        (
+            Local {
+                operation: "open",
+                path: path.clone().into(),
+                source: denied(),
+            },
+            "cannot open \"/srv/a\" on this machine: Permission denied",
+            "; check the path and its mode",
             Some(DENIED),
         ),
         (

@@ -5,6 +5,10 @@ use std::path::Path;
 
 use super::{Error, Reason};
 use crate::reason;
+use crate::sftp::path;
+
+/// The operation of `mkdir`.
+const MAKE_FOLDER: &str = "make the folder";
 
 /// The longest path that Linux takes is shown whole.
 const MOST_SHOWN: usize = 4096;
@@ -99,6 +103,20 @@ impl fmt::Display for Error {
                  strict lists it",
                 path = shown(path)
             ),
+            // A folder cannot be made where the one above it is not there (mkdir(2)).
+            Self::Refused {
+                target,
+                operation,
+                path,
+                reason: Reason::NotFound,
+                message,
+            } if *operation == MAKE_FOLDER => write!(
+                f,
+                "{target}: cannot {operation} {path}: its parent {folder} is not there \
+                 (\"{message}\"); make that first",
+                path = shown(path),
+                folder = shown(path::folder(path.trim_end_matches('/')))
+            ),
             Self::Refused {
                 target,
                 operation,
@@ -137,9 +155,12 @@ impl fmt::Display for Error {
                 source,
             } => write!(
                 f,
-                "cannot {operation} {path} on this machine: {}; check the path, its mode and the \
-                 room on the disk",
+                "cannot {operation} {path} on this machine: {}; check the path{}",
                 reason::of_io(source),
+                match *operation {
+                    "open" | "read" | "list" | "stat" | "read the link" => " and its mode",
+                    _ => ", its mode and the room on the disk",
+                },
                 path = shown(path)
             ),
             Self::InvalidPath { path, what } => {
