@@ -114,6 +114,22 @@ fn advice(offered: &[&str]) -> &'static str {
     }
 }
 
+/// What to add where the server allows these methods.
+fn taken_by(allowed: &str) -> String {
+    let identities = [
+        ("publickey", "Identity::key_file"),
+        ("publickey", "Identity::agent"),
+        ("password", "Identity::password"),
+        ("keyboard-interactive", "Identity::prompt"),
+    ];
+    let allows = |method: &str| allowed.split(", ").any(|allowed| allowed == method);
+    let taken = identities.iter().filter(|(method, _)| allows(method));
+    match taken.map(|(_, identity)| *identity).collect::<Vec<_>>() {
+        taken if taken.is_empty() => "let the server take a key or a password".to_owned(),
+        taken => format!("add what it takes ({})", taken.join(", ")),
+    }
+}
+
 /// Why a login was refused, and what to do.
 pub(super) fn refused(tried: &[String], accepted: &[String], allowed: &str) -> String {
     let offered = tried.iter().filter(|name| as_not_used(name).is_none());
@@ -126,9 +142,10 @@ pub(super) fn refused(tried: &[String], accepted: &[String], allowed: &str) -> S
     };
     let tried = offered.join(", ");
     if accepted.is_empty() && offered.is_empty() {
+        let answers = taken_by(allowed);
         return format!(
             "login refused: the server allows only {allowed}, and the identity has nothing for that; \
-             add what it takes (Identity::key_file, Identity::agent, Identity::password){unused}"
+             {answers}{unused}"
         );
     }
     if accepted.is_empty() {

@@ -342,6 +342,12 @@ fn a_refused_login_says_for_how_long_it_is_remembered() {
         rejected.to_string()
     };
     let minute = shown(Duration::from_secs(60));
+    // Of no use to a server that takes only keys.
+    let takes = "(Identity::key_file, Identity::agent)";
+    assert!(
+        minute.contains(takes) && !minute.contains("Identity::password"),
+        "{minute}"
+    );
     assert!(minute.contains("has nothing for that;"), "{minute}");
     assert!(minute.ends_with("; no new attempt for 60s"), "{minute}");
     let not_at_all = shown(Duration::ZERO);
