@@ -53,13 +53,13 @@ fn bares(count: u32) -> Arc<[Bare]> {
     shuffled((0..count).map(|_| bare()).collect::<Vec<_>>()).into()
 }
 
-/// So many hosts with a spare each.
+/// Hosts with an idle channel each.
 async fn hosts(pool: &Pool, count: u32) -> Arc<[Host]> {
     let mut hosts = Vec::new();
     for n in 0..count {
         let host = pool.host(format!("deploy@host-{n}:22")).expect("valid");
         host.warm().await.expect("an instant server");
-        // Settles: the next spare has been opened.
+        // Settles: the next idle channel has been opened.
         host.warm().await.expect("an instant server");
         hosts.push(host);
     }
@@ -197,7 +197,7 @@ impl Bench {
         let all = runtime.block_on(hosts(&pool, 1));
         let host = all.first().expect("one host");
         let mut group = criterion.benchmark_group("command");
-        // Taken, used, closed, cooled, and the next spare lies ready.
+        // Taken, used, closed, released, and the next idle channel lies ready.
         group.bench_function("life of a session", |b| {
             b.to_async(&runtime).iter(|| async {
                 (internals::checkout(host).await.expect("a spare")).use_up();

@@ -10,10 +10,10 @@ use tokio::sync::RwLock;
 use tokio::time::{sleep, timeout};
 
 use crate::host::{ALLOWANCE, HostInfo, millis, now};
-use crate::record::{Fate, Journal, Record};
+use crate::record::{Journal, Record, StreamState};
 use crate::work::{Answer, Way, Work};
 
-/// What a call may take as a rule: longer than any fault, and than `Timeouts::acquire`.
+/// What a call usually takes: longer than any fault, and than `Timeouts::acquire`.
 pub(crate) const LIMIT: Duration = Duration::from_secs(40);
 /// How often an idempotent command is tried, at most.
 const TRIES: u32 = 3;
@@ -173,7 +173,7 @@ impl Scene {
         let answer = match timeout(draw.cut.unwrap_or(longest), work.run()).await {
             Ok(answer) => answer,
             Err(_) => Answer {
-                fate: draw.cut.map_or(Fate::Hung, |_| Fate::Dropped),
+                stream_state: draw.cut.map_or(StreamState::Hung, |_| StreamState::Dropped),
                 attempts: TRIES,
                 timed_out: false,
                 blame: None,
@@ -186,7 +186,7 @@ impl Scene {
             id,
             host,
             way: draw.way,
-            fate: answer.fate,
+            stream_state: answer.stream_state,
             // Whatever the pool says, nothing else may be tried twice.
             attempts: match draw.way {
                 Way::Idempotent => answer.attempts.min(TRIES),

@@ -49,7 +49,7 @@ pub(crate) struct HostInfo {
 pub(crate) const BUSY: Duration = Duration::from_secs(2);
 /// How long after its deadline a call may return, beyond `Timeouts::kill_grace`: a second for the
 /// server to say that a command has ended, and five before each of two signals where it has not
-/// answered the request yet or an errand has to do it.
+/// answered the request yet or a helper command has to do it.
 pub(crate) const ALLOWANCE: Duration = BUSY.saturating_add(Duration::from_secs(1 + 2 * 5));
 
 /// What time it is for both processes: milliseconds since 1970.

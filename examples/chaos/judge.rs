@@ -8,10 +8,10 @@ use serde::Serialize;
 use ssh_pool::HostStatus;
 
 use crate::fault::Fault;
-use crate::gauge::Gauge;
 use crate::host::{HostInfo, Kind, millis};
-use crate::record::{Blame, Fate, Record};
-use crate::stage::{Left, Struck};
+use crate::record::{Blame, Record, StreamState};
+use crate::resource_sample::ResourceSample;
+use crate::supervisor::{Left, Struck};
 use crate::watch::Told;
 use crate::work::Way;
 
@@ -32,11 +32,11 @@ pub(crate) struct Evidence {
     pub(crate) is_closed: bool,
     pub(crate) kill_grace: Duration,
     /// Before the pool was there.
-    pub(crate) before: Gauge,
-    pub(crate) early: Gauge,
-    pub(crate) late: Gauge,
+    pub(crate) before: ResourceSample,
+    pub(crate) early: ResourceSample,
+    pub(crate) late: ResourceSample,
     /// When it had gone.
-    pub(crate) after: Gauge,
+    pub(crate) after: ResourceSample,
     /// The beginning of the ids of the last round.
     pub(crate) last_round: &'static str,
 }
@@ -88,20 +88,23 @@ pub(crate) fn judge(evidence: &Evidence) -> Vec<Verdict> {
         of_records(
             "what succeeded has run, and no more often than it was tried",
             &|record| {
-                record.fate == Fate::Ok
+                record.stream_state == StreamState::Ok
                     && record.way.is_command()
                     && !(1..=record.attempts).contains(&evidence.ran(record))
             },
         ),
         of_records("what is called not started has not run", &|record| {
-            record.fate == Fate::NotStarted && evidence.ran(record) > 0
+            record.stream_state == StreamState::NotStarted && evidence.ran(record) > 0
         }),
         of_records(
             "what is in doubt has run no more often than it was tried",
             &|record| {
                 matches!(
-                    record.fate,
-                    Fate::Unknown | Fate::Dropped | Fate::Hung | Fate::Wrong
+                    record.stream_state,
+                    StreamState::Unknown
+                        | StreamState::Dropped
+                        | StreamState::Hung
+                        | StreamState::Wrong
                 ) && evidence.ran(record) > record.attempts
             },
         ),
@@ -110,7 +113,7 @@ pub(crate) fn judge(evidence: &Evidence) -> Vec<Verdict> {
             evidence.strangers(),
         ),
         of_records("what has ended has its own output", &|record| {
-            record.fate == Fate::Wrong
+            record.stream_state == StreamState::Wrong
         }),
         of_records(
             "no call takes longer than its time and the allowance",
@@ -122,7 +125,7 @@ pub(crate) fn judge(evidence: &Evidence) -> Vec<Verdict> {
         of_records(
             "what failed before it was sent was refused by a fault",
             &|record| {
-                record.fate == Fate::NotStarted
+                record.stream_state == StreamState::NotStarted
                     && !record.is_short()
                     && !evidence.is_explained(record, refuses)
             },
@@ -132,7 +135,7 @@ pub(crate) fn judge(evidence: &Evidence) -> Vec<Verdict> {
                 Way::Idempotent => loses_or_refuses,
                 _ => loses,
             };
-            record.fate == Fate::Unknown
+            record.stream_state == StreamState::Unknown
                 && !record.is_short()
                 && !evidence.is_explained(record, excuse)
         }),
@@ -249,7 +252,7 @@ impl Evidence {
             record.id,
             record.way,
             self.name(record.host),
-            record.fate,
+            record.stream_state,
             record.took,
             record.limit,
             record.attempts,
@@ -310,7 +313,7 @@ impl Evidence {
         let serves = |host: &usize| {
             self.records.iter().any(|record| {
                 record.host == *host
-                    && record.fate == Fate::Ok
+                    && record.stream_state == StreamState::Ok
                     && record.id.starts_with(self.last_round)
             })
         };

@@ -33,27 +33,27 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 mod caller;
-mod crew;
 mod fault;
-mod gauge;
 mod host;
 mod judge;
 mod ledger;
 mod record;
 mod report;
+mod resource_sample;
 mod schedule;
-mod site;
-mod stage;
+mod server_process;
+mod supervisor;
+mod test_host;
 mod watch;
 mod work;
 
 use caller::Scene;
-use crew::Crew;
-use gauge::Gauge;
 use host::HostInfo;
 use judge::{Counters, Evidence};
 use record::Journal;
 use report::Report;
+use resource_sample::ResourceSample;
+use server_process::ServerProcess;
 
 /// Breaks twenty hosts in every way while fifty callers use them through one pool, and holds what
 /// the callers were told against what the servers wrote down.
@@ -80,7 +80,7 @@ struct Options {
     verbose: bool,
     /// Be the servers; their ledgers are in this folder.
     #[arg(long, hide = true)]
-    stage: Option<PathBuf>,
+    supervisor: Option<PathBuf>,
 }
 
 /// What the last round is called.
@@ -100,8 +100,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
-    if let Some(folder) = &options.stage {
-        stage::run(folder).await?;
+    if let Some(folder) = &options.supervisor {
+        supervisor::run(folder).await?;
         return Ok(ExitCode::SUCCESS);
     }
     // Before anything is started that would have to be ended.
@@ -158,8 +158,9 @@ fn build(hosts: &[HostInfo]) -> anyhow::Result<(Pool, Vec<(HostInfo, ssh_pool::H
 async fn soak(options: &Options) -> anyhow::Result<Report> {
     let began = Instant::now();
     let folder = TempDir::new();
-    let (mut crew, hosts) = tokio::task::block_in_place(|| Crew::start(folder.path()))?;
-    let before = Gauge::now();
+    let (mut server_process, hosts) =
+        tokio::task::block_in_place(|| ServerProcess::start(folder.path()))?;
+    let before = ResourceSample::now();
     let (pool, handles) = build(&hosts)?;
     let targets = hosts.iter().map(|info| info.target.clone()).collect();
     let listener = tokio::spawn(watch::listen(pool.events(), targets));
@@ -174,7 +175,7 @@ async fn soak(options: &Options) -> anyhow::Result<Report> {
     let unguarded = Arc::new(AtomicBool::new(false));
     let guard = watch::guard(scene.clone(), unguarded.clone());
 
-    let (early, late) = storm(options, &mut crew, &scene).await?;
+    let (early, late) = storm(options, &mut server_process, &scene).await?;
 
     let counters: Vec<_> = (scene.hosts.iter())
         .map(|(_, host)| Counters::of(&host.status()))
@@ -194,14 +195,14 @@ async fn soak(options: &Options) -> anyhow::Result<Report> {
         .await
         .context("the pool is not gone")??;
     let is_as_before = || {
-        let now = Gauge::now();
+        let now = ResourceSample::now();
         now.tasks <= before.tasks && now.descriptors <= before.descriptors + JOURNAL
     };
     eventually_async(SOON, is_as_before).await;
-    let mut after = Gauge::now();
+    let mut after = ResourceSample::now();
     after.descriptors = after.descriptors.saturating_sub(JOURNAL);
-    let of_pool = gauge::processor_seconds();
-    let ended = tokio::task::block_in_place(|| crew.end())?;
+    let of_pool = resource_sample::processor_seconds();
+    let ended = tokio::task::block_in_place(|| server_process.end())?;
     let ledgers = hosts.iter().map(|info| ledger::read(&info.ledger));
     let evidence = Evidence {
         ledgers: ledgers.collect::<anyhow::Result<_>>()?,
@@ -220,7 +221,7 @@ async fn soak(options: &Options) -> anyhow::Result<Report> {
         after,
         last_round: LAST,
     };
-    let used = (of_pool, gauge::processor_seconds());
+    let used = (of_pool, resource_sample::processor_seconds());
     Ok(Report::of(
         &evidence,
         options.seed,
@@ -235,9 +236,9 @@ const JOURNAL: usize = 1;
 /// Two storms, and what the process needs after each.
 async fn storm(
     options: &Options,
-    crew: &mut Crew,
+    server_process: &mut ServerProcess,
     scene: &Arc<Scene>,
-) -> anyhow::Result<(Gauge, Gauge)> {
+) -> anyhow::Result<(ResourceSample, ResourceSample)> {
     let whole = if options.quick {
         QUICK
     } else {
@@ -258,7 +259,7 @@ async fn storm(
                 eprintln!("{round}: {strike}");
             }
         }
-        crew.begin(faults)?;
+        server_process.begin(faults)?;
         tokio::select! {
             () = sleep(length) => {}
             // None ends before it is told to, unless this program is wrong.
@@ -267,7 +268,7 @@ async fn storm(
         if round == LAST {
             scene.over.store(true, Ordering::Relaxed);
         }
-        gauges.push(gauge::calm(scene, round).await?);
+        gauges.push(resource_sample::calm(scene, round).await?);
     }
     while let Some(caller) = callers.join_next().await {
         caller??;

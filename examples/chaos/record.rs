@@ -17,7 +17,7 @@ use crate::work::Way;
 /// What the caller was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Fate {
+pub(crate) enum StreamState {
     /// It has ended well, with its own output.
     Ok,
     /// It has ended, and not as it should.
@@ -72,7 +72,7 @@ pub(crate) struct Record {
     pub(crate) id: String,
     pub(crate) host: usize,
     pub(crate) way: Way,
-    pub(crate) fate: Fate,
+    pub(crate) stream_state: StreamState,
     /// How often it was tried, as far as is known: the most that the ledger may hold.
     pub(crate) attempts: u32,
     /// An error that says that a deadline passed.
@@ -99,11 +99,11 @@ impl Record {
     /// Whether it ended later than it may after its time: `kill_grace` and more for what has to be
     /// ended on the server, and nothing for what has not been sent.
     pub(crate) fn is_late(&self, kill_grace: Duration) -> bool {
-        let allowance = match self.fate {
-            Fate::NotStarted => BUSY,
+        let allowance = match self.stream_state {
+            StreamState::NotStarted => BUSY,
             _ => kill_grace + ALLOWANCE,
         };
-        self.fate == Fate::Hung || self.took > self.limit + millis(allowance)
+        self.stream_state == StreamState::Hung || self.took > self.limit + millis(allowance)
     }
 }
 

@@ -8,10 +8,10 @@ use serde::Serialize;
 use ssh_pool_examples::Timings;
 
 use crate::fault::Fault;
-use crate::gauge::Gauge;
 use crate::host::{Kind, millis};
 use crate::judge::{Evidence, Verdict, judge};
-use crate::record::Fate;
+use crate::record::StreamState;
+use crate::resource_sample::ResourceSample;
 
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Count {
@@ -63,7 +63,7 @@ pub(crate) struct Report {
     pub(crate) kinds: BTreeMap<Kind, Count>,
     pub(crate) faults: BTreeMap<Fault, Aftermath>,
     pub(crate) events: BTreeMap<&'static str, u64>,
-    pub(crate) gauges: BTreeMap<&'static str, Gauge>,
+    pub(crate) gauges: BTreeMap<&'static str, ResourceSample>,
     pub(crate) verdicts: Vec<Verdict>,
 }
 
@@ -97,7 +97,7 @@ impl Report {
                 .collect(),
             gauges: gauges
                 .into_iter()
-                .map(|(when, gauge)| (when, *gauge))
+                .map(|(when, resource_sample)| (when, *resource_sample))
                 .collect(),
             verdicts: judge(evidence),
         }
@@ -146,17 +146,17 @@ fn count(evidence: &Evidence) -> BTreeMap<Kind, Count> {
         of_host(record.host, &|count| {
             count.calls += 1;
             count.timed_out += u64::from(record.timed_out);
-            match record.fate {
-                Fate::Ok => {
+            match record.stream_state {
+                StreamState::Ok => {
                     count.ok += 1;
                     count.rescued += u64::from(record.attempts > 1);
                     count.timings.push(Duration::from_millis(record.took));
                 }
-                Fate::Wrong => count.wrong += 1,
-                Fate::NotStarted => count.not_started += 1,
-                Fate::Unknown => count.unknown += 1,
-                Fate::Dropped => count.cancelled += 1,
-                Fate::Hung => count.hung += 1,
+                StreamState::Wrong => count.wrong += 1,
+                StreamState::NotStarted => count.not_started += 1,
+                StreamState::Unknown => count.unknown += 1,
+                StreamState::Dropped => count.cancelled += 1,
+                StreamState::Hung => count.hung += 1,
             }
         });
     }
@@ -195,9 +195,9 @@ fn aftermaths(evidence: &Evidence) -> BTreeMap<Fault, Aftermath> {
         };
         let after = record.ended.saturating_sub(struck.until);
         let aftermath = faults.entry(struck.fault).or_default();
-        match record.fate {
-            Fate::Unknown => aftermath.lost = aftermath.lost.max(after),
-            Fate::NotStarted => aftermath.refused = aftermath.refused.max(after),
+        match record.stream_state {
+            StreamState::Unknown => aftermath.lost = aftermath.lost.max(after),
+            StreamState::NotStarted => aftermath.refused = aftermath.refused.max(after),
             _ => {}
         }
     }
@@ -299,14 +299,14 @@ impl fmt::Display for Report {
             .iter()
             .map(|(event, count)| format!("{event} {count}"));
         writeln!(f, "events: {}", show(events.collect()))?;
-        for (when, gauge) in &self.gauges {
-            let Gauge {
+        for (when, resource_sample) in &self.gauges {
+            let ResourceSample {
                 heap,
                 resident,
                 tasks,
                 descriptors,
                 threads,
-            } = gauge;
+            } = resource_sample;
             let (heap, resident) = (heap / 1024, resident / 1024);
             writeln!(
                 f,

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::host::HostInfo;
 use crate::ledger;
-use crate::record::{Blame, Fate};
+use crate::record::{Blame, StreamState};
 
 /// How a host is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -69,7 +69,7 @@ const LONGEST: usize = 256;
 
 /// What came of it.
 pub(crate) struct Answer {
-    pub(crate) fate: Fate,
+    pub(crate) stream_state: StreamState,
     pub(crate) attempts: u32,
     pub(crate) timed_out: bool,
     pub(crate) blame: Option<Blame>,
@@ -90,7 +90,7 @@ pub(crate) struct Work<'a> {
 impl Answer {
     fn ok(attempts: u32) -> Self {
         Self {
-            fate: Fate::Ok,
+            stream_state: StreamState::Ok,
             attempts,
             timed_out: false,
             blame: None,
@@ -100,19 +100,19 @@ impl Answer {
 
     fn wrong(text: String) -> Self {
         Self {
-            fate: Fate::Wrong,
+            stream_state: StreamState::Wrong,
             text: Some(text),
             ..Self::ok(1)
         }
     }
 
     fn error(error: &Error) -> Self {
-        let fate = match error.command_state() {
-            CommandState::NotStarted => Fate::NotStarted,
-            CommandState::Unknown => Fate::Unknown,
+        let stream_state = match error.command_state() {
+            CommandState::NotStarted => StreamState::NotStarted,
+            CommandState::Unknown => StreamState::Unknown,
         };
         Self {
-            fate,
+            stream_state,
             attempts: error.attempts(),
             timed_out: error.is_timeout(),
             blame: Some(Blame::of(error)),
@@ -123,7 +123,7 @@ impl Answer {
     /// Of a stream that was open already.
     fn broken(error: &std::io::Error) -> Self {
         Self {
-            fate: Fate::Unknown,
+            stream_state: StreamState::Unknown,
             blame: Some(Blame::Way),
             text: Some(format!("a stream broke: {error}")),
             ..Self::ok(1)

@@ -64,7 +64,7 @@ pub(crate) async fn wait(
     }
 }
 
-/// Asks until there is a verdict; `None` is healthy.
+/// Asks until it is known whether it is healthy; `None` is healthy.
 async fn judge(
     daemon: &Daemon,
     id: &str,

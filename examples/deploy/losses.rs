@@ -11,39 +11,39 @@ use tokio::task::block_in_place;
 use tokio::time::sleep;
 
 use crate::demo::{Demo, Version};
-use crate::stage::{Live, SOON, Shown, Stage, check, containers, docker, line};
 use crate::summary::Outcome;
+use crate::test_host::{Live, SOON, Shown, TestHost, check, containers, docker, line};
 
 /// About half of what is left of a deploy, and there are two hosts.
 const SPAN: Duration = Duration::from_millis(1500);
 
-pub(crate) async fn lost_in_build(stage: &mut Stage<'_>, live: &Live) -> anyhow::Result<()> {
-    stage.demo.commit(Version::LongBuild);
-    let app = stage.demo.app()?;
+pub(crate) async fn lost_in_build(test_host: &mut TestHost<'_>, live: &Live) -> anyhow::Result<()> {
+    test_host.demo.commit(Version::LongBuild);
+    let app = test_host.demo.app()?;
     let cut = async |demo: &Demo, shown: &Shown| {
         shown.wait("compiling", 1).await?;
         let server = demo.fleet.servers.first().context("no server")?;
         block_in_place(|| server.kill_connections());
         Ok(())
     };
-    let summary = stage.deploy_while(app, 1, cut).await?;
+    let summary = test_host.deploy_while(app, 1, cut).await?;
     let words = "[phase: running; command: may have run]";
     let text = check(&summary, 1, &[Outcome::Unchanged], &[words, "2/6"])?;
-    live.is_untouched(stage)?;
+    live.is_untouched(test_host)?;
     println!("ok  unchanged, exit code 1: {}", line(&text, words));
     Ok(())
 }
 
 /// Of both hosts, when both have shown that line.
 pub(crate) async fn interrupted(
-    stage: &mut Stage<'_>,
+    test_host: &mut TestHost<'_>,
     version: Version,
     at: &str,
     outcome: Outcome,
     live: &Live,
 ) -> anyhow::Result<()> {
-    stage.demo.commit(version);
-    let app = stage.demo.app()?;
+    test_host.demo.commit(version);
+    let app = test_host.demo.app()?;
     let press = async |_: &Demo, shown: &Shown| {
         shown.wait(at, 2).await?;
         // What Ctrl-C sends.
@@ -53,9 +53,9 @@ pub(crate) async fn interrupted(
         Ok(())
     };
     let began = Instant::now();
-    let summary = stage.deploy_while(app, 2, press).await?;
+    let summary = test_host.deploy_while(app, 2, press).await?;
     let text = check(&summary, 130, &[outcome; 2], &[": interrupted"])?;
-    live.is_untouched(stage)?;
+    live.is_untouched(test_host)?;
     println!(
         "ok  {}, exit code 130: {}; after {:.1?}",
         outcome.word(),
@@ -66,9 +66,9 @@ pub(crate) async fn interrupted(
 }
 
 /// The log is followed again, and the deploy goes on.
-pub(crate) async fn lost_log(stage: &mut Stage<'_>) -> anyhow::Result<()> {
-    let number = stage.demo.commit(Version::Late);
-    let app = stage.demo.app()?;
+pub(crate) async fn lost_log(test_host: &mut TestHost<'_>) -> anyhow::Result<()> {
+    let number = test_host.demo.commit(Version::Late);
+    let app = test_host.demo.app()?;
     let cut = async |demo: &Demo, shown: &Shown| {
         shown.wait("| waiting", 1).await?;
         let server = demo.fleet.servers.first().context("no server")?;
@@ -82,18 +82,18 @@ pub(crate) async fn lost_log(stage: &mut Stage<'_>) -> anyhow::Result<()> {
         docker(dockerd, &["exec", new, "sh", "-c", "echo yes > /tmp/well"])?;
         Ok(())
     };
-    let summary = stage.deploy_while(app, 1, cut).await?;
+    let summary = test_host.deploy_while(app, 1, cut).await?;
     let words = "; it is followed again";
     let text = check(&summary, 0, &[Outcome::Deployed], &[words, "6/6"])?;
-    stage.only(0, number)?;
+    test_host.only(0, number)?;
     println!("ok  deployed all the same: {}", line(&text, words));
     Ok(())
 }
 
 /// Nobody knows what is there, and so it is said. The next deploy clears up.
-pub(crate) async fn host_gone(stage: &mut Stage<'_>) -> anyhow::Result<()> {
-    stage.demo.commit(Version::Late);
-    let app = stage.demo.app()?;
+pub(crate) async fn host_gone(test_host: &mut TestHost<'_>) -> anyhow::Result<()> {
+    test_host.demo.commit(Version::Late);
+    let app = test_host.demo.app()?;
     let stop = async |demo: &Demo, shown: &Shown| {
         shown.wait("| waiting", 1).await?;
         let server = demo.fleet.servers.first().context("no server")?;
@@ -104,23 +104,23 @@ pub(crate) async fn host_gone(stage: &mut Stage<'_>) -> anyhow::Result<()> {
         });
         Ok(())
     };
-    let summary = stage.deploy_while(app, 1, stop).await?;
+    let summary = test_host.deploy_while(app, 1, stop).await?;
     let said = ["not cleared up: ", "[request: not sent]", "unknown: "];
     let text = check(&summary, 4, &[Outcome::Unknown], &said)?;
-    let left = containers(stage.daemon(0)?)?;
+    let left = containers(test_host.daemon(0)?)?;
     ensure!(left.len() == 2, "left: {left:?}");
     println!("ok  unknown, exit code 4: {}", line(&text, said[0]));
 
-    let server = stage.server(0)?;
+    let server = test_host.server(0)?;
     block_in_place(|| server.restart());
     // The next deploy is another process, which remembers no failure.
-    let member = stage.demo.fleet.members.first().context("no host")?;
+    let member = test_host.demo.fleet.members.first().context("no host")?;
     member.host.evict();
     let old = left.iter().find(|one| !one.contains("-candidate "));
-    let (number, summary) = stage.deploy(Version::Good, 1).await?;
+    let (number, summary) = test_host.deploy(Version::Good, 1).await?;
     let words = "an earlier deploy had left 2 things to put right";
     check(&summary, 0, &[Outcome::Deployed], &[words])?;
-    let new = stage.only(0, number)?;
+    let new = test_host.only(0, number)?;
     ensure!(
         old.is_some_and(|old| !old.starts_with(&new)),
         "the old container"
@@ -131,12 +131,12 @@ pub(crate) async fn host_gone(stage: &mut Stage<'_>) -> anyhow::Result<()> {
 
 /// Whenever the connections are lost, in the middle of a request that makes or changes something
 /// too: each host ends with the container that it says it has.
-pub(crate) async fn any_moment(stage: &mut Stage<'_>, rounds: usize) -> anyhow::Result<()> {
+pub(crate) async fn any_moment(test_host: &mut TestHost<'_>, rounds: usize) -> anyhow::Result<()> {
     let mut ends = BTreeMap::new();
     for round in 0..rounds {
-        let before = [stage.version(0)?, stage.version(1)?];
-        let number = stage.demo.commit(Version::Good);
-        let app = stage.demo.app()?;
+        let before = [test_host.version(0)?, test_host.version(1)?];
+        let number = test_host.demo.commit(Version::Good);
+        let app = test_host.demo.app()?;
         let cut = async |demo: &Demo, shown: &Shown| {
             // Most of the time it builds. What comes then has its own rounds.
             if round % 2 == 0 {
@@ -150,14 +150,14 @@ pub(crate) async fn any_moment(stage: &mut Stage<'_>, rounds: usize) -> anyhow::
             }
             Ok(())
         };
-        let summary = stage.deploy_while(app, 2, cut).await?;
+        let summary = test_host.deploy_while(app, 2, cut).await?;
         for (host, (row, before)) in summary.rows.iter().zip(before).enumerate() {
             let version = match row.outcome {
                 Outcome::Deployed => number,
                 Outcome::Unchanged | Outcome::RolledBack => before,
                 Outcome::Unknown => bail!("the server is up\n{summary}"),
             };
-            let only = stage.only(host, version);
+            let only = test_host.only(host, version);
             only.with_context(|| format!("{}\n{summary}", row.host))?;
             *ends.entry(row.outcome.word()).or_insert(0) += 1;
         }
@@ -167,26 +167,26 @@ pub(crate) async fn any_moment(stage: &mut Stage<'_>, rounds: usize) -> anyhow::
 }
 
 /// One host fails alone, and says what is wrong with it.
-pub(crate) async fn daemon_down(stage: &mut Stage<'_>) -> anyhow::Result<()> {
-    let version = stage.version(1)?;
-    let before = stage.only(1, version)?;
-    block_in_place(|| stage.daemon(1).map(Dockerd::stop))?;
-    let (number, summary) = stage.deploy(Version::Good, 2).await?;
+pub(crate) async fn daemon_down(test_host: &mut TestHost<'_>) -> anyhow::Result<()> {
+    let version = test_host.version(1)?;
+    let before = test_host.only(1, version)?;
+    block_in_place(|| test_host.daemon(1).map(Dockerd::stop))?;
+    let (number, summary) = test_host.deploy(Version::Good, 2).await?;
     let words = "no Docker daemon at ";
     let outcomes = [Outcome::Deployed, Outcome::Unchanged];
     let text = check(&summary, 1, &outcomes, &[words, "[request: not sent]"])?;
-    stage.only(0, number)?;
+    test_host.only(0, number)?;
     println!("ok  the other host, exit code 1: {}", line(&text, words));
 
-    block_in_place(|| stage.daemon(1).map(Dockerd::restart))?;
+    block_in_place(|| test_host.daemon(1).map(Dockerd::restart))?;
     let back = eventually_async(SOON, || {
-        stage.only(1, version).is_ok_and(|now| now == before)
+        test_host.only(1, version).is_ok_and(|now| now == before)
     })
     .await;
     ensure!(
         back,
         "what was live does not come back: {:?}",
-        stage.only(1, version)
+        test_host.only(1, version)
     );
     println!("ok  what is live comes back with its daemon");
     Ok(())

@@ -60,8 +60,8 @@ mod losses;
 mod progress;
 mod self_test;
 mod source;
-mod stage;
 mod summary;
+mod test_host;
 
 use app::App;
 use demo::{Demo, Version};

@@ -9,8 +9,8 @@ use ssh_pool_tests::{eventually_async, procs};
 
 use crate::demo::{BALLAST, Demo, Version};
 use crate::losses::{any_moment, daemon_down, host_gone, interrupted, lost_in_build, lost_log};
-use crate::stage::{Live, SOON, Shown, Stage, check, line};
 use crate::summary::Outcome;
+use crate::test_host::{Live, SOON, Shown, TestHost, check, line};
 
 /// A host is logged in to once for commands and short requests, and once for each stream that is
 /// open at the same time: an archive and its build.
@@ -20,19 +20,19 @@ const MEMORY: usize = 24 << 20;
 
 pub(crate) async fn run_all(interrupts: &mut Interrupts, rounds: usize) -> anyhow::Result<()> {
     let began = Instant::now();
-    let mut stage = Stage::start(interrupts)?;
-    let stage = &mut stage;
-    first(stage).await.context("a first deploy")?;
-    let live = second(stage).await.context("a second version")?;
+    let mut test_host = TestHost::start(interrupts)?;
+    let test_host = &mut test_host;
+    first(test_host).await.context("a first deploy")?;
+    let live = second(test_host).await.context("a second version")?;
     for bad in BAD {
         let context = || format!("{:?}", bad.version);
-        rolled_back(stage, &bad, &live)
+        rolled_back(test_host, &bad, &live)
             .await
             .with_context(context)?;
     }
-    no_build(stage, &live).await.context("no build")?;
-    no_revision(stage, &live).await.context("no revision")?;
-    lost_in_build(stage, &live)
+    no_build(test_host, &live).await.context("no build")?;
+    no_revision(test_host, &live).await.context("no revision")?;
+    lost_in_build(test_host, &live)
         .await
         .context("lost in a build")?;
     let cases = [
@@ -41,30 +41,32 @@ pub(crate) async fn run_all(interrupts: &mut Interrupts, rounds: usize) -> anyho
     ];
     for (version, shown, outcome) in cases {
         let context = || format!("an interrupt of {version:?}");
-        interrupted(stage, version, shown, outcome, &live)
+        interrupted(test_host, version, shown, outcome, &live)
             .await
             .with_context(context)?;
     }
-    any_moment(stage, rounds).await.context("any moment")?;
-    lost_log(stage).await.context("a lost log")?;
-    host_gone(stage).await.context("a host that goes")?;
-    daemon_down(stage).await.context("a daemon that is down")?;
-    nothing_is_left(stage).await.context("the end")?;
+    any_moment(test_host, rounds).await.context("any moment")?;
+    lost_log(test_host).await.context("a lost log")?;
+    host_gone(test_host).await.context("a host that goes")?;
+    daemon_down(test_host)
+        .await
+        .context("a daemon that is down")?;
+    nothing_is_left(test_host).await.context("the end")?;
     println!("self-test: all is well, after {:.0?}", began.elapsed());
     Ok(())
 }
 
 const DEPLOYED: [Outcome; 2] = [Outcome::Deployed; 2];
 
-async fn first(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+async fn first(test_host: &mut TestHost<'_>) -> anyhow::Result<()> {
     let began = Instant::now();
-    let (number, summary) = stage.deploy(Version::Good, 2).await?;
+    let (number, summary) = test_host.deploy(Version::Good, 2).await?;
     let took = began.elapsed();
     check(&summary, 0, &DEPLOYED, &["6/6", "shop-1 "])?;
-    stage.only_on_both(number)?;
+    test_host.only_on_both(number)?;
     let one_by_one: Duration = summary.rows.iter().map(|row| row.took).sum();
     ensure!(took < one_by_one, "{took:?}, and {one_by_one:?} one by one");
-    let logins = stage.logins();
+    let logins = test_host.logins();
     println!(
         "ok  a first deploy on two hosts: {took:.1?} for both ({one_by_one:.1?} one by one), \
          logins: {logins:?}"
@@ -72,10 +74,10 @@ async fn first(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn second(stage: &mut Stage<'_>) -> anyhow::Result<Live> {
-    let old = stage.only_on_both(1)?;
-    let number = stage.demo.commit(Version::Large);
-    let app = stage.demo.app()?;
+async fn second(test_host: &mut TestHost<'_>) -> anyhow::Result<Live> {
+    let old = test_host.only_on_both(1)?;
+    let number = test_host.demo.commit(Version::Large);
+    let app = test_host.demo.app()?;
     let before = procs::resident_bytes();
     let mut most = before;
     let watch = async |_: &Demo, shown: &Shown| {
@@ -86,16 +88,16 @@ async fn second(stage: &mut Stage<'_>) -> anyhow::Result<Live> {
         ensure!(sent.await, "no build has begun");
         Ok(())
     };
-    let summary = stage.deploy_while(app, 2, watch).await?;
+    let summary = test_host.deploy_while(app, 2, watch).await?;
     check(&summary, 0, &DEPLOYED, &["shop-2 "])?;
     let memory = most - before;
     ensure!(
         memory < MEMORY,
         "{memory} bytes for two contexts of {BALLAST}"
     );
-    let ids = stage.only_on_both(number)?;
+    let ids = test_host.only_on_both(number)?;
     ensure!(old.iter().all(|id| !ids.contains(id)), "the same container");
-    let logins = stage.logins();
+    let logins = test_host.logins();
     ensure!(
         logins.iter().all(|count| *count <= LOGINS),
         "logins: {logins:?}"
@@ -141,14 +143,14 @@ const BAD: [Bad; 3] = [
     },
 ];
 
-async fn rolled_back(stage: &mut Stage<'_>, bad: &Bad, live: &Live) -> anyhow::Result<()> {
-    stage.demo.commit(bad.version);
-    let mut app = stage.demo.app()?;
+async fn rolled_back(test_host: &mut TestHost<'_>, bad: &Bad, live: &Live) -> anyhow::Result<()> {
+    test_host.demo.commit(bad.version);
+    let mut app = test_host.demo.app()?;
     if bad.version == Version::Late {
         app.patience = Duration::from_secs(3);
     }
     let nothing = async |_: &Demo, _: &Shown| Ok(());
-    let summary = stage.deploy_while(app, bad.hosts, nothing).await?;
+    let summary = test_host.deploy_while(app, bad.hosts, nothing).await?;
     let outcomes = vec![Outcome::RolledBack; bad.hosts];
     let said = [
         bad.why,
@@ -157,43 +159,43 @@ async fn rolled_back(stage: &mut Stage<'_>, bad: &Bad, live: &Live) -> anyhow::R
         "rolled back: the old container runs",
     ];
     let text = check(&summary, 3, &outcomes, &said)?;
-    live.is_untouched(stage)?;
+    live.is_untouched(test_host)?;
     println!("ok  rolled back, exit code 3: {}", line(&text, bad.why));
     Ok(())
 }
 
-async fn no_build(stage: &mut Stage<'_>, live: &Live) -> anyhow::Result<()> {
-    let (_, summary) = stage.deploy(Version::NoBuild, 2).await?;
+async fn no_build(test_host: &mut TestHost<'_>, live: &Live) -> anyhow::Result<()> {
+    let (_, summary) = test_host.deploy(Version::NoBuild, 2).await?;
     let said = ["returned a non-zero code: 9", "| no such header", "2/6"];
     let text = check(&summary, 1, &[Outcome::Unchanged; 2], &said)?;
-    live.is_untouched(stage)?;
+    live.is_untouched(test_host)?;
     println!("ok  unchanged, exit code 1: {}", line(&text, "non-zero"));
     Ok(())
 }
 
-async fn no_revision(stage: &mut Stage<'_>, live: &Live) -> anyhow::Result<()> {
+async fn no_revision(test_host: &mut TestHost<'_>, live: &Live) -> anyhow::Result<()> {
     // An option, if nobody took care.
     for revision in ["nowhere", "--all", "-h"] {
-        let mut app = stage.demo.app()?;
+        let mut app = test_host.demo.app()?;
         app.revision = revision.to_owned();
-        let summary = stage.deploy_while(app, 2, async |_, _| Ok(())).await?;
+        let summary = test_host.deploy_while(app, 2, async |_, _| Ok(())).await?;
         let said = ["git rev-parse: exit status: 128", "| fatal: ", "1/6"];
         check(&summary, 1, &[Outcome::Unchanged; 2], &said)?;
     }
-    live.is_untouched(stage)?;
+    live.is_untouched(test_host)?;
     println!("ok  unchanged, exit code 1: a revision that is not there");
     Ok(())
 }
 
-async fn nothing_is_left(stage: &Stage<'_>) -> anyhow::Result<()> {
+async fn nothing_is_left(test_host: &TestHost<'_>) -> anyhow::Result<()> {
     println!(
         "ok  logins in all, for {} deploys and all the connections that were lost: {:?}",
-        stage.deploys,
-        stage.logins()
+        test_host.deploys,
+        test_host.logins()
     );
-    stage.demo.fleet.pool.close().await;
+    test_host.demo.fleet.pool.close().await;
     let idle = || {
-        let mut servers = stage.demo.fleet.servers.iter();
+        let mut servers = test_host.demo.fleet.servers.iter();
         servers
             .all(|server| server.open_connections() == 0 && server.session_processes().is_empty())
     };

@@ -9,7 +9,7 @@ use ssh_pool_examples::{Member, explain};
 use ssh_pool_tests::Dockerd;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
-use crate::site::Site;
+use crate::test_host::TestHost;
 
 /// Long enough for anything that happens at all, on a busy machine too.
 const SOON: Duration = Duration::from_secs(60);
@@ -28,11 +28,11 @@ pub(crate) async fn run(cli: &Cli, words: &[String]) -> anyhow::Result<i64> {
 }
 
 /// Everything that people do with it, checked.
-pub(crate) async fn check(site: &Site, member: &Member) -> anyhow::Result<String> {
+pub(crate) async fn check(test_host: &TestHost, member: &Member) -> anyhow::Result<String> {
     let cli = Cli::at(
-        &site.fleet.pool,
+        &test_host.fleet.pool,
         member.target.clone(),
-        site.dockerd.socket(),
+        test_host.dockerd.socket(),
     )?;
     let run = [
         "run",

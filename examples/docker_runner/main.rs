@@ -34,10 +34,10 @@ use ssh_pool_tests::Dockerd;
 mod cli;
 mod engine;
 mod self_test;
-mod site;
+mod test_host;
 
 use engine::Piece;
-use site::{Site, Way};
+use test_host::{TestHost, Way};
 
 /// Docker on a remote host.
 #[derive(Debug, Parser)]
@@ -129,9 +129,9 @@ async fn work(options: Options) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if options.dockerd {
-        let site = Site::start(Way::Stream)?;
-        let socket = site.dockerd.socket();
-        return on(&site.fleet, Some(&socket), options.action).await;
+        let test_host = TestHost::start(Way::Stream)?;
+        let socket = test_host.dockerd.socket();
+        return on(&test_host.fleet, Some(&socket), options.action).await;
     }
     let (Some(target), Some(action)) = (options.target, options.action) else {
         bail!("name a host and what to do there, or see --help");

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::cli;
 use crate::engine::{self, Piece};
-use crate::site::{Site, Way};
+use crate::test_host::{TestHost, Way};
 
 /// Long enough for anything that happens at all, on a busy machine too.
 const SOON: Duration = Duration::from_secs(60);
@@ -23,30 +23,30 @@ const NUMBERS: usize = 2000;
 
 pub(crate) async fn run_all() -> anyhow::Result<()> {
     for way in [Way::Stream, Way::DialStdio] {
-        let site = Site::start(way)?;
-        let docker = engine::connect(site.host()?, Some(&site.dockerd.socket())).await?;
-        all(&site, &docker, way)
+        let test_host = TestHost::start(way)?;
+        let docker = engine::connect(test_host.host()?, Some(&test_host.dockerd.socket())).await?;
+        all(&test_host, &docker, way)
             .await
             .with_context(|| format!("through {way}"))?;
-        site.fleet.pool.close().await;
+        test_host.fleet.pool.close().await;
     }
     println!("all checks have passed");
     Ok(())
 }
 
-async fn all(site: &Site, docker: &Docker, way: Way) -> anyhow::Result<()> {
+async fn all(test_host: &TestHost, docker: &Docker, way: Way) -> anyhow::Result<()> {
     let tell = |what: String| println!("ok  {way}: {what}");
-    tell(many_lists(site, docker, way).await?);
+    tell(many_lists(test_host, docker, way).await?);
     tell(run(docker).await?);
     tell(exec(docker).await?);
     tell(archives(docker).await?);
     tell(followed(docker).await?);
-    tell(unread(site, docker).await?);
+    tell(unread(test_host, docker).await?);
     for [id, ..] in engine::list(docker).await? {
         engine::remove(docker, &id).await?;
     }
-    tell(cli::check(site, site.member()?).await?);
-    tell(nothing_is_left(site, way).await?);
+    tell(cli::check(test_host, test_host.member()?).await?);
+    tell(nothing_is_left(test_host, way).await?);
     Ok(())
 }
 
@@ -86,12 +86,12 @@ async fn lists(
     }
 }
 
-async fn many_lists(site: &Site, docker: &Docker, way: Way) -> anyhow::Result<String> {
+async fn many_lists(test_host: &TestHost, docker: &Docker, way: Way) -> anyhow::Result<String> {
     let id = start(docker, "true").await?;
     let begun = Instant::now();
     lists(docker, &id, 200, 50).await?;
     let took = begun.elapsed();
-    let logins = site.logins();
+    let logins = test_host.logins();
     let most = match way {
         Way::Stream => 1,
         Way::DialStdio => 4,
@@ -200,7 +200,7 @@ async fn followed(docker: &Docker) -> anyhow::Result<String> {
     ))
 }
 
-async fn unread(site: &Site, docker: &Docker) -> anyhow::Result<String> {
+async fn unread(test_host: &TestHost, docker: &Docker) -> anyhow::Result<String> {
     let script = format!(
         "line=$(seq -s x 1 {NUMBERS}); i=0; \
          while [ $i -lt {LINES} ]; do echo $i $line; i=$((i+1)); done"
@@ -212,7 +212,7 @@ async fn unread(site: &Site, docker: &Docker) -> anyhow::Result<String> {
     let mut bytes = log.try_next().await?.context("no log")?.1;
     let others = async {
         let slowest = lists(docker, &id, 100, 10).await?;
-        let status = site.host()?.command("true").status().await?;
+        let status = test_host.host()?.command("true").status().await?;
         ensure!(status.success(), "{status}");
         Ok(slowest)
     };
@@ -234,14 +234,14 @@ async fn unread(site: &Site, docker: &Docker) -> anyhow::Result<String> {
     ))
 }
 
-async fn nothing_is_left(site: &Site, way: Way) -> anyhow::Result<String> {
-    let host = site.host()?;
+async fn nothing_is_left(test_host: &TestHost, way: Way) -> anyhow::Result<String> {
+    let host = test_host.host()?;
     let idle = || {
         let status = host.status();
-        status.streams + status.running + status.isolated_busy == 0 && site.processes() == 0
+        status.streams + status.running + status.isolated_busy == 0 && test_host.processes() == 0
     };
     ensure!(eventually_async(SOON, idle).await, "{:?}", host.status());
-    let logins = site.logins();
+    let logins = test_host.logins();
     Ok(match way {
         Way::Stream => format!("no stream is left; logins in all: {logins}"),
         Way::DialStdio => format!("no process is left; logins in all: {logins}"),

@@ -34,7 +34,7 @@ use tokio::time::{sleep, timeout};
 use crate::ledger::{Id, answers};
 use crate::masters::Masters;
 use crate::side::{Answer, Asked, Left};
-use crate::site::Site;
+use crate::test_host::TestHost;
 
 const HEALTH_LIMIT: Duration = Duration::from_secs(5);
 const LOCK_LIMIT: Duration = Duration::from_secs(10);
@@ -110,7 +110,7 @@ struct Ended {
 pub(crate) struct Coolify {
     // Before the server: its clients end first.
     pub(crate) masters: Masters,
-    pub(crate) site: Site,
+    pub(crate) test_host: TestHost,
     release: Release,
     lock: Mutex<()>,
     limit: Duration,
@@ -126,7 +126,7 @@ impl Coolify {
         }
         Ok(Self {
             masters: Masters::new(),
-            site: Site::start()?,
+            test_host: TestHost::start()?,
             release,
             lock: Mutex::default(),
             limit,
@@ -167,7 +167,7 @@ impl Coolify {
         }
         self.log_in(&mut command);
         command.arg(self.destination()).arg("bash -se");
-        let script = self.site.ledger.script(id);
+        let script = self.test_host.ledger.script(id);
         let Ok(ended) = run(command, Some(&script), self.limit + GRACE).await else {
             asked.hung = true;
             return Ok(Answer::Nothing);
@@ -250,7 +250,7 @@ impl Coolify {
             .args(["-o", "ControlMaster=auto"])
             .arg(self.control_path())
             // There the port is 22, which needs no option.
-            .args(["-p", &self.site.proxy.port().to_string()])
+            .args(["-p", &self.test_host.proxy.port().to_string()])
             .arg(self.destination())
             .arg("echo health_check_ok");
         let ended = run(command, None, self.limit).await?;
@@ -301,7 +301,7 @@ impl Coolify {
     fn log_in(&self, command: &mut Command) {
         command
             .arg("-i")
-            .arg(self.site.sshd.client_key())
+            .arg(self.test_host.sshd.client_key())
             .args(["-o", "StrictHostKeyChecking=no"])
             .args(["-o", "PasswordAuthentication=no"])
             .args(["-o", "ConnectTimeout=10"])
@@ -309,11 +309,15 @@ impl Coolify {
             .args(["-o", "ServerAliveCountMax=2"])
             .args(["-o", "RequestTTY=no"])
             .args(["-o", "LogLevel=ERROR"])
-            .args(["-p", &self.site.proxy.port().to_string()]);
+            .args(["-p", &self.test_host.proxy.port().to_string()]);
     }
 
     fn destination(&self) -> String {
-        format!("{}@{}", self.site.sshd.user(), self.site.proxy.addr().ip())
+        format!(
+            "{}@{}",
+            self.test_host.sshd.user(),
+            self.test_host.proxy.addr().ip()
+        )
     }
 
     /// The next commands find no master.
@@ -328,11 +332,11 @@ impl Coolify {
 
     /// The masters would outlive us by an hour.
     pub(crate) async fn end(&self) -> Left {
-        self.site.proxy.thaw();
+        self.test_host.proxy.thaw();
         self.chill().await;
         let left = self.masters.left().await;
         tokio::task::block_in_place(|| self.masters.end());
-        self.site.open().await;
+        self.test_host.open().await;
         left
     }
 }

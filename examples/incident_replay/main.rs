@@ -33,10 +33,10 @@ mod ledger;
 mod masters;
 mod pooled;
 mod side;
-mod site;
 mod storm;
 mod table;
 mod tally;
+mod test_host;
 
 use coolify::{Coolify, Release};
 use fault::Fault;
@@ -176,12 +176,12 @@ async fn storm(options: &Options, sides: &[Arc<Side>]) -> anyhow::Result<Vec<Vec
 
 async fn tally(side: &Side, rounds: &[Round]) -> anyhow::Result<Tally> {
     let left: Left = side.end().await;
-    let site = side.site();
+    let test_host = side.test_host();
     anyhow::ensure!(
-        site.is_quiet().await,
+        test_host.is_quiet().await,
         "commands of {} do not end: {:?}",
         side.name(),
-        site.sshd.session_processes()
+        test_host.sshd.session_processes()
     );
     // An error that should not be has to be seen in full.
     for (id, asked, _) in rounds.iter().flat_map(|round| &round.asked) {
@@ -189,7 +189,12 @@ async fn tally(side: &Side, rounds: &[Round]) -> anyhow::Result<Tally> {
             eprintln!("{id} was not started: {text}");
         }
     }
-    Ok(Tally::of(side.name(), rounds, &site.ledger.starts(), left))
+    Ok(Tally::of(
+        side.name(),
+        rounds,
+        &test_host.ledger.starts(),
+        left,
+    ))
 }
 
 fn report(options: &Options, tallies: &[Tally]) -> anyhow::Result<ExitCode> {

@@ -11,13 +11,13 @@ use ssh_pool_tests::{eventually_async, procs};
 
 use crate::ledger::{Id, answers};
 use crate::side::{Answer, Asked, Left};
-use crate::site::Site;
+use crate::test_host::TestHost;
 
 /// How long what was lost may take to be closed.
 const SOON: Duration = Duration::from_secs(5);
 
 pub(crate) struct Pooled {
-    pub(crate) site: Site,
+    pub(crate) test_host: TestHost,
     pool: Pool,
     host: Host,
     limit: Duration,
@@ -27,9 +27,9 @@ pub(crate) struct Pooled {
 
 impl Pooled {
     pub(crate) fn start(limit: Duration) -> anyhow::Result<Self> {
-        let site = Site::start()?;
-        let known_hosts = site.sshd.dir().join("proxy_known_hosts");
-        let line = (site.proxy).known_hosts_line(&site.sshd.host_public_key("ed25519"));
+        let test_host = TestHost::start()?;
+        let known_hosts = test_host.sshd.dir().join("proxy_known_hosts");
+        let line = (test_host.proxy).known_hosts_line(&test_host.sshd.host_public_key("ed25519"));
         std::fs::write(&known_hosts, line).context("cannot write known_hosts")?;
         // As much patience with a silent server as the other side has.
         let timeouts = Timeouts::default()
@@ -37,12 +37,16 @@ impl Pooled {
             .keepalive_misses(2)
             .drain(SOON);
         let pool = Pool::builder(HostKeyPolicy::known_hosts_file(known_hosts))
-            .identity(Identity::key_file(site.sshd.client_key()))
+            .identity(Identity::key_file(test_host.sshd.client_key()))
             .timeouts(timeouts)
             .build()?;
-        let host = pool.host(format!("{}@{}", site.sshd.user(), site.proxy.addr()))?;
+        let host = pool.host(format!(
+            "{}@{}",
+            test_host.sshd.user(),
+            test_host.proxy.addr()
+        ))?;
         Ok(Self {
-            site,
+            test_host,
             pool,
             host,
             limit,
@@ -52,7 +56,7 @@ impl Pooled {
 
     /// All there is to it. Nothing is tried again here: what can be is the pool's affair.
     pub(crate) async fn ask(&self, id: Id) -> Asked {
-        let mut command = self.host.script(self.site.ledger.script(id));
+        let mut command = self.host.script(self.test_host.ledger.script(id));
         // The same shell as on the other side, so that times can be compared.
         command.interpreter("bash -se").timeout(self.limit);
         let (answer, hung) = match command.output().await {
@@ -82,7 +86,7 @@ impl Pooled {
     }
 
     pub(crate) fn pause(&self) {
-        let paused = self.site.busiest_connection();
+        let paused = self.test_host.busiest_connection();
         paused.iter().copied().for_each(procs::pause);
         *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = paused;
     }
@@ -94,7 +98,7 @@ impl Pooled {
     }
 
     pub(crate) fn kill_busiest(&self) {
-        let busiest = self.site.busiest_connection();
+        let busiest = self.test_host.busiest_connection();
         busiest.into_iter().for_each(procs::kill);
     }
 
@@ -104,7 +108,10 @@ impl Pooled {
             let status = self.host.status();
             let known = status.connections + status.retiring + status.isolated + status.dialling;
             let known = usize::try_from(known).unwrap_or(usize::MAX);
-            self.site.proxy.open_connections().saturating_sub(known)
+            self.test_host
+                .proxy
+                .open_connections()
+                .saturating_sub(known)
         };
         eventually_async(SOON, || excess() == 0).await;
         Left {
@@ -118,7 +125,7 @@ impl Pooled {
         self.pool.close().await;
         Left {
             stale: 0,
-            behind: self.site.open().await,
+            behind: self.test_host.open().await,
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::coolify::Coolify;
 use crate::fault::Fault;
 use crate::ledger::Id;
 use crate::pooled::Pooled;
-use crate::site::Site;
+use crate::test_host::TestHost;
 
 /// What a caller was told.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -80,10 +80,10 @@ impl Side {
         }
     }
 
-    pub(crate) fn site(&self) -> &Site {
+    pub(crate) fn test_host(&self) -> &TestHost {
         match self {
-            Self::OpenSsh(side) => &side.site,
-            Self::Pool(side) => &side.site,
+            Self::OpenSsh(side) => &side.test_host,
+            Self::Pool(side) => &side.test_host,
         }
     }
 
@@ -110,9 +110,9 @@ impl Side {
             (Fault::Stopped, Self::OpenSsh(side)) => side.masters.pause(),
             (Fault::Stopped, Self::Pool(side)) => side.pause(),
             (Fault::MasterKilled, Self::Pool(side)) => side.kill_busiest(),
-            (Fault::ServerSideKilled, _) => self.site().kill_connections(),
-            (Fault::Frozen, _) => self.site().proxy.freeze(),
-            (Fault::Restart, _) => self.site().restart(),
+            (Fault::ServerSideKilled, _) => self.test_host().kill_connections(),
+            (Fault::Frozen, _) => self.test_host().proxy.freeze(),
+            (Fault::Restart, _) => self.test_host().restart(),
         }
     }
 
@@ -121,7 +121,7 @@ impl Side {
         match (fault, self) {
             (Fault::Stopped, Self::OpenSsh(side)) => side.masters.kill_all(),
             (Fault::Stopped, Self::Pool(side)) => side.resume(),
-            _ => self.site().proxy.thaw(),
+            _ => self.test_host().proxy.thaw(),
         }
     }
 
@@ -135,7 +135,7 @@ impl Side {
 
     /// Ends everything in the middle of something.
     pub(crate) async fn abandon(&self) {
-        self.site().proxy.thaw();
+        self.test_host().proxy.thaw();
         match self {
             Self::OpenSsh(side) => tokio::task::block_in_place(|| side.masters.end()),
             Self::Pool(side) => {

@@ -51,7 +51,7 @@ pub(crate) async fn run(side: &Arc<Side>, plan: Plan) -> anyhow::Result<Round> {
     if plan.fault == Fault::Cold {
         side.chill().await;
     }
-    let logins = side.site().sshd.accepted();
+    let logins = side.test_host().sshd.accepted();
     let began = Instant::now();
     let mut commands = JoinSet::new();
     for number in 0..plan.at_once {
@@ -85,7 +85,7 @@ pub(crate) async fn run(side: &Arc<Side>, plan: Plan) -> anyhow::Result<Round> {
     Ok(Round {
         plan,
         asked,
-        logins: side.site().sshd.accepted() - logins,
+        logins: side.test_host().sshd.accepted() - logins,
         left: side.left().await,
         struck,
         took,
@@ -97,7 +97,7 @@ async fn strike(side: &Side, plan: Plan, answered: &AtomicBool) -> Option<usize>
     if !plan.fault.strikes() {
         return Some(0);
     }
-    let ledger = &side.site().ledger;
+    let ledger = &side.test_host().ledger;
     let longest = plan.limit * PATIENCE * 2;
     let mut now = 0;
     let mut reached = || {
@@ -112,7 +112,7 @@ async fn strike(side: &Side, plan: Plan, answered: &AtomicBool) -> Option<usize>
     side.strike(plan.fault);
     if plan.fault == Fault::Frozen {
         sleep(FROZEN).await;
-        side.site().proxy.thaw();
+        side.test_host().proxy.thaw();
     }
     Some(now)
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::mem::{Discriminant, discriminant};
 
 use ssh_pool::{HostKeyProblem, Target};
-use ssh_pool_core::internals::{Verdict, remember, verdict};
+use ssh_pool_core::internals::{KnownHostsDecision, host_key_decision, remember};
 
 /// What `$A` and so on stand for.
 pub const KEYS: [(&str, &str); 4] = [
@@ -78,27 +78,39 @@ pub fn check(data: &[u8]) {
     }
 }
 
-type Kind = (Discriminant<Verdict>, Option<Discriminant<HostKeyProblem>>);
+type Kind = (
+    Discriminant<KnownHostsDecision>,
+    Option<Discriminant<HostKeyProblem>>,
+);
 
 /// Without the words.
-fn kind(verdict: &Verdict) -> Kind {
-    let problem = match verdict {
-        Verdict::Refused(problem) => Some(discriminant(problem)),
-        Verdict::Trusted | Verdict::TrustedNew => None,
+fn kind(host_key_decision: &KnownHostsDecision) -> Kind {
+    let problem = match host_key_decision {
+        KnownHostsDecision::Refused(problem) => Some(discriminant(problem)),
+        KnownHostsDecision::Trusted | KnownHostsDecision::TrustedNew => None,
     };
-    (discriminant(verdict), problem)
+    (discriminant(host_key_decision), problem)
 }
 
-fn is_revoked(verdict: &Verdict) -> bool {
-    matches!(verdict, Verdict::Refused(HostKeyProblem::Revoked { .. }))
+fn is_revoked(host_key_decision: &KnownHostsDecision) -> bool {
+    matches!(
+        host_key_decision,
+        KnownHostsDecision::Refused(HostKeyProblem::Revoked { .. })
+    )
 }
 
-fn is_changed(verdict: &Verdict) -> bool {
-    matches!(verdict, Verdict::Refused(HostKeyProblem::Changed { .. }))
+fn is_changed(host_key_decision: &KnownHostsDecision) -> bool {
+    matches!(
+        host_key_decision,
+        KnownHostsDecision::Refused(HostKeyProblem::Changed { .. })
+    )
 }
 
-fn is_unknown(verdict: &Verdict) -> bool {
-    matches!(verdict, Verdict::Refused(HostKeyProblem::Unknown { .. }))
+fn is_unknown(host_key_decision: &KnownHostsDecision) -> bool {
+    matches!(
+        host_key_decision,
+        KnownHostsDecision::Refused(HostKeyProblem::Unknown { .. })
+    )
 }
 
 /// Whether a host may be trusted with a key.
@@ -108,13 +120,13 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
-    fn ask(&self, file: &[u8]) -> Verdict {
+    fn ask(&self, file: &[u8]) -> KnownHostsDecision {
         let (host, port) = (self.target.host(), self.target.port());
-        verdict(file, host, port, self.key).expect("a key")
+        host_key_decision(file, host, port, self.key).expect("a key")
     }
 
     fn check(&self, file: &[u8]) {
-        let verdict = self.ask(file);
+        let host_key_decision = self.ask(file);
         let why = || {
             format!(
                 "{} for {} in:\n{}",
@@ -126,7 +138,12 @@ impl Question<'_> {
         let lines: Vec<&[u8]> = file.split(|byte| *byte == b'\n').collect();
 
         if lines.len() <= MOST_LINES {
-            assert_eq!(kind(&verdict), kind(&self.model(&lines)), "{}", why());
+            assert_eq!(
+                kind(&host_key_decision),
+                kind(&self.model(&lines)),
+                "{}",
+                why()
+            );
             let without = |left_out: usize| {
                 let mut lines = lines.clone();
                 // The number of each line stays what it is.
@@ -136,20 +153,25 @@ impl Question<'_> {
             for (index, line) in lines.iter().enumerate() {
                 // What says nothing by itself says nothing beside others.
                 if is_unknown(&self.ask(line)) {
-                    assert_eq!(without(index), verdict, "line {index}: {}", why());
+                    assert_eq!(without(index), host_key_decision, "line {index}: {}", why());
                 }
             }
         }
         let mut reversed = lines.clone();
         reversed.reverse();
         for same in [reversed.join(&b'\n'), [file, b"\n", file].concat()] {
-            assert_eq!(kind(&self.ask(&same)), kind(&verdict), "{}", why());
+            assert_eq!(
+                kind(&self.ask(&same)),
+                kind(&host_key_decision),
+                "{}",
+                why()
+            );
         }
         let stranger = format!("\nzz.invalid,[zz.invalid]:* {}\n", self.key);
         let with_stranger = [file, stranger.as_bytes()].concat();
         let unrelated = self.target.host() != "zz.invalid";
         assert!(
-            !unrelated || self.ask(&with_stranger) == verdict,
+            !unrelated || self.ask(&with_stranger) == host_key_decision,
             "{}",
             why()
         );
@@ -157,11 +179,11 @@ impl Question<'_> {
         let verdict_then = self.ask(&revoked);
         assert!(is_revoked(&verdict_then), "{verdict_then:?}: {}", why());
 
-        self.stored(file, &verdict);
+        self.stored(file, &host_key_decision);
     }
 
     /// Of a file that takes new keys.
-    fn stored(&self, file: &[u8], before: &Verdict) {
+    fn stored(&self, file: &[u8], before: &KnownHostsDecision) {
         // One for each time: what is `static` is never dropped.
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("known_hosts");
@@ -175,12 +197,12 @@ impl Question<'_> {
             return;
         }
         let why = after.escape_ascii().to_string();
-        assert_eq!(judged, Verdict::TrustedNew, "{why}");
+        assert_eq!(judged, KnownHostsDecision::TrustedNew, "{why}");
         let line = after.strip_prefix(file).expect("appended");
         let line = line.strip_prefix(b"\n").unwrap_or(line);
         let line = line.strip_suffix(b"\n").expect("a whole line");
         assert!(!line.contains(&b'\n'), "more than a line: {why}");
-        assert_eq!(self.ask(&after), Verdict::Trusted, "{why}");
+        assert_eq!(self.ask(&after), KnownHostsDecision::Trusted, "{why}");
         for other in ["other.example", &format!("{host}x"), &format!("x{host}")] {
             let Ok(other) = Target::new("me", other, port) else {
                 continue;
@@ -199,7 +221,7 @@ impl Question<'_> {
     }
 
     /// sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT", without haste.
-    fn model(&self, lines: &[&[u8]]) -> Verdict {
+    fn model(&self, lines: &[&[u8]]) -> KnownHostsDecision {
         let (host, port) = (self.target.host().to_ascii_lowercase(), self.target.port());
         let name = match port {
             22 => host.clone(),
@@ -217,7 +239,7 @@ impl Question<'_> {
         if exact.contains(&Said::Revoked) {
             refused(&a_line("@revoked "))
         } else if exact.contains(&Said::This) {
-            Verdict::Trusted
+            KnownHostsDecision::Trusted
         } else if exact.contains(&Said::Other) {
             let other = KEYS
                 .iter()
@@ -228,7 +250,7 @@ impl Question<'_> {
         } else if portless.contains(&Said::Revoked) {
             refused(&a_line("@revoked "))
         } else if portless.contains(&Said::This) {
-            Verdict::Trusted
+            KnownHostsDecision::Trusted
         } else {
             refused("")
         }
@@ -264,10 +286,10 @@ fn says(line: &str, name: &str, key: &str) -> Option<Said> {
     let (algorithm, blob) = (word(), word());
     // Which texts are keys is not for here.
     let lone = format!("h {algorithm} {blob} a comment");
-    let listed = verdict(lone.as_bytes(), "h", 22, key).expect("a key");
+    let listed = host_key_decision(lone.as_bytes(), "h", 22, key).expect("a key");
     match (revoked, is_changed(&listed), listed) {
-        (true, _, Verdict::Trusted) => Some(Said::Revoked),
-        (false, _, Verdict::Trusted) => Some(Said::This),
+        (true, _, KnownHostsDecision::Trusted) => Some(Said::Revoked),
+        (false, _, KnownHostsDecision::Trusted) => Some(Said::This),
         (false, true, _) => Some(Said::Other),
         _ => None,
     }
@@ -285,8 +307,8 @@ fn covers(patterns: &str, name: &str) -> bool {
             None => (name, 22),
         };
         // The name without its port vouches for a key, and forbids no other.
-        let other = verdict(line.as_bytes(), host, port, KEYS[1].1);
-        return other.is_some_and(|verdict| is_changed(&verdict));
+        let other = host_key_decision(line.as_bytes(), host, port, KEYS[1].1);
+        return other.is_some_and(|host_key_decision| is_changed(&host_key_decision));
     }
     let mut covered = false;
     for pattern in patterns.split(',') {

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use ssh_pool::{Host, Limits, Pool};
-use ssh_pool_core::internals::{Ear, overheard, push_word};
+use ssh_pool_core::internals::{LineRecorder, push_word, recording_pool};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::shell::Shell;
@@ -16,7 +16,7 @@ struct Bench {
     runtime: Runtime,
     _pool: Pool,
     host: Host,
-    ear: Ear,
+    recorder: LineRecorder,
     shells: Vec<Shell>,
 }
 
@@ -27,7 +27,7 @@ impl Bench {
             .build()
             .expect("a runtime");
         let inside = runtime.enter();
-        let (pool, ear) = overheard(Limits::default()).expect("a pool");
+        let (pool, recorder) = recording_pool(Limits::default()).expect("a pool");
         let host = pool.host("fuzz@test:22").expect("a host");
         drop(inside);
         let shells = vec![
@@ -38,7 +38,7 @@ impl Bench {
             runtime,
             _pool: pool,
             host,
-            ear,
+            recorder,
             shells,
         }
     }
@@ -56,7 +56,7 @@ impl Bench {
         self.runtime
             .block_on(command.status())
             .expect("no NUL byte, and short");
-        self.ear.take()
+        self.recorder.take()
     }
 }
 

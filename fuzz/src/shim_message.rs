@@ -4,7 +4,9 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use ssh_pool::internals::{Answer, Question, address, parse_address, read_answer, read_question};
+use ssh_pool::internals::{
+    Question, ShimAnswer, address, parse_address, read_answer, read_question,
+};
 
 use crate::HEAP;
 
@@ -69,13 +71,15 @@ fn sent(data: &[u8]) {
     assert_eq!(from, &message[length..], "what follows is left");
 
     let (first, text) = data.split_first().unwrap_or((&0, &[]));
-    for answer in [Answer::Exit(*first), Answer::Text(text.to_vec())] {
+    for answer in [ShimAnswer::Exit(*first), ShimAnswer::Text(text.to_vec())] {
         let mut message = answer.encode();
         message.extend_from_slice(data);
         let mut from = message.as_slice();
         let expected = match answer {
-            Answer::Text(text) => Answer::Text(text[..text.len().min(LONGEST_TEXT)].to_vec()),
-            exit @ Answer::Exit(_) => exit,
+            ShimAnswer::Text(text) => {
+                ShimAnswer::Text(text[..text.len().min(LONGEST_TEXT)].to_vec())
+            }
+            exit @ ShimAnswer::Exit(_) => exit,
         };
         assert_eq!(read_answer(&mut from).expect("one"), expected);
         assert_eq!(from, data, "what follows is left");

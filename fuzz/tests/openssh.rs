@@ -9,7 +9,7 @@ use std::process::Command;
 
 use ssh_pool::HostKeyProblem;
 use ssh_pool::internals::parse_arguments;
-use ssh_pool_core::internals::{Verdict, verdict};
+use ssh_pool_core::internals::{KnownHostsDecision, host_key_decision};
 use ssh_pool_fuzz::inputs::inputs;
 use ssh_pool_fuzz::known_hosts;
 
@@ -45,8 +45,8 @@ fn listed(file: &Path, name: &str) -> (Vec<String>, Vec<String>) {
 }
 
 fn fingerprint(key: &str) -> String {
-    let Some(Verdict::Refused(HostKeyProblem::Unknown { fingerprint, .. })) =
-        verdict(b"", "h", 22, key)
+    let Some(KnownHostsDecision::Refused(HostKeyProblem::Unknown { fingerprint, .. })) =
+        host_key_decision(b"", "h", 22, key)
     else {
         panic!("{key} is known without a file");
     };
@@ -87,11 +87,11 @@ fn a_file_lists_what_ssh_keygen_finds_in_it() {
                 (false, false) => "unknown",
             }
         };
-        let judged = match verdict(&file, target.host(), port, key).expect("a key") {
-            Verdict::Trusted => "trusted",
-            Verdict::Refused(HostKeyProblem::Revoked { .. }) => "revoked",
-            Verdict::Refused(HostKeyProblem::Changed { .. }) => "changed",
-            Verdict::Refused(HostKeyProblem::Unknown { .. }) => "unknown",
+        let judged = match host_key_decision(&file, target.host(), port, key).expect("a key") {
+            KnownHostsDecision::Trusted => "trusted",
+            KnownHostsDecision::Refused(HostKeyProblem::Revoked { .. }) => "revoked",
+            KnownHostsDecision::Refused(HostKeyProblem::Changed { .. }) => "changed",
+            KnownHostsDecision::Refused(HostKeyProblem::Unknown { .. }) => "unknown",
             other => panic!("{other:?}"),
         };
         trusted += usize::from(expected == "trusted");

@@ -24,7 +24,7 @@ struct Source {
 impl Source {
     fn is_test(&self) -> bool {
         let name = self.path.rsplit('/').next();
-        name.is_some_and(|name| name.ends_with("tests.rs") || name == "stories.rs")
+        name.is_some_and(|name| name.ends_with("tests.rs"))
     }
 
     /// The lines without comments, with their numbers.
@@ -109,7 +109,7 @@ const NONE: [&str; 0] = [];
 
 #[test]
 fn one_file_names_deadpool() {
-    let home = "ssh-pool-core/src/hub/channels.rs";
+    let home = "ssh-pool-core/src/group/channels.rs";
     let words = ["deadpool", "deadpool_runtime"];
     assert_eq!(strays(&words, |path| path == home), NONE);
     let home = sources()
@@ -281,8 +281,8 @@ fn the_decisions_have_no_runtime_no_transport_and_no_clock() {
         "SystemTime",
     ];
     let places = [
-        "ssh-pool-core/src/hub/slots",
-        "ssh-pool-core/src/hub/sessions",
+        "ssh-pool-core/src/group/host_state",
+        "ssh-pool-core/src/group/connection_state",
     ];
     for place in places {
         let (file, folder) = (format!("{place}.rs"), format!("{place}/"));

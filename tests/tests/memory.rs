@@ -42,7 +42,7 @@ const LIMIT: usize = 64 * MIB;
 /// A little more than a power of two, where a buffer that doubles is nearly twice as large.
 const OUTPUT: usize = 4 * MIB + 300_000;
 
-/// Runs a story in a process of its own, where nothing else has raised the highest heap so far.
+/// Runs a scenario in a process of its own, where nothing else has raised the highest heap so far.
 fn alone<F: Future<Output = ()>>(name: &str, story: impl FnOnce() -> F) {
     const INSIDE: &str = "SSH_POOL_TEST_MEMORY";
     if std::env::var_os(INSIDE).is_some() {

@@ -159,7 +159,7 @@ async fn settle(host: &Host) {
         "{:?}",
         host.status()
     );
-    // One spare, as always.
+    // One idle channel, as always.
     host.warm().await.unwrap();
 }
 

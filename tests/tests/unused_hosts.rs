@@ -16,7 +16,7 @@ use ssh_pool::{Host, HostKeyPolicy, Pool};
 static HEAP: Cap<System> = Cap::new(System, usize::MAX);
 
 const HOSTS: usize = 10_000;
-/// A target's name, an entry in the pool and empty books.
+/// A target's name, an entry in the pool and an empty state.
 const ENOUGH: usize = 4 << 10;
 
 #[tokio::test]

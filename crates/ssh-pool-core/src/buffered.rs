@@ -9,11 +9,11 @@ mod bytes;
 
 pub(crate) use bytes::CountedBytes;
 
-/// Streams that hold their peer back may have one part in so many of the pool's limit together.
+/// Streams that hold their peer back may have the pool's limit divided by this, together.
 const HELD_BACK: usize = 4;
 
-/// An output that is joined may exceed the pool's limit by one part in so many, for the moment of the
-/// copy. Larger ones grow piece by piece, which costs more copies.
+/// An output that is joined may exceed the pool's limit by the limit divided by this, for the moment
+/// of the copy. Larger ones grow piece by piece, which costs more copies.
 const JOINED: usize = 8;
 
 /// The pool's count of it.
@@ -44,7 +44,7 @@ impl Buffered {
 
 /// What one stream has of it. Dropped, it is given back.
 #[derive(Debug, Default)]
-pub(crate) struct Tab {
+pub(crate) struct BufferReservation {
     /// `None`: nothing is counted.
     pool: Option<Arc<Buffered>>,
     bytes: usize,
@@ -52,7 +52,7 @@ pub(crate) struct Tab {
     holds_back: bool,
 }
 
-impl Tab {
+impl BufferReservation {
     pub(crate) fn new(pool: Option<Arc<Buffered>>) -> Self {
         Self {
             pool,
@@ -149,7 +149,7 @@ impl Tab {
     }
 }
 
-impl Drop for Tab {
+impl Drop for BufferReservation {
     fn drop(&mut self) {
         self.give_back_all();
     }
@@ -162,8 +162,8 @@ mod tests {
     #[test]
     fn what_is_added_is_given_back_once_and_no_more_than_the_limit_is_kept() {
         let pool = Arc::new(Buffered::new(10));
-        let mut one = Tab::new(Some(pool.clone()));
-        let mut other = Tab::new(Some(pool.clone()));
+        let mut one = BufferReservation::new(Some(pool.clone()));
+        let mut other = BufferReservation::new(Some(pool.clone()));
         assert_eq!((one.add(6), other.add(4)), (Ok(()), Ok(())));
         assert_eq!(other.add(1), Err(10));
         assert_eq!(pool.bytes(), 10);
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn streams_that_hold_back_are_refused_nothing_and_are_short_of_a_quarter() {
         let pool = Arc::new(Buffered::new(40));
-        let mut stream = Tab::holding_back(Some(pool.clone()));
+        let mut stream = BufferReservation::holding_back(Some(pool.clone()));
         assert_eq!(stream.add(9), Ok(()));
         assert!(!stream.is_short());
         assert_eq!(stream.add(91), Ok(()));
@@ -191,10 +191,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_much_keeps_nobody_from_what_fits() {
+    fn what_is_too_much_does_not_block_what_fits() {
         const ROUNDS: usize = 100_000;
         let pool = Arc::new(Buffered::new(10));
-        let (mut greedy, mut modest) = (Tab::new(Some(pool.clone())), Tab::new(Some(pool)));
+        let (mut greedy, mut modest) = (
+            BufferReservation::new(Some(pool.clone())),
+            BufferReservation::new(Some(pool)),
+        );
         // Each goes on until both have had their rounds, so that they meet.
         let done = AtomicUsize::new(0);
         let rounds = |round: &mut dyn FnMut()| {
@@ -206,7 +209,7 @@ mod tests {
                 }
             }
         };
-        // Counted and not asserted there: whoever panicked would keep the other one waiting.
+        // Counted and not asserted there: a panic would keep the other thread waiting.
         let (mut taken, mut refused) = (0, 0);
         std::thread::scope(|scope| {
             scope.spawn(|| rounds(&mut || taken += usize::from(greedy.add(11).is_ok())));

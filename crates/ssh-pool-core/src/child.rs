@@ -11,12 +11,12 @@ use tokio::sync::oneshot;
 use crate::connection_handle::ConnectionHandle;
 use crate::error::{Cause, CommandState, Error, Origin, PartialOutput, Phase, Stream};
 use crate::event::EventKind;
-use crate::hub::Deadline;
+use crate::group::Deadline;
 use crate::output::{ExitStatus, Output};
-use crate::process::{Judgement, Process};
+use crate::process::{Process, ProcessEnd};
 use crate::run;
 use crate::runtime::within;
-use crate::terminate::{Outcome, Sent};
+use crate::terminate::{SignalResult, TerminationOutcome};
 use crate::waited::Waited;
 
 mod start;
@@ -66,18 +66,18 @@ pub struct Child {
 
 /// The deadline that the command was ended for, and what becomes of that. Not every one that has
 /// passed since: the command may have ended before it, and be asked about after it.
-type Missed = Arc<OnceLock<(Deadline, Shared<oneshot::Receiver<Outcome>>)>>;
+type Missed = Arc<OnceLock<(Deadline, Shared<oneshot::Receiver<TerminationOutcome>>)>>;
 
 /// What was settled before the command ran.
-struct Begun {
+struct StartInfo {
     waited: Waited,
     #[cfg(feature = "metrics")]
-    counted: crate::metrics::Counted,
+    counted: crate::metrics::CommandTimer,
 }
 
 struct Running {
     process: Process,
-    begun: Begun,
+    begun: StartInfo,
     exit_grace: Option<Duration>,
     stream_limit: usize,
     output_limit: usize,
@@ -94,7 +94,7 @@ struct Running {
 impl fmt::Debug for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Running")
-            .field("host", self.process.hub().name())
+            .field("host", self.process.group().name())
             .field("ended", &self.ended)
             .finish_non_exhaustive()
     }
@@ -103,8 +103,8 @@ impl fmt::Debug for Running {
 impl Child {
     /// Closes stdin and waits until the command has ended.
     ///
-    /// It ends when the server closes its channel, which is when nobody holds its output open any
-    /// more; see [`Command::exit_grace`](crate::Command::exit_grace).
+    /// It ends when the server closes its channel, which is when no process holds its output open
+    /// any more; see [`Command::exit_grace`](crate::Command::exit_grace).
     ///
     /// A piped stream that is still in the child cannot hold the command up, as it would with
     /// `std::process`: while this waits, what comes on it is kept in memory, up to
@@ -125,7 +125,7 @@ impl Child {
     /// Cancel safe, but stdin is closed. It may be called again, and gives the same answer.
     pub async fn wait(&mut self) -> Result<ExitStatus, Error> {
         drop(self.stdin.take());
-        let runtime = self.state.process.hub().runtime().clone();
+        let runtime = self.state.process.group().runtime().clone();
         let limit = self.state.output_limit;
         let stdout = self.stdout.as_mut().map(ChildStdout::reader);
         let stderr = self.stderr.as_mut().map(ChildStderr::reader);
@@ -158,7 +158,7 @@ impl Child {
     /// Dropping the future drops the child, which ends the command.
     pub async fn wait_with_output(mut self) -> Result<Output, Error> {
         drop(self.stdin.take());
-        let runtime = self.state.process.hub().runtime().clone();
+        let runtime = self.state.process.group().runtime().clone();
         let output = within(&runtime, self.whole_output()).await;
         #[cfg(feature = "metrics")]
         self.state.count(&output);
@@ -167,11 +167,11 @@ impl Child {
 
     async fn whole_output(&mut self) -> Result<Output, Error> {
         let limit = self.state.output_limit;
-        let inbox = self.state.process.channel().inbox.clone();
+        let receiver = self.state.process.channel().receiver.clone();
         let mut streams = (self.stdout.take(), self.stderr.take());
         // What `wait` has kept is all of it so far.
-        let mut stdout = kept(streams.0.as_mut().map(ChildStdout::reader), &inbox);
-        let mut stderr = kept(streams.1.as_mut().map(ChildStderr::reader), &inbox);
+        let mut stdout = kept(streams.0.as_mut().map(ChildStdout::reader), &receiver);
+        let mut stderr = kept(streams.1.as_mut().map(ChildStderr::reader), &receiver);
         let status = {
             let readers = (
                 streams.0.as_mut().map(ChildStdout::reader),
@@ -200,7 +200,7 @@ impl Child {
             (Stream::Stderr, &mut stderr, streams.1.is_some()),
         ] {
             if wanted {
-                let rest = bytes.gather(inbox.rest(stream).unread());
+                let rest = bytes.gather(receiver.rest(stream).unread());
                 rest.map_err(|limit| self.too_much(stream, limit))?;
             }
             if bytes.len() > limit {
@@ -217,7 +217,7 @@ impl Child {
             Ok(status) => status,
             Err(error) => {
                 return Err(error.with_output(PartialOutput {
-                    status: inbox.transcript().exit,
+                    status: receiver.outcome().exit,
                     stdout,
                     stderr,
                 }));
@@ -230,18 +230,18 @@ impl Child {
             attempts: 1,
             waited: self.state.begun.waited,
             peer_addr: self.peer_addr(),
-            target: Some(self.state.process.hub().name().clone()),
+            target: Some(self.state.process.group().name().clone()),
         })
     }
 
     fn runtime_ended(&self) -> Error {
-        let hub = self.state.process.hub();
-        Error::closed(hub.name(), hub.runtime())
+        let group = self.state.process.group();
+        Error::closed(group.name(), group.runtime())
     }
 
     fn too_much(&self, stream: Stream, limit: usize) -> Error {
-        let inbox = &self.state.process.channel().inbox;
-        inbox.report(EventKind::Overrun { stream, limit });
+        let receiver = &self.state.process.channel().receiver;
+        receiver.report(EventKind::Overrun { stream, limit });
         Error::OutputLimit {
             target: self.state.origin(),
             stream,
@@ -259,22 +259,22 @@ impl Child {
     /// [`Output::peer_addr`](crate::Output::peer_addr).
     #[must_use]
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.state.process.channel().wire.peer_addr()
+        self.state.process.channel().sender.peer_addr()
     }
 
     /// The SSH connection that it runs on.
     #[must_use]
     pub fn connection(&self) -> ConnectionHandle {
         let process = &self.state.process;
-        ConnectionHandle::new(process.hub(), process.on())
+        ConnectionHandle::new(process.group(), process.on())
     }
 
     /// Sends a signal to the process group of the command, by its name in RFC 4254, section 6.10,
     /// with or without `SIG`: `"HUP"`, `"SIGUSR1"`.
     ///
     /// SSH has no reply to a signal, so `Ok` says that the server has been asked. OpenSSH ignores it for
-    /// forced commands; where it ignores it for the user (see [`Command`](crate::Command#cancelling)), an
-    /// errand of the pool's own delivers it.
+    /// forced commands; where it ignores it for the user (see [`Command`](crate::Command#cancelling)), a
+    /// helper command of the pool delivers it.
     ///
     /// # Errors
     ///
@@ -300,16 +300,16 @@ impl Child {
             });
         }
         let process = &self.state.process;
-        let deadline = process.hub().acquire_deadline(None);
-        let remote = process.remote();
+        let deadline = process.group().acquire_deadline(None);
+        let signaller = process.signaller();
         let sent = async {
-            tokio::time::timeout_at(deadline.at.into(), remote.signal_running(short)).await
+            tokio::time::timeout_at(deadline.at.into(), signaller.signal_running(short)).await
         };
-        let Ok(sent) = within(process.hub().runtime(), sent).await else {
+        let Ok(sent) = within(process.group().runtime(), sent).await else {
             return Err(self.state.not_taken(deadline.after));
         };
-        if sent == Sent::Impossible {
-            tracing::warn!(host = %self.state.process.hub().name(), "no way to signal a command");
+        if sent == SignalResult::Impossible {
+            tracing::warn!(host = %self.state.process.group().name(), "no way to signal a command");
         }
         Ok(())
     }
@@ -330,10 +330,10 @@ impl Child {
     pub async fn kill(&mut self) -> Result<(), Error> {
         let process = &self.state.process;
         match process.end().await {
-            Outcome::Killed => Ok(()),
-            Outcome::Unknown => Err(Error::NotKilled {
+            TerminationOutcome::Killed => Ok(()),
+            TerminationOutcome::Unknown => Err(Error::NotKilled {
                 target: self.state.origin(),
-                after: process.hub().kill_grace(),
+                after: process.group().kill_grace(),
             }),
         }
     }
@@ -347,10 +347,10 @@ impl Child {
     /// Dropped while it waits, it may or may not have been sent.
     pub async fn resize(&self, columns: u32, rows: u32) {
         let process = &self.state.process;
-        let deadline = process.hub().acquire_deadline(None);
-        let resized = process.channel().wire.resize(columns, rows);
+        let deadline = process.group().acquire_deadline(None);
+        let resized = process.channel().sender.resize(columns, rows);
         let resized = async { tokio::time::timeout_at(deadline.at.into(), resized).await };
-        match within(process.hub().runtime(), resized).await {
+        match within(process.group().runtime(), resized).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => tracing::debug!("resized a terminal whose connection has gone"),
             Err(_) => tracing::debug!("resized a terminal whose connection takes nothing"),
@@ -364,7 +364,7 @@ impl Drop for Child {
         if let Some(stdin) = &mut self.stdin
             && !self.state.process.is_detached()
         {
-            stdin.give_up();
+            stdin.abort();
         }
     }
 }
@@ -372,7 +372,7 @@ impl Drop for Child {
 impl Running {
     /// For errors.
     fn origin(&self) -> Origin {
-        Origin::from(self.process.hub().name()).after(&self.begun.waited)
+        Origin::from(self.process.group().name()).after(&self.begun.waited)
     }
 
     /// The connection has not taken what a caller wanted to send to the command.
@@ -387,7 +387,7 @@ impl Running {
         }
     }
 
-    /// This is what the caller is told of its end.
+    /// The result that the caller gets.
     #[cfg(feature = "metrics")]
     fn count<T>(&mut self, told: &Result<T, Error>) {
         self.begun.counted.end(told, &self.begun.waited);
@@ -395,13 +395,13 @@ impl Running {
 
     /// Waits until it has ended, or is left alone: when its deadline has passed.
     async fn end(&self) -> Option<Deadline> {
-        let inbox = &self.process.channel().inbox;
+        let receiver = &self.process.channel().receiver;
         let end = async {
             match self.exit_grace {
-                None => inbox.ended().await,
+                None => receiver.ended().await,
                 Some(grace) => {
-                    inbox.exited_and_proven().await;
-                    if tokio::time::timeout(grace, inbox.ended()).await.is_err() {
+                    receiver.exited_and_tagged().await;
+                    if tokio::time::timeout(grace, receiver.ended()).await.is_err() {
                         tracing::debug!("the command has ended, and its output is still held open");
                     }
                 }
@@ -424,41 +424,46 @@ impl Running {
             return ended.clone();
         }
         if let Some(deadline) = self.end().await {
-            let (hub, after) = (self.process.hub(), deadline.after);
-            let left = run::timed_out(hub, Phase::Running, after, Outcome::Unknown);
+            let (group, after) = (self.process.group(), deadline.after);
+            let left = run::timed_out(group, Phase::Running, after, TerminationOutcome::Unknown);
             let left = Err(left.having_waited(&self.begun.waited));
             self.ended = Some(left.clone());
             return left;
         }
-        let inbox = &self.process.channel().inbox;
+        let receiver = &self.process.channel().receiver;
         for (stream, copy) in &mut self.copies {
-            if !inbox.has_ended() {
-                // The grace is over, for whoever copies as well.
-                inbox.leave(*stream);
+            if !receiver.has_ended() {
+                // The grace is over for copies as well.
+                receiver.leave(*stream);
             }
             copy.done().await;
         }
-        let hub = self.process.hub();
+        let group = self.process.group();
         let timed_out = |deadline: &Deadline, outcome| {
-            Err(run::timed_out(hub, Phase::Running, deadline.after, outcome))
+            Err(run::timed_out(
+                group,
+                Phase::Running,
+                deadline.after,
+                outcome,
+            ))
         };
         let late = self.missed.get();
-        let ended = match (self.process.judge(self.stream_limit).await, late) {
-            (Judgement::Done(status), None) => Ok(status),
+        let ended = match (self.process.classify(self.stream_limit).await, late) {
+            (ProcessEnd::Done(status), None) => Ok(status),
             (
-                Judgement::Done(_) | Judgement::Failed(Error::Unproven { .. }),
+                ProcessEnd::Done(_) | ProcessEnd::Failed(Error::Unproven { .. }),
                 Some((deadline, outcome)),
             ) => {
                 // What has to be looked for is known a moment after the end of the channel.
                 let outcome = outcome.clone().await;
-                timed_out(deadline, outcome.unwrap_or(Outcome::Unknown))
+                timed_out(deadline, outcome.unwrap_or(TerminationOutcome::Unknown))
             }
-            (Judgement::Failed(Error::ClosedWithoutStatus { .. }), Some((deadline, _))) => {
-                timed_out(deadline, Outcome::Unknown)
+            (ProcessEnd::Failed(Error::ClosedWithoutStatus { .. }), Some((deadline, _))) => {
+                timed_out(deadline, TerminationOutcome::Unknown)
             }
-            (Judgement::Failed(error), _) => Err(error),
-            (Judgement::NeverStarted, _) => Err(Error::ClosedWithoutStatus {
-                target: hub.name().into(),
+            (ProcessEnd::Failed(error), _) => Err(error),
+            (ProcessEnd::NeverStarted, _) => Err(Error::ClosedWithoutStatus {
+                target: group.name().into(),
             }),
         };
         let ended = ended.map_err(|error| error.having_waited(&self.begun.waited));

@@ -9,7 +9,7 @@ use std::time::Duration;
 #[cfg(doc)]
 use crate::child::Child;
 use crate::error::Error;
-use crate::lanes::Lanes;
+use crate::host_pools::HostPools;
 #[cfg(doc)]
 use crate::output::Output;
 use crate::pty::Pty;
@@ -26,9 +26,9 @@ pub use stdio::Stdio;
 
 /// Where a command runs, and what holds there.
 #[derive(Clone)]
-pub(crate) struct Place {
-    pub(crate) lanes: Arc<Lanes>,
-    pub(crate) group: Option<StreamGroup>,
+pub(crate) struct CommandContext {
+    pub(crate) pools: Arc<HostPools>,
+    pub(crate) stream_group: Option<StreamGroup>,
     pub(crate) output_limit: usize,
     pub(crate) stream_limit: usize,
 }
@@ -85,7 +85,7 @@ pub(crate) struct Place {
 /// ```
 #[derive(Clone)]
 pub struct Command {
-    place: Place,
+    context: CommandContext,
     body: Body,
     env: Vec<(String, Vec<u8>)>,
     current_dir: Option<Vec<u8>>,
@@ -112,7 +112,7 @@ impl fmt::Debug for Command {
             Body::Script { .. } => "script",
         };
         f.debug_struct("Command")
-            .field("host", self.place.lanes.shared().name())
+            .field("host", self.context.pools.shared().name())
             .field("kind", &kind)
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
@@ -120,28 +120,28 @@ impl fmt::Debug for Command {
 }
 
 impl Command {
-    pub(crate) fn program(place: Place, program: &OsStr) -> Self {
-        let mut command = Self::new(place, Body::Words(Vec::new()));
+    pub(crate) fn program(context: CommandContext, program: &OsStr) -> Self {
+        let mut command = Self::new(context, Body::Words(Vec::new()));
         command.arg(program);
         command
     }
 
-    pub(crate) fn line(place: Place, line: &OsStr) -> Self {
-        Self::new(place, Body::Line(line.as_encoded_bytes().to_vec()))
+    pub(crate) fn line(context: CommandContext, line: &OsStr) -> Self {
+        Self::new(context, Body::Line(line.as_encoded_bytes().to_vec()))
     }
 
-    pub(crate) fn script(place: Place, text: Vec<u8>) -> Self {
+    pub(crate) fn script(context: CommandContext, text: Vec<u8>) -> Self {
         let body = Body::Script {
             interpreter: None,
             arguments: Vec::new(),
             text: text.into(),
         };
-        Self::new(place, body)
+        Self::new(context, body)
     }
 
-    fn new(place: Place, body: Body) -> Self {
+    fn new(context: CommandContext, body: Body) -> Self {
         Self {
-            place,
+            context,
             body,
             env: Vec::new(),
             current_dir: None,
@@ -268,16 +268,16 @@ impl Command {
     }
 
     /// Lets a spawned command share a connection with others. What it writes is always taken off
-    /// the connection; if more than `Limits::stream_bytes` of a stream wait to be read, that
-    /// stream ends with [`Error::OutputLimit`], and so does the command. Right for many light
-    /// streams, such as log tails. Default: it has a connection of its own, and a reader that does
-    /// not read holds up the command and nobody else.
+    /// the connection; if more than `Limits::stream_bytes` of a stream wait to be read, that stream
+    /// ends with [`Error::OutputLimit`], and so does the command. Right for many light streams,
+    /// such as log tails. Default: it has a connection of its own, and a reader that does not read
+    /// holds up that command only.
     pub fn shared(&mut self) -> &mut Self {
         self.shared = true;
         self
     }
 
-    /// Leaves the remote process alone when nobody waits for it any more: dropping the future or
+    /// Leaves the remote process alone when no caller waits for it any more: dropping the future or
     /// the child, and the time-out, signal nothing and close nothing. Its session counts as used
     /// until it ends, and its output is thrown away.
     pub fn detach(&mut self) -> &mut Self {
@@ -290,18 +290,18 @@ impl Command {
     /// `SSH_ORIGINAL_COMMAND`).
     ///
     /// Environment variables go by a request of the protocol alone, as ssh's `SendEnv`: a server
-    /// that does not take one (sshd's `AcceptEnv`) leaves it out, and nobody is told. Where a
-    /// command is [ended](Command#cancelling) by a mark on its line, this one has none: its channel
-    /// is closed after the grace. A [`current_dir`](Command::current_dir) is
-    /// [`Error::InvalidInput`], and so is a value that is not UTF-8.
+    /// that does not take one (sshd's `AcceptEnv`) leaves it out without an error. Where a command
+    /// is [ended](Command#cancelling) by a mark on its line, this one has none: its channel is
+    /// closed after the grace. A [`current_dir`](Command::current_dir) is [`Error::InvalidInput`],
+    /// and so is a value that is not UTF-8.
     pub fn verbatim(&mut self) -> &mut Self {
         self.verbatim = true;
         self
     }
 
     /// How long after the exit status to wait for the end of the output. A background process may
-    /// hold it open (`sleep 300 & echo started`), and the server closes the channel only when
-    /// nobody does. Default: for as long as it takes. Zero: not at all, which may lose the last
+    /// hold it open (`sleep 300 & echo started`), and the server closes the channel only when no
+    /// process does. Default: for as long as it takes. Zero: not at all, which may lose the last
     /// bytes.
     ///
     /// When the time is over, the command has ended with what has arrived, its channel is closed,

@@ -16,7 +16,7 @@
 //! parameters and evaluates the prologue itself. So the account's start-up files are read once, and
 //! their functions and options are there for the first command of a connection as for those after
 //! it. The prologue writes the tag, one line on standard error that says that our line is about to
-//! run and whether the login shell is POSIX; the receiving end takes it out (`inbox/herald.rs`).
+//! run and whether the login shell is POSIX; the receiving end takes it out (`receiver/tag_filter.rs`).
 //! Then it evaluates the direct form, or has `sh` execute it in its own place: `exec` keeps the
 //! process id, so the command leads its process group, and a signal that ends it is reported as
 //! such.
@@ -63,7 +63,7 @@ pub(crate) struct CommandLine<'a> {
 }
 
 impl CommandLine<'_> {
-    /// For a POSIX shell. A marked command says its tag first.
+    /// For a POSIX shell. A tagged command says its tag first.
     pub(crate) fn direct(&self, tag: &Tag) -> Vec<u8> {
         let mut whole = Vec::with_capacity(self.exports.len() + self.line.len() + 160);
         if self.marked {
@@ -118,7 +118,7 @@ const EVALUATE: &str = r#" ; eval "$5""#;
 /// begins with a space.
 const CHOOSE: &str = "case $1 in \" \"*) __k=posix; shift 6 ;; *) __k=other ;; esac; ";
 
-/// Says the tag, and runs the line: nothing of ours is left in its shell but the mark.
+/// Says the tag, and runs the line: nothing of ours is left in its shell but the tag.
 const RUN: &str = "echo \"SSH_POOL_MARK=$__i:$__k\" >&2 || exit; set --; \
     unset __i __w __q __r; case $__k in other) unset __k; exec sh -c \"$__l\" ;; esac; \
     eval \"unset __k __l; $__l\"";
@@ -211,7 +211,7 @@ mod tests {
         for byte in ['\'', '\\', '!', '\n'] {
             assert!(!text.contains(byte), "{byte:?}");
         }
-        // A word for csh, with what is added for a marked command.
+        // A word for csh, with what is added for a tagged command.
         assert!(text.len() < 900, "{}", text.len());
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use crate::hub::{ConnectionId, Hub};
+use crate::group::{ConnectionGroup, ConnectionId};
 
 /// The SSH connection that carries a stream or a child. It keeps nothing open.
 ///
@@ -25,7 +25,7 @@ use crate::hub::{ConnectionId, Hub};
 /// ```
 #[derive(Clone)]
 pub struct ConnectionHandle {
-    hub: Weak<Hub>,
+    group: Weak<ConnectionGroup>,
     id: ConnectionId,
 }
 
@@ -39,9 +39,9 @@ impl fmt::Debug for ConnectionHandle {
 }
 
 impl ConnectionHandle {
-    pub(crate) fn new(hub: &Arc<Hub>, id: ConnectionId) -> Self {
+    pub(crate) fn new(group: &Arc<ConnectionGroup>, id: ConnectionId) -> Self {
         Self {
-            hub: Arc::downgrade(hub),
+            group: Arc::downgrade(group),
             id,
         }
     }
@@ -50,6 +50,6 @@ impl ConnectionHandle {
     /// or it has ended. Asks nothing of the server.
     #[must_use]
     pub fn is_retiring(&self) -> bool {
-        (self.hub.upgrade()).is_none_or(|hub| hub.is_retiring(self.id))
+        (self.group.upgrade()).is_none_or(|group| group.is_retiring(self.id))
     }
 }

@@ -438,7 +438,7 @@ impl Error {
         }
     }
 
-    /// Whether the same call may succeed later without anybody changing anything.
+    /// Whether the same call may succeed later although nothing is changed.
     ///
     /// This says nothing about whether repeating the command is safe: for that, see
     /// [`command_state`](Error::command_state).
@@ -508,7 +508,7 @@ impl Error {
         }
     }
 
-    /// What the last of so many attempts failed with is what all of them have failed with.
+    /// Adds the number of attempts; this error, of the last one, stands for all of them.
     pub(crate) fn after(self, target: impl Into<Origin>, attempts: u32) -> Self {
         if attempts == 1 {
             return self;

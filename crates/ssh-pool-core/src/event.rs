@@ -29,8 +29,8 @@ const BEHIND: usize = 1024;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Event {
-    /// When, by this machine's clock. What happens on two threads at the same time is told in either
-    /// order.
+    /// When, by this machine's clock. What happens on two threads at the same time is reported in
+    /// either order.
     pub at: SystemTime,
     /// To which host: `user@host:port`. Empty for what concerns the whole pool.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::text"))]
@@ -100,13 +100,13 @@ pub enum EventKind {
     BreakerOpened {
         /// Why the last dial failed.
         error: Error,
-        /// Nobody dials before this has passed; the next caller after it does. A dial that was under
-        /// way beside that one and fails later may make it longer, which is not told again:
-        /// `HostStatus::breaker` shows what is left of it.
+        /// No connection is attempted before this has passed; the next caller after it makes one. A
+        /// dial that was under way beside that one and fails later may make it longer, which is not
+        /// reported again: `HostStatus::breaker` shows what is left of it.
         retry_in: Duration,
     },
-    /// The pause is over and somebody wants a connection, a caller or the successor of one that is in
-    /// use: one dial shows whether the host is back.
+    /// The pause is over and a connection is wanted, by a caller or as the replacement of one that
+    /// is in use: one dial shows whether the host is back.
     BreakerHalfOpen,
     /// It is back, or `Host::evict` was called: dials are made as they are needed.
     BreakerClosed,
@@ -117,7 +117,7 @@ pub enum EventKind {
     },
     /// How many sessions a connection to this host holds was learned anew: sshd's `MaxSessions`.
     LimitLearned {
-        /// So many.
+        /// The number of sessions.
         sessions: u32,
     },
     /// A connection takes no new commands; those that run on it finish.
@@ -137,7 +137,7 @@ pub enum EventKind {
     },
     /// A retired connection has said goodbye.
     Closed,
-    /// A connection has ended that nobody had ended.
+    /// A connection has ended without being closed from this side.
     Died {
         /// Why, as far as is known.
         cause: Cause,
@@ -147,7 +147,7 @@ pub enum EventKind {
     /// As many callers wait for a channel as `Limits::queued_commands` allows, and one was turned
     /// away. Told again only when fewer than half as many have waited in between.
     QueueFull {
-        /// So many wait.
+        /// The limit, in callers.
         limit: usize,
     },
     /// More output came than may be kept, and the command or stream was cut off:
@@ -158,9 +158,9 @@ pub enum EventKind {
         /// The cap, in bytes.
         limit: usize,
     },
-    /// A command that nobody waits for any more was told to end, and forced to, and the server has
-    /// not said that it did. It may still be running and hold its session, so its connection takes
-    /// no new ones: see [`Error::NotKilled`].
+    /// A command that no caller waits for was sent `SIGTERM` and `SIGKILL`, and the server has not said
+    /// that it has ended. It may still be running and hold its session, so its connection takes no
+    /// new ones: see [`Error::NotKilled`].
     Leaked {
         /// So long was tried to end it.
         after: Duration,
@@ -177,7 +177,7 @@ pub enum EventKind {
     },
     /// The reader of this stream was so slow that it has missed events.
     Missed {
-        /// So many.
+        /// The number of events.
         events: u64,
     },
 }
@@ -384,7 +384,7 @@ impl Event {
     }
 }
 
-/// Where everything that happens in a pool is told. Called outside of every lock.
+/// Sends the events of a pool to its listeners. Called outside of every lock.
 #[derive(Debug, Default)]
 pub(crate) struct Reporter {
     /// Made for the first who listens: it has room for all events at once.
@@ -434,7 +434,7 @@ impl Reporter {
                 peer_addr,
                 kind,
             };
-            // Nobody may be listening any more.
+            // There may be no listener any more.
             drop(listeners.send(event));
         }
     }
@@ -449,13 +449,13 @@ pub(crate) struct ConnectionRef {
 
 /// Tells what happens on one connection.
 #[derive(Debug, Clone)]
-pub(crate) struct Witness {
+pub(crate) struct EventScope {
     pub(crate) reporter: Arc<Reporter>,
     pub(crate) target: Arc<str>,
     pub(crate) connection: ConnectionRef,
 }
 
-impl Witness {
+impl EventScope {
     pub(crate) fn report(&self, kind: EventKind) {
         (self.reporter).report(&self.target, Some(self.connection), kind);
     }

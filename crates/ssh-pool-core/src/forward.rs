@@ -12,13 +12,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::address::Address;
 use crate::error::{Cause, Error, Origin, Phase};
-use crate::hub::{Berth, Deadline, Entry, Hub, Lane, Reached};
-use crate::inbox::Sink;
-use crate::lanes::Lanes;
+use crate::group::{Admission, ConnectionGroup, Deadline, GroupKind, Reached, StreamPermit};
+use crate::host_pools::HostPools;
 use crate::limits::Limits;
+use crate::receiver::Sink;
 use crate::stream::{ChannelStream, Connect};
 use crate::stream_group::StreamGroup;
-use crate::transport::{Incoming, Link, ListenError};
+use crate::transport::{Connection, Incoming, ListenError};
 use crate::waited::Waited;
 
 /// A forwarded port or socket. Dropped, it listens no more, and its streams are cut. When its pool
@@ -41,7 +41,7 @@ pub struct Forward {
     address: Address,
     target: Origin,
     /// Of a remote one: what it stands on.
-    link: Option<Arc<dyn Link>>,
+    connection: Option<Arc<dyn Connection>>,
     _stop: DropGuard,
 }
 
@@ -64,30 +64,30 @@ impl Forward {
     /// Waits until the connection under a remote forward is lost, and with it the forward. A local
     /// one connects anew for each stream, so for it this never ends. Cancel safe.
     pub async fn lost(&self) -> Error {
-        let Some(link) = &self.link else {
+        let Some(connection) = &self.connection else {
             return std::future::pending().await;
         };
-        let lifeline = link.lifeline();
-        lifeline.ended().await;
+        let close_signal = connection.close_signal();
+        close_signal.ended().await;
         Error::ConnectionLost {
             target: self.target.clone(),
             phase: Phase::Running,
-            source: (lifeline.cause()).unwrap_or_else(|| Cause::new("the connection ended")),
+            source: (close_signal.cause()).unwrap_or_else(|| Cause::new("the connection ended")),
         }
     }
 }
 
 /// A socket on this machine.
-trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
+trait LocalSocket: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> LocalSocket for T {}
 
-enum Listener {
+enum LocalListener {
     Tcp(TcpListener),
     #[cfg(unix)]
     Unix(tokio::net::UnixListener, Address),
 }
 
-impl Listener {
+impl LocalListener {
     async fn bind(on: &Address) -> io::Result<Self> {
         match on {
             Address::Tcp { host, port } => {
@@ -113,7 +113,7 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> io::Result<Box<dyn Socket>> {
+    async fn accept(&self) -> io::Result<Box<dyn LocalSocket>> {
         match self {
             Self::Tcp(listener) => {
                 let (tcp, _) = listener.accept().await?;
@@ -127,7 +127,7 @@ impl Listener {
 }
 
 #[cfg(unix)]
-impl Drop for Listener {
+impl Drop for LocalListener {
     fn drop(&mut self) {
         if let Self::Unix(_, Address::Unix(path)) = self
             && let Err(error) = std::fs::remove_file(&*path)
@@ -138,7 +138,7 @@ impl Drop for Listener {
 }
 
 /// Connects to an address from this machine.
-async fn dial(to: &Address) -> io::Result<Box<dyn Socket>> {
+async fn dial(to: &Address) -> io::Result<Box<dyn LocalSocket>> {
     match to {
         Address::Tcp { host, port } => {
             let tcp = TcpStream::connect((host.as_str(), *port)).await?;
@@ -153,7 +153,7 @@ async fn dial(to: &Address) -> io::Result<Box<dyn Socket>> {
 }
 
 /// Copies both ways until both have ended. Ending one way ends the other side's reading only.
-async fn join(mut local: Box<dyn Socket>, mut remote: ChannelStream) {
+async fn join(mut local: Box<dyn LocalSocket>, mut remote: ChannelStream) {
     if let Err(error) = tokio::io::copy_bidirectional(&mut local, &mut remote).await {
         tracing::debug!(%error, "a forwarded stream was cut off");
     }
@@ -161,36 +161,36 @@ async fn join(mut local: Box<dyn Socket>, mut remote: ChannelStream) {
 
 /// Listens on this machine; the server connects to `to`.
 pub(crate) async fn local(
-    lanes: Arc<Lanes>,
-    group: Option<StreamGroup>,
+    pools: Arc<HostPools>,
+    stream_group: Option<StreamGroup>,
     on: Address,
     to: Address,
     limits: &Limits,
 ) -> Result<Forward, Error> {
     on.validate()?;
     to.validate()?;
-    let target = Origin::from(lanes.shared().name());
+    let target = Origin::from(pools.shared().name());
     let failed = |error| Error::Listen {
         target: target.clone(),
         on: on.clone(),
         source: Cause::new(error),
     };
-    let deadline = lanes.shared().acquire_deadline(None);
+    let deadline = pools.shared().acquire_deadline(None);
     // A name may have to be looked up.
-    let bound = tokio::time::timeout_at(deadline.at.into(), Listener::bind(&on));
+    let bound = tokio::time::timeout_at(deadline.at.into(), LocalListener::bind(&on));
     let bound = (bound.await).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let listener = bound.map_err(failed)?;
     let address = listener.address().map_err(failed)?;
     let stop = CancellationToken::new();
     let token = stop.clone();
-    let runtime = lanes.shared().runtime().clone();
-    let connect = Connect::address(lanes.clone(), to, limits.stream_bytes);
+    let runtime = pools.shared().runtime().clone();
+    let connect = Connect::address(pools.clone(), to, limits.stream_bytes);
     // A client of the forward may need a further connection before it ends those that it has.
-    let connect = connect.in_group(Some(group.unwrap_or_default()));
-    let (streams, hub) = (runtime.clone(), lanes.shared().clone());
+    let connect = connect.in_group(Some(stream_group.unwrap_or_default()));
+    let (streams, group) = (runtime.clone(), pools.shared().clone());
     runtime.spawn(stop.clone().run_until_cancelled_owned(async move {
         loop {
-            let accepted = hub.closing().run_until_cancelled(listener.accept());
+            let accepted = group.closing().run_until_cancelled(listener.accept());
             let local = match accepted.await {
                 None => return,
                 Some(Ok(local)) => local,
@@ -212,28 +212,28 @@ pub(crate) async fn local(
     }));
     Ok(Forward {
         address,
-        target: lanes.shared().name().into(),
-        link: None,
+        target: pools.shared().name().into(),
+        connection: None,
         _stop: stop.drop_guard(),
     })
 }
 
 /// The server listens; we connect to `to`.
 pub(crate) async fn remote(
-    lanes: Arc<Lanes>,
-    group: Option<StreamGroup>,
+    pools: Arc<HostPools>,
+    stream_group: Option<StreamGroup>,
     on: Address,
     to: Address,
     limits: &Limits,
 ) -> Result<Forward, Error> {
     let mut waited = Waited::default();
-    let forward = remote_timed(lanes, group, on, to, limits, &mut waited).await;
+    let forward = remote_timed(pools, stream_group, on, to, limits, &mut waited).await;
     forward.map_err(|error| error.having_waited(&waited))
 }
 
 async fn remote_timed(
-    lanes: Arc<Lanes>,
-    group: Option<StreamGroup>,
+    pools: Arc<HostPools>,
+    stream_group: Option<StreamGroup>,
     on: Address,
     to: Address,
     limits: &Limits,
@@ -241,74 +241,85 @@ async fn remote_timed(
 ) -> Result<Forward, Error> {
     on.validate()?;
     to.validate()?;
-    let deadline = lanes.isolated().acquire_deadline(None);
+    let deadline = pools.isolated().acquire_deadline(None);
     let stop = CancellationToken::new();
     let room = usize::try_from(limits.streams_per_connection).unwrap_or(Semaphore::MAX_PERMITS);
     let room = Arc::new(Semaphore::new(room));
     let failures = Arc::new(Failures::default());
-    let mut entry = Entry::stream(group);
+    let mut admission = Admission::stream(stream_group);
     loop {
-        let berth = lanes.stream_berth(Lane::Isolated, &mut entry, deadline, waited);
-        let berth = Arc::new(berth.await?);
-        let (connection, link) = (berth.on(), berth.link().clone());
-        let hub = berth.hub().clone();
+        let stream_permit =
+            pools.acquire_stream_permit(GroupKind::Isolated, &mut admission, deadline, waited);
+        let stream_permit = Arc::new(stream_permit.await?);
+        let (id, connection) = (stream_permit.on(), stream_permit.connection().clone());
+        let group = stream_permit.group().clone();
         let listener = {
-            let (hub, to, stop) = (hub.clone(), to.clone(), stop.clone());
+            let (group, to, stop) = (group.clone(), to.clone(), stop.clone());
             let (room, failures) = (room.clone(), failures.clone());
             // Each stream keeps the connection; the listener itself must not, it is kept by it.
-            let berth = Arc::downgrade(&berth);
+            let stream_permit = Arc::downgrade(&stream_permit);
             Box::new(move |incoming| {
-                let Some(berth) = berth.upgrade() else { return };
+                let Some(stream_permit) = stream_permit.upgrade() else {
+                    return;
+                };
                 let (room, failures) = (room.clone(), failures.clone());
-                let work = answer(berth, hub.clone(), to.clone(), room, failures, incoming);
-                hub.runtime()
+                let work = answer(
+                    stream_permit,
+                    group.clone(),
+                    to.clone(),
+                    room,
+                    failures,
+                    incoming,
+                );
+                group
+                    .runtime()
                     .spawn(stop.clone().run_until_cancelled_owned(work));
             })
         };
-        match listen(&hub, berth.clone(), &on, listener, deadline).await? {
+        match listen(&group, stream_permit.clone(), &on, listener, deadline).await? {
             Some(address) => {
-                let (there, token, closing) = (address.clone(), stop.clone(), hub.clone());
-                hub.runtime().spawn(async move {
+                let (there, token, closing) = (address.clone(), stop.clone(), group.clone());
+                group.runtime().spawn(async move {
                     tokio::select! {
                         () = token.cancelled() => {}
                         () = closing.closing().cancelled() => {}
-                        () = berth.link().lifeline().ended() => {}
+                        () = stream_permit.connection().close_signal().ended() => {}
                     }
-                    berth.link().unlisten(&there).await;
+                    stream_permit.connection().unlisten(&there).await;
                 });
                 return Ok(Forward {
                     address,
-                    target: hub.name().into(),
-                    link: Some(link),
+                    target: group.name().into(),
+                    connection: Some(connection),
                     _stop: stop.drop_guard(),
                 });
             }
             // That connection has ended.
-            None => hub.lost_under(&mut entry, connection, Some(&link), Reached::Server)?,
+            None => group.lost_under(&mut admission, id, Some(&connection), Reached::Server)?,
         }
     }
 }
 
 async fn listen(
-    hub: &Arc<Hub>,
-    berth: Arc<Berth>,
+    group: &Arc<ConnectionGroup>,
+    stream_permit: Arc<StreamPermit>,
     on: &Address,
     listener: crate::transport::Listener,
     deadline: Deadline,
 ) -> Result<Option<Address>, Error> {
-    berth.link().server().sizes.address(on)?;
-    let asked = berth.link().listen(on, listener);
+    stream_permit.connection().server().sizes.address(on)?;
+    let asked = stream_permit.connection().listen(on, listener);
     match tokio::time::timeout_at(deadline.at.into(), asked).await {
         Ok(Ok(address)) => {
-            berth.granted();
+            stream_permit.granted();
             Ok(Some(address))
         }
         Ok(Err(ListenError::Lost)) => Ok(None),
         Ok(Err(ListenError::Denied)) => Err(Error::ForwardRefused {
-            target: hub.name().into(),
+            target: group.name().into(),
             on: on.clone(),
         }),
-        Err(_) => Err(hub.unanswered(deadline.after, "the server was asked to listen")),
+        Err(_) => Err(group.unanswered(deadline.after, "the server was asked to listen")),
     }
 }
 
@@ -327,8 +338,8 @@ impl Failures {
 
 /// Takes one connection that the server has accepted.
 async fn answer(
-    berth: Arc<Berth>,
-    hub: Arc<Hub>,
+    stream_permit: Arc<StreamPermit>,
+    group: Arc<ConnectionGroup>,
     to: Address,
     room: Arc<Semaphore>,
     failures: Arc<Failures>,
@@ -336,16 +347,16 @@ async fn answer(
 ) {
     let Ok(_permit) = room.try_acquire() else {
         if let Some(count) = failures.next_shown() {
-            tracing::warn!(host = %hub.name(), count, "too many forwarded connections");
+            tracing::warn!(host = %group.name(), count, "too many forwarded connections");
         }
         return incoming.reject.await;
     };
-    let deadline = hub.acquire_deadline(None);
+    let deadline = group.acquire_deadline(None);
     let dialled = tokio::time::timeout_at(deadline.at.into(), dial(&to)).await;
     match dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(local) => {
             let channel = incoming.accept.await;
-            let remote = ChannelStream::incoming(channel, &berth, Sink::Read(None), 0);
+            let remote = ChannelStream::incoming(channel, &stream_permit, Sink::Read(None), 0);
             join(local, remote).await;
         }
         Err(error) => {

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Address;
-use crate::command::{Command, Place};
+use crate::command::{Command, CommandContext};
 use crate::error::Error;
 use crate::forward::{self, Forward};
-use crate::hub::Deadline;
-use crate::lanes::Lanes;
+use crate::group::Deadline;
+use crate::host_pools::HostPools;
 use crate::pool::Inner;
 use crate::readiness::Readiness;
 use crate::runtime::within;
@@ -40,17 +40,17 @@ use crate::waited::Waited;
 #[derive(Clone)]
 pub struct Host {
     target: Arc<Target>,
-    lanes: Arc<Lanes>,
+    pools: Arc<HostPools>,
     /// A pool lives as long as its hosts.
     _pool: Arc<Inner>,
-    group: Option<StreamGroup>,
+    stream_group: Option<StreamGroup>,
 }
 
 /// Two handles are equal if they are of one pool, share their connections, and belong to the same
 /// group, if any.
 impl PartialEq for Host {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.lanes, &other.lanes) && self.group == other.group
+        Arc::ptr_eq(&self.pools, &other.pools) && self.stream_group == other.stream_group
     }
 }
 
@@ -58,25 +58,25 @@ impl Eq for Host {}
 
 impl Hash for Host {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.lanes).hash(state);
+        Arc::as_ptr(&self.pools).hash(state);
     }
 }
 
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Host")
-            .field(self.lanes.shared().name())
+            .field(self.pools.shared().name())
             .finish()
     }
 }
 
 impl Host {
-    pub(crate) fn new(target: Target, lanes: Arc<Lanes>, pool: Arc<Inner>) -> Self {
+    pub(crate) fn new(target: Target, pools: Arc<HostPools>, pool: Arc<Inner>) -> Self {
         Self {
             target: Arc::new(target),
-            lanes,
+            pools,
             _pool: pool,
-            group: None,
+            stream_group: None,
         }
     }
 
@@ -88,9 +88,9 @@ impl Host {
 
     /// A handle to the same host whose streams belong to that group.
     #[must_use]
-    pub fn in_group(&self, group: &StreamGroup) -> Self {
+    pub fn in_group(&self, stream_group: &StreamGroup) -> Self {
         Self {
-            group: Some(group.clone()),
+            stream_group: Some(stream_group.clone()),
             ..self.clone()
         }
     }
@@ -98,19 +98,19 @@ impl Host {
     /// The group that the streams of this handle belong to, if it has one.
     #[must_use]
     pub fn group(&self) -> Option<&StreamGroup> {
-        self.group.as_ref()
+        self.stream_group.as_ref()
     }
 
     #[cfg(any(test, feature = "internals"))]
-    pub(crate) fn lanes(&self) -> &Arc<Lanes> {
-        &self.lanes
+    pub(crate) fn pools(&self) -> &Arc<HostPools> {
+        &self.pools
     }
 
-    fn place(&self) -> Place {
-        let limits = self.lanes.limits();
-        Place {
-            lanes: self.lanes.clone(),
-            group: self.group.clone(),
+    fn context(&self) -> CommandContext {
+        let limits = self.pools.limits();
+        CommandContext {
+            pools: self.pools.clone(),
+            stream_group: self.stream_group.clone(),
             output_limit: limits.output_bytes,
             stream_limit: limits.stream_bytes,
         }
@@ -119,13 +119,13 @@ impl Host {
     /// A command of a program and arguments, each of which reaches it byte for byte.
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        Command::program(self.place(), program.as_ref())
+        Command::program(self.context(), program.as_ref())
     }
 
     /// A line for the remote shell, as it is: pipes, redirections and variables work.
     #[must_use]
     pub fn shell(&self, line: impl AsRef<OsStr>) -> Command {
-        Command::line(self.place(), line.as_ref())
+        Command::line(self.context(), line.as_ref())
     }
 
     /// A script of any size, run by `sh -se` from its standard input: no limit of a command
@@ -133,7 +133,7 @@ impl Host {
     /// [`Command::interpreter`] for another interpreter.
     #[must_use]
     pub fn script(&self, text: impl Into<Vec<u8>>) -> Command {
-        Command::script(self.place(), text.into())
+        Command::script(self.context(), text.into())
     }
 
     /// A stream to a TCP port that the server connects to (RFC 4254, section 7.2; ssh's `-W`).
@@ -157,16 +157,17 @@ impl Host {
     }
 
     fn connect(&self, to: Address) -> Connect {
-        let limit = self.lanes.limits().stream_bytes;
-        Connect::address(self.lanes.clone(), to, limit).in_group(self.group.clone())
+        let limit = self.pools.limits().stream_bytes;
+        Connect::address(self.pools.clone(), to, limit).in_group(self.stream_group.clone())
     }
 
     /// A stream to a subsystem of the server (RFC 4254, section 6.5), such as `sftp`. It takes a
     /// session, as commands do. What it writes to standard error is thrown away. `.await` it, or
     /// see [`Connect`].
     pub fn subsystem(&self, name: impl Into<String>) -> Connect {
-        let limit = self.lanes.limits().stream_bytes;
-        Connect::subsystem(self.lanes.clone(), name.into(), limit).in_group(self.group.clone())
+        let limit = self.pools.limits().stream_bytes;
+        Connect::subsystem(self.pools.clone(), name.into(), limit)
+            .in_group(self.stream_group.clone())
     }
 
     /// Listens on this machine, and connects what comes through the server to `to`: ssh's `-L`.
@@ -187,15 +188,15 @@ impl Host {
         listen: impl Into<Address>,
         to: impl Into<Address>,
     ) -> Result<Forward, Error> {
-        let limits = self.lanes.limits();
+        let limits = self.pools.limits();
         let forward = forward::local(
-            self.lanes.clone(),
-            self.group.clone(),
+            self.pools.clone(),
+            self.stream_group.clone(),
             listen.into(),
             to.into(),
             limits,
         );
-        within(self.lanes.shared().runtime(), forward).await
+        within(self.pools.shared().runtime(), forward).await
     }
 
     /// Listens on the server, and connects what comes to `to`, from this machine: ssh's `-R` (RFC
@@ -222,15 +223,15 @@ impl Host {
         listen: impl Into<Address>,
         to: impl Into<Address>,
     ) -> Result<Forward, Error> {
-        let limits = self.lanes.limits();
+        let limits = self.pools.limits();
         let forward = forward::remote(
-            self.lanes.clone(),
-            self.group.clone(),
+            self.pools.clone(),
+            self.stream_group.clone(),
             listen.into(),
             to.into(),
             limits,
         );
-        within(self.lanes.shared().runtime(), forward).await
+        within(self.pools.shared().runtime(), forward).await
     }
 
     /// Makes sure that there is a connection with a channel ready, so that the next command costs
@@ -245,10 +246,10 @@ impl Host {
     ///
     /// A dial that was started goes on.
     pub async fn warm(&self) -> Result<(), Error> {
-        let hub = self.lanes.shared();
-        let deadline: Deadline = hub.acquire_deadline(None);
+        let group = self.pools.shared();
+        let deadline: Deadline = group.acquire_deadline(None);
         let mut waited = Waited::default();
-        let warm = within(hub.runtime(), hub.warm(deadline, &mut waited)).await;
+        let warm = within(group.runtime(), group.warm(deadline, &mut waited)).await;
         warm.map_err(|error| error.having_waited(&waited))
     }
 
@@ -273,14 +274,14 @@ impl Host {
     /// [`Error::Connect`] or [`Error::AuthRejected`]; [`Error::Timeout`] where that was silence, or none had
     /// ended. At once, what waiting does not mend: see [`Readiness`].
     pub fn wait_until_ready(&self, deadline: Duration) -> Readiness {
-        Readiness::new(self.lanes.clone(), deadline)
+        Readiness::new(self.pools.clone(), deadline)
     }
 
     /// The same future, polled within the runtime of the pool, whatever polls it: for what the
     /// `ssh-pool` crate builds on this one.
     #[doc(hidden)]
     pub fn within<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
-        within(self.lanes.shared().runtime(), future)
+        within(self.pools.shared().runtime(), future)
     }
 
     /// Replaces this host's connections: those there are finish their commands and take no new
@@ -292,12 +293,12 @@ impl Host {
     /// The file of `Identity::key_file` and known_hosts files are read for each dial, and the name is
     /// looked up: the address that was used last comes first, if the name still resolves to it.
     pub fn evict(&self) {
-        self.lanes.evict();
+        self.pools.evict();
     }
 
     /// What is going on with this host, without asking it.
     #[must_use]
     pub fn status(&self) -> HostStatus {
-        HostStatus::of(&self.lanes)
+        HostStatus::of(&self.pools)
     }
 }

@@ -120,8 +120,8 @@ impl HostKeyPolicy {
         }
     }
 
-    /// Every key, unseen. Whoever sits between sees passwords and commands, and runs what he
-    /// likes in the server's name: for throw-away machines on networks that nobody else is on.
+    /// Every key, unseen. An attacker between client and server sees passwords and commands, and can
+    /// answer in the server's name: for throw-away machines on private networks.
     #[must_use]
     pub fn dangerous_accept_any() -> Self {
         Self {

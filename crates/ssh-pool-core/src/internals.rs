@@ -1,6 +1,7 @@
 //! What lies under the public interface, for the benches: a pool over a server that answers at
-//! once, its session channels, its books, and quoting. And for fuzzing: the same server, with ears;
-//! stories of the books; verdicts on host keys; the greeting of a server.
+//! once, its session channels, the state of a host, and quoting. And for fuzzing: the same server, with
+//! a recorder of command lines; scenarios of the host state; decisions on host keys; the greeting of a
+//! server.
 //!
 //! Behind the feature `internals`, which only the crates `benches` and `fuzz` ask for. It is no
 //! interface: it changes whenever the inside does.
@@ -8,25 +9,25 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Error;
+use crate::group::{Admission, ChannelGuard};
 use crate::host::Host;
 use crate::host_key::HostKeyPolicy;
-use crate::hub::{Entry, Lease};
 use crate::identity::Identity;
-use crate::inbox::Sink;
 use crate::limits::Limits;
 use crate::pool::Pool;
 use crate::quote;
+use crate::receiver::Sink;
 use crate::transport;
 use crate::waited::Waited;
 
-mod books;
 mod host_keys;
 mod instant;
-mod story;
+mod scenario;
+mod state_driver;
 
-pub use books::Books;
-pub use host_keys::{Verdict, remember, verdict};
-pub use story::{Beginning, STEPS, tell};
+pub use host_keys::{KnownHostsDecision, host_key_decision, remember};
+pub use scenario::{STEPS, ScenarioConfig, run_scenario};
+pub use state_driver::StateDriver;
 
 /// A pool whose servers exist in this process only and answer at once, so that what is measured is
 /// the pool's own.
@@ -38,14 +39,14 @@ pub fn pool(limits: Limits) -> Result<Pool, Error> {
     Pool::builder(HostKeyPolicy::dangerous_accept_any())
         .identity(Identity::password("not a secret"))
         .limits(limits)
-        .build_on(Arc::new(instant::Server::default()))
+        .build_on(Arc::new(instant::InstantServer::default()))
 }
 
 /// The command line that the last command has sent.
 #[derive(Debug, Clone, Default)]
-pub struct Ear(Arc<Mutex<Vec<u8>>>);
+pub struct LineRecorder(Arc<Mutex<Vec<u8>>>);
 
-impl Ear {
+impl LineRecorder {
     /// Takes it.
     #[must_use]
     pub fn take(&self) -> Vec<u8> {
@@ -57,23 +58,23 @@ impl Ear {
     }
 }
 
-/// The same, with an ear: its servers take no environment variables, so that all of a command goes
-/// into its line.
+/// The same, with a recorder: its servers take no environment variables, so that all of a command
+/// goes into its line.
 ///
 /// # Errors
 ///
 /// As for [`pool`].
-pub fn overheard(limits: Limits) -> Result<(Pool, Ear), Error> {
-    let ear = Ear::default();
+pub fn recording_pool(limits: Limits) -> Result<(Pool, LineRecorder), Error> {
+    let recorder = LineRecorder::default();
     let pool = Pool::builder(HostKeyPolicy::dangerous_accept_any())
         .identity(Identity::password("not a secret"))
         .limits(limits)
-        .build_on(Arc::new(instant::Server::with(ear.clone())))?;
-    Ok((pool, ear))
+        .build_on(Arc::new(instant::InstantServer::with(recorder.clone())))?;
+    Ok((pool, recorder))
 }
 
-/// A session channel that one command may use. Dropped unused, it is a spare again.
-pub struct Session(Lease);
+/// A session channel that one command may use. Dropped unused, it is idle again.
+pub struct Session(ChannelGuard);
 
 /// Takes a session channel as a command of [`Command::output`](crate::Command::output) does.
 ///
@@ -85,19 +86,21 @@ pub struct Session(Lease);
 ///
 /// Dropping the future costs the place in the queue.
 pub async fn checkout(host: &Host) -> Result<Session, Error> {
-    let hub = host.lanes().shared();
-    let deadline = hub.acquire_deadline(None);
-    let (mut entry, mut waited) = (Entry::default(), Waited::default());
-    let lease = hub.checkout(&mut entry, deadline, &mut waited).await?;
-    Ok(Session(lease))
+    let group = host.pools().shared();
+    let deadline = group.acquire_deadline(None);
+    let (mut admission, mut waited) = (Admission::default(), Waited::default());
+    let guard = group
+        .checkout(&mut admission, deadline, &mut waited)
+        .await?;
+    Ok(Session(guard))
 }
 
 impl Session {
-    /// A command begins on the channel, says nothing, and ends: the slot cools, and another channel
-    /// is opened when the pool wants one.
+    /// A command begins on the channel, says nothing, and ends: the slot is being released, and
+    /// another channel is opened when the pool wants one.
     pub fn use_up(self) {
         if let Some(channel) = self.0.begin(Sink::Discard, Sink::Discard) {
-            instant::run(&channel.inbox, b"");
+            instant::run(&channel.receiver, b"");
         }
     }
 }

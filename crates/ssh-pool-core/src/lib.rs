@@ -15,16 +15,15 @@ mod connection_handle;
 mod error;
 mod event;
 mod forward;
+mod group;
 mod home;
 mod host;
 mod host_key;
-mod hub;
+mod host_pools;
 mod identity;
-mod inbox;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;
-mod lanes;
 mod limits;
 mod local_user;
 mod login_shell;
@@ -37,7 +36,9 @@ mod printable;
 mod process;
 mod pty;
 mod quote;
+mod read_gate;
 mod readiness;
+mod receiver;
 mod run;
 mod runtime;
 mod secret;
@@ -51,7 +52,6 @@ mod target;
 mod terminate;
 mod timeouts;
 mod transport;
-mod valve;
 mod waited;
 mod wildcard;
 

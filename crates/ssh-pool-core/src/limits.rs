@@ -56,9 +56,9 @@ impl Default for Limits {
 impl Limits {
     /// Commands at once on one connection. Default: 10, sshd's default `MaxSessions`.
     ///
-    /// This is where the pool starts, except with a dropbear before 2024.86, which loses connections
-    /// with more than one session. A server that refuses more lowers it for that host; the
-    /// learned limit is in `HostStatus` and creeps back up to this one.
+    /// This is where the pool starts, except with a dropbear before 2024.86, which loses
+    /// connections with more than one session. A server that refuses more lowers it for that host;
+    /// the learned limit is in `HostStatus` and rises again to this one.
     #[must_use]
     pub fn sessions_per_connection(mut self, sessions: u32) -> Self {
         self.sessions_per_connection = sessions;
@@ -129,12 +129,13 @@ impl Limits {
     /// the 10 unauthenticated connections at which sshd's default `MaxStartups 10:30:100` begins
     /// to drop. What has to be run to end a cancelled command is one more.
     ///
-    /// Of identities that have not been let in yet, or were refused last, no more than two log in at
-    /// once at one address (host and port), and after two failures one every five seconds: sshd
-    /// charges failed logins to our address, and turns away whoever comes from there when there are too
-    /// many (`PerSourcePenalties`, OpenSSH 9.8 and later). So a cold start of many users or identities
-    /// at one address takes longer, within their callers' deadlines. Those that have been let in do not
-    /// wait for that, and log in three at once at most: even their keys may be gone.
+    /// Of identities that have not been let in yet, or were refused last, no more than two log in
+    /// at once at one address (host and port), and after two failures one every five seconds: sshd
+    /// charges failed logins to our address, and refuses all connections from there when there are
+    /// too many (`PerSourcePenalties`, OpenSSH 9.8 and later). So a cold start of many users or
+    /// identities at one address takes longer, within their callers' deadlines. Those that have
+    /// been let in do not wait for that, and log in three at once at most: even their keys may be
+    /// gone.
     #[must_use]
     pub fn handshakes_per_host(mut self, handshakes: u32) -> Self {
         self.handshakes_per_host = handshakes;

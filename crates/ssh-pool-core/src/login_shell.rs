@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// connection, so what was learned holds that long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(u8)]
-pub(crate) enum Kind {
+pub(crate) enum ShellKind {
     /// The server is of an unknown kind. It may have no login shells at all, as network devices.
     #[default]
     Unsure,
@@ -20,24 +20,24 @@ pub(crate) enum Kind {
     Other,
 }
 
-/// [`Kind`], shared between the session loop that learns it and the commands that ask for it.
+/// [`ShellKind`], shared between the session loop that learns it and the commands that ask for it.
 #[derive(Debug, Default)]
 pub(crate) struct LoginShell(AtomicU8);
 
 impl LoginShell {
-    pub(crate) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> ShellKind {
         // The value stands for itself: nothing else is read after it.
         match self.0.load(Ordering::Relaxed) {
-            byte if byte == Kind::Unseen as u8 => Kind::Unseen,
-            byte if byte == Kind::Posix as u8 => Kind::Posix,
-            byte if byte == Kind::Other as u8 => Kind::Other,
-            _ => Kind::Unsure,
+            byte if byte == ShellKind::Unseen as u8 => ShellKind::Unseen,
+            byte if byte == ShellKind::Posix as u8 => ShellKind::Posix,
+            byte if byte == ShellKind::Other as u8 => ShellKind::Other,
+            _ => ShellKind::Unsure,
         }
     }
 
     /// The server is known to execute command lines by login shells.
     pub(crate) fn expect(&self) {
-        let (from, to) = (Kind::Unsure as u8, Kind::Unseen as u8);
+        let (from, to) = (ShellKind::Unsure as u8, ShellKind::Unseen as u8);
         // It has been learned already if this fails.
         self.0
             .compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed)
@@ -47,7 +47,11 @@ impl LoginShell {
     /// A command has said which one it is. `Other` is final: start-up files may give different
     /// answers, and the portable form suits every shell.
     pub(crate) fn learn(&self, posix: bool) {
-        let kind = if posix { Kind::Posix } else { Kind::Other };
+        let kind = if posix {
+            ShellKind::Posix
+        } else {
+            ShellKind::Other
+        };
         self.0.fetch_max(kind as u8, Ordering::Relaxed);
     }
 }
@@ -59,15 +63,15 @@ mod tests {
     #[test]
     fn what_was_learned_is_kept_and_doubt_wins() {
         let shell = LoginShell::default();
-        assert_eq!(shell.kind(), Kind::Unsure);
+        assert_eq!(shell.kind(), ShellKind::Unsure);
         shell.expect();
-        assert_eq!(shell.kind(), Kind::Unseen);
+        assert_eq!(shell.kind(), ShellKind::Unseen);
         shell.learn(true);
         shell.expect();
-        assert_eq!(shell.kind(), Kind::Posix);
+        assert_eq!(shell.kind(), ShellKind::Posix);
         shell.learn(false);
-        assert_eq!(shell.kind(), Kind::Other);
+        assert_eq!(shell.kind(), ShellKind::Other);
         shell.learn(true);
-        assert_eq!(shell.kind(), Kind::Other);
+        assert_eq!(shell.kind(), ShellKind::Other);
     }
 }

@@ -1,11 +1,11 @@
-//! What happens to connections when nobody does anything: they grow idle, and old.
+//! What happens to connections over time: they grow idle, and old.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::hub::{Hub, Room, make_room};
+use crate::group::{ConnectionGroup, ConnectionLimiter, make_room};
 use crate::pool::Inner;
 
 /// Between two looks, at most; short timeouts are looked at more often.
@@ -25,7 +25,7 @@ impl Drop for Home {
 
 /// Looks after a pool for as long as there is one. It holds the pool weakly, so it keeps nothing
 /// alive, and ends with it.
-pub(crate) async fn run(pool: Weak<Inner>, room: Arc<Room>) {
+pub(crate) async fn run(pool: Weak<Inner>, limiter: Arc<ConnectionLimiter>) {
     let _home = Home(pool.clone());
     let mut last = Instant::now();
     #[cfg(feature = "metrics")]
@@ -34,7 +34,7 @@ pub(crate) async fn run(pool: Weak<Inner>, room: Arc<Room>) {
     loop {
         let due = tokio::select! {
             () = sleep_until(last + next) => true,
-            () = room.news() => false,
+            () = limiter.changed() => false,
         };
         let Some(pool) = pool.upgrade() else {
             return;
@@ -44,10 +44,10 @@ pub(crate) async fn run(pool: Weak<Inner>, room: Arc<Room>) {
             next = (pool.shortest_timeout() / 10).clamp(SHORTEST_PERIOD, LONGEST_PERIOD);
         }
         let hosts = pool.hosts();
-        make_room(&room, hosts.iter().flat_map(|lanes| lanes.hubs()));
+        make_room(&limiter, hosts.iter().flat_map(|pools| pools.groups()));
         if due {
-            for lanes in hosts {
-                lanes.hubs().for_each(Hub::tick);
+            for pools in hosts {
+                pools.groups().for_each(ConnectionGroup::tick);
             }
             pool.forget_unused();
         }

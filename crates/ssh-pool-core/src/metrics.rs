@@ -12,8 +12,8 @@ use metrics::{gauge, histogram};
 
 use crate::error::{CommandState, Error};
 use crate::event::{EventKind, Retirement};
-use crate::hub::{self, Hub};
-use crate::lanes::Lanes;
+use crate::group::{self, ConnectionGroup};
+use crate::host_pools::HostPools;
 use crate::status::HostStatus;
 use crate::waited::Waited;
 
@@ -57,7 +57,7 @@ const GAUGES: [(&str, &str, Show); 4] = [
 
 type Show = fn(&HostStatus) -> f64;
 
-/// So many. No queue is as long as would not fit.
+/// A count as a float. No queue is longer than fits.
 fn many(count: usize) -> f64 {
     u32::try_from(count).unwrap_or(u32::MAX).into()
 }
@@ -151,20 +151,20 @@ fn word(reason: Retirement) -> &'static str {
     }
 }
 
-/// A command, from the call to its end. Dropped before that, nobody has waited for it.
-pub(crate) struct Counted {
+/// A command, from the call to its end. Dropped before that, it counts as dropped.
+pub(crate) struct CommandTimer {
     host: Arc<str>,
     began: Instant,
     over: bool,
 }
 
-impl Counted {
-    /// Errands are not counted: nobody has asked for them.
-    pub(crate) fn begin(lanes: &Lanes, hub: &Arc<Hub>) -> Self {
+impl CommandTimer {
+    /// Helper commands are not counted: no caller has asked for them.
+    pub(crate) fn begin(pools: &HostPools, group: &Arc<ConnectionGroup>) -> Self {
         Self {
-            host: hub.name().clone(),
-            began: hub::now(),
-            over: lanes.is_for_errands(hub),
+            host: group.name().clone(),
+            began: group::now(),
+            over: pools.is_for_control(group),
         }
     }
 
@@ -178,7 +178,7 @@ impl Counted {
             Err(CommandState::NotStarted) => "not_started",
             Err(CommandState::Unknown) => "unknown",
         });
-        let took = hub::now().saturating_duration_since(self.began);
+        let took = group::now().saturating_duration_since(self.began);
         histogram!(COMMAND, "host" => self.host.clone()).record(took);
         for (part, time) in waited.parts() {
             histogram!(WAIT, "host" => self.host.clone(), "part" => part).record(time);
@@ -190,7 +190,7 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for CommandTimer {
     fn drop(&mut self) {
         if !self.over {
             self.count("dropped");
@@ -206,10 +206,10 @@ pub(crate) struct Gauges {
 
 impl Gauges {
     /// Shows how it is now. Identities that use the same account are one host here.
-    pub(crate) fn show(&mut self, hosts: &[Arc<Lanes>]) {
+    pub(crate) fn show(&mut self, hosts: &[Arc<HostPools>]) {
         let mut gone = std::mem::take(&mut self.shown);
-        for lanes in hosts {
-            let status = HostStatus::of(lanes);
+        for pools in hosts {
+            let status = HostStatus::of(pools);
             gone.remove(&status.target);
             let values = self.shown.entry(status.target.clone()).or_default();
             for (value, (_, _, show)) in values.iter_mut().zip(GAUGES) {

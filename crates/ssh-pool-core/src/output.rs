@@ -33,10 +33,10 @@ const SIGNAL_NAME: usize = 64;
 /// assert_eq!(status.to_string(), "signal: KILL");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ExitStatus(Inner);
+pub struct ExitStatus(StatusKind);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Inner {
+enum StatusKind {
     Code(u32),
     Signal(String),
 }
@@ -45,7 +45,7 @@ impl ExitStatus {
     /// The status of a command that exited with this code: for tests of code that runs commands.
     #[must_use]
     pub fn from_code(code: u32) -> Self {
-        Self(Inner::Code(code))
+        Self(StatusKind::Code(code))
     }
 
     /// The status of a command that was ended by the signal of this name, without `SIG`: for tests of
@@ -55,7 +55,11 @@ impl ExitStatus {
         let name: String = name.into();
         let plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
         let usual = name.len() <= SIGNAL_NAME && name.as_bytes().iter().all(plain);
-        Self(Inner::Signal(if usual { name } else { printable(name) }))
+        Self(StatusKind::Signal(if usual {
+            name
+        } else {
+            printable(name)
+        }))
     }
 
     /// Whether the command exited with code 0.
@@ -81,8 +85,8 @@ impl ExitStatus {
     #[must_use]
     pub fn code(&self) -> Option<i32> {
         match &self.0 {
-            Inner::Code(code) => Some(code.cast_signed()),
-            Inner::Signal(_) => None,
+            StatusKind::Code(code) => Some(code.cast_signed()),
+            StatusKind::Signal(_) => None,
         }
     }
 
@@ -92,8 +96,8 @@ impl ExitStatus {
     #[must_use]
     pub fn signal(&self) -> Option<&str> {
         match &self.0 {
-            Inner::Code(_) => None,
-            Inner::Signal(name) => Some(name),
+            StatusKind::Code(_) => None,
+            StatusKind::Signal(name) => Some(name),
         }
     }
 }
@@ -101,8 +105,8 @@ impl ExitStatus {
 impl fmt::Display for ExitStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Inner::Code(code) => write!(f, "exit status: {code}"),
-            Inner::Signal(name) => write!(f, "signal: {name}"),
+            StatusKind::Code(code) => write!(f, "exit status: {code}"),
+            StatusKind::Signal(name) => write!(f, "signal: {name}"),
         }
     }
 }

@@ -13,11 +13,13 @@ use crate::algorithms::Algorithms;
 use crate::buffered::Buffered;
 use crate::error::Error;
 use crate::event::{Events, Reporter};
+use crate::group::{
+    Budgets, ConnectionGroup, GroupConfig, GroupKind, GroupTimeouts, SharedBreaker,
+};
 use crate::host::Host;
 use crate::host_key::HostKeyPolicy;
-use crate::hub::{Budgets, Dials, Hub, Lane, Patience, Rules};
+use crate::host_pools::HostPools;
 use crate::identity::Identity;
-use crate::lanes::Lanes;
 use crate::limits::Limits;
 use crate::maintenance;
 use crate::runtime;
@@ -82,7 +84,7 @@ pub(crate) struct Inner {
     budgets: Budgets,
     buffered: Arc<Buffered>,
     reporter: Arc<Reporter>,
-    hosts: Mutex<HashMap<Key, Arc<Lanes>>>,
+    hosts: Mutex<HashMap<Key, Arc<HostPools>>>,
     closed: AtomicBool,
 }
 
@@ -226,8 +228,8 @@ impl PoolBuilder {
             hosts: Mutex::default(),
             closed: AtomicBool::new(false),
         });
-        let room = inner.budgets.room().clone();
-        runtime.spawn(maintenance::run(Arc::downgrade(&inner), room));
+        let limiter = inner.budgets.limiter().clone();
+        runtime.spawn(maintenance::run(Arc::downgrade(&inner), limiter));
         Ok(Pool { inner })
     }
 }
@@ -283,8 +285,8 @@ impl Pool {
         target
             .own_algorithms()
             .map_or(Ok(()), transport::check_algorithms)?;
-        let lanes = self.inner.lanes(&target)?;
-        Ok(Host::new(target, lanes, self.inner.clone()))
+        let pools = self.inner.pools(&target)?;
+        Ok(Host::new(target, pools, self.inner.clone()))
     }
 
     /// What the pool is doing.
@@ -292,7 +294,7 @@ impl Pool {
     pub fn status(&self) -> PoolStatus {
         let limits = &self.inner.limits;
         let mut hosts: Vec<crate::HostStatus> = (self.inner.hosts().iter())
-            .map(|lanes| crate::HostStatus::of(lanes))
+            .map(|pools| crate::HostStatus::of(pools))
             .collect();
         hosts.sort_by(|a, b| a.target.cmp(&b.target));
         let Inner {
@@ -302,7 +304,7 @@ impl Pool {
             hosts,
             waiting: budgets.queue().waiting(),
             waiting_limit: limits.queued_commands,
-            connections: budgets.room().used(),
+            connections: budgets.limiter().used(),
             connections_limit: limits.connections,
             buffered_bytes: buffered.bytes(),
             buffered_bytes_limit: limits.buffered_bytes,
@@ -347,16 +349,17 @@ impl Pool {
     pub fn close(&self) -> impl Future<Output = ()> + Send + use<> {
         self.inner.closed.store(true, Ordering::SeqCst);
         let hosts = self.inner.hosts();
-        hosts.iter().for_each(|lanes| lanes.close());
-        hosts.iter().for_each(|lanes| lanes.stop());
+        hosts.iter().for_each(|pools| pools.close());
+        hosts.iter().for_each(|pools| pools.stop());
         let drain = self.inner.timeouts.drain;
         let closing = self.inner.runtime.spawn(async move {
-            let all = futures_util::future::join_all(hosts.iter().map(|lanes| lanes.drained()));
+            let all = futures_util::future::join_all(hosts.iter().map(|pools| pools.drained()));
             if tokio::time::timeout(drain, all).await.is_err() {
                 tracing::warn!("commands still ran when the drain timeout of the pool passed");
-                hosts.iter().for_each(|lanes| lanes.close_errands());
-                hosts.iter().for_each(|lanes| lanes.stop_errands());
-                futures_util::future::join_all(hosts.iter().map(|lanes| lanes.cut())).await;
+                hosts.iter().for_each(|pools| pools.close_control());
+                hosts.iter().for_each(|pools| pools.stop_control());
+                futures_util::future::join_all(hosts.iter().map(|pools| pools.disconnect_all()))
+                    .await;
             }
         });
         async move {
@@ -378,29 +381,29 @@ impl Inner {
     pub(crate) fn runtime_ended(&self) {
         self.closed.store(true, Ordering::SeqCst);
         let hosts = self.hosts();
-        hosts.iter().for_each(|lanes| lanes.close());
-        hosts.iter().for_each(|lanes| lanes.close_errands());
+        hosts.iter().for_each(|pools| pools.close());
+        hosts.iter().for_each(|pools| pools.close_control());
     }
 
-    fn map(&self) -> MutexGuard<'_, HashMap<Key, Arc<Lanes>>> {
+    fn map(&self) -> MutexGuard<'_, HashMap<Key, Arc<HostPools>>> {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The shortest time after which a connection may have to be closed.
     pub(crate) fn shortest_timeout(&self) -> Duration {
         let hosts = self.map();
-        let hosts = hosts.values().map(|lanes| lanes.timeouts());
+        let hosts = hosts.values().map(|pools| pools.timeouts());
         let shortest = |timeouts: &Timeouts| timeouts.idle.min(timeouts.lifetime);
         hosts
             .map(shortest)
             .fold(shortest(&self.timeouts), Duration::min)
     }
 
-    pub(crate) fn hosts(&self) -> Vec<Arc<Lanes>> {
+    pub(crate) fn hosts(&self) -> Vec<Arc<HostPools>> {
         self.map().values().cloned().collect()
     }
 
-    fn lanes(&self, target: &Target) -> Result<Arc<Lanes>, Error> {
+    fn pools(&self, target: &Target) -> Result<Arc<HostPools>, Error> {
         let key = Key {
             user: target.user().to_owned(),
             host: target.host().to_owned(),
@@ -417,15 +420,15 @@ impl Inner {
             let target = target.to_string();
             return Err(Error::closed(target, &self.runtime));
         }
-        if let Some(lanes) = map.get(&key) {
-            return Ok(lanes.clone());
+        if let Some(pools) = map.get(&key) {
+            return Ok(pools.clone());
         }
-        let lanes = Arc::new(self.new_lanes(target, &key));
-        map.insert(key, lanes.clone());
-        Ok(lanes)
+        let pools = Arc::new(self.new_pools(target, &key));
+        map.insert(key, pools.clone());
+        Ok(pools)
     }
 
-    fn new_lanes(&self, target: &Target, key: &Key) -> Lanes {
+    fn new_pools(&self, target: &Target, key: &Key) -> HostPools {
         let Key {
             limits, timeouts, ..
         } = key;
@@ -440,7 +443,7 @@ impl Inner {
             connect_timeout: timeouts.connect,
             agent_timeout: timeouts.agent,
             hello_timeout: Duration::MAX,
-            stage: Arc::default(),
+            phase_cell: Arc::default(),
             keepalive_interval: timeouts.keepalive_interval,
             keepalive_misses: timeouts.keepalive_misses,
             auth_attempts: limits.auth_attempts,
@@ -450,21 +453,21 @@ impl Inner {
             buffered: Some(self.buffered.clone()),
             reporter: Some(self.reporter.clone()),
         };
-        let rules = Rules {
+        let config = GroupConfig {
             connections: limits.connections_per_host,
             held_connections: limits.isolated_per_host,
             urgent_connections: limits.grouped_per_host,
             sessions: limits.sessions_per_connection,
             streams: limits.streams_per_connection,
             handshakes: limits.handshakes_per_host,
-            patience: timeouts.patience,
+            expand_after: timeouts.patience,
             idle: timeouts.idle,
             recovery: timeouts.limit_recovery,
             drain: timeouts.drain,
             check: timeouts.check,
-            ready_each: false,
+            idle_each: false,
         };
-        let patience = Patience {
+        let group_timeouts = GroupTimeouts {
             acquire: timeouts.acquire,
             lifetime: timeouts.lifetime,
             kill_grace: timeouts.kill_grace,
@@ -473,53 +476,53 @@ impl Inner {
         };
         let (isolated, grouped) = (limits.isolated_per_host, limits.grouped_per_host);
         let budget = self.budgets.of(&key.host, key.port);
-        let dials = Dials::default();
+        let breaker = SharedBreaker::default();
         let (transport, runtime) = (self.transport.clone(), self.runtime.clone());
         let reporter = self.reporter.clone();
-        Lanes::new(limits.clone(), timeouts.clone(), move |lane| {
-            let (mut endpoint, mut rules) = (endpoint.clone(), rules.clone());
+        HostPools::new(limits.clone(), timeouts.clone(), move |kind| {
+            let (mut endpoint, mut config) = (endpoint.clone(), config.clone());
             let mut budget = budget.clone();
-            match lane {
-                Lane::Shared => {}
-                Lane::Isolated | Lane::Grouped => {
+            match kind {
+                GroupKind::Shared => {}
+                GroupKind::Isolated | GroupKind::Grouped => {
                     endpoint.isolated = true;
-                    rules.connections = isolated;
-                    rules.held_connections = 0;
-                    rules.urgent_connections = 0;
-                    rules.sessions = 1;
-                    rules.ready_each = true;
+                    config.connections = isolated;
+                    config.held_connections = 0;
+                    config.urgent_connections = 0;
+                    config.sessions = 1;
+                    config.idle_each = true;
                     // A busy connection is not worth waiting for: what runs there may never end.
-                    rules.patience = Duration::ZERO;
-                    if lane == Lane::Grouped {
-                        rules.connections = grouped;
-                        budget = budget.for_groups();
+                    config.expand_after = Duration::ZERO;
+                    if kind == GroupKind::Grouped {
+                        config.connections = grouped;
+                        budget = budget.for_stream_groups();
                     }
                 }
-                Lane::Errands => {
-                    rules.connections = 1;
-                    rules.held_connections = 0;
-                    rules.urgent_connections = 0;
-                    budget = budget.for_errands();
+                GroupKind::Control => {
+                    config.connections = 1;
+                    config.held_connections = 0;
+                    config.urgent_connections = 0;
+                    budget = budget.for_control();
                 }
             }
-            Hub::new(
+            ConnectionGroup::new(
                 endpoint,
                 transport.clone(),
-                rules,
-                patience.clone(),
+                config,
+                group_timeouts.clone(),
                 budget,
-                dials.clone(),
+                breaker.clone(),
                 reporter.clone(),
                 runtime.clone(),
             )
         })
     }
 
-    /// Drops the hosts that nobody holds and that have nothing to remember, so that a pool which
-    /// has met many does not keep them all.
+    /// Drops the hosts that have no handles and nothing to remember, so that a pool which has met
+    /// many does not keep them all.
     pub(crate) fn forget_unused(&self) {
         self.map()
-            .retain(|_, lanes| Arc::strong_count(lanes) > 1 || !lanes.is_unused());
+            .retain(|_, pools| Arc::strong_count(pools) > 1 || !pools.is_unused());
     }
 }
 

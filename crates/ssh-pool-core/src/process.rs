@@ -1,4 +1,4 @@
-//! A remote command from its request to its end, whoever looks at it.
+//! A remote command from its request to its end.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -10,24 +10,27 @@ use std::time::Duration;
 
 use crate::command_line::Tag;
 use crate::error::{Error, Origin, PartialOutput, Phase};
-use crate::hub::{self, ConnectionId, Deadline, Entry, Hub, Idler, Next, Reached};
-use crate::inbox::{End, Sink, Transcript};
-use crate::lanes::Lanes;
+use crate::group::{
+    self, Admission, ConnectionGroup, ConnectionId, Deadline, DeferredEffects, Reached,
+    UnattendedUse,
+};
+use crate::host_pools::HostPools;
 use crate::pty::Pty;
 use crate::quote;
-use crate::terminate::{self, Mark, Outcome};
-use crate::transport::{Channel, Link, Request, Unsent};
+use crate::receiver::{ChannelEnd, ChannelOutcome, Sink};
+use crate::terminate::{self, ProcessTag, TerminationOutcome};
+use crate::transport::{Channel, Connection, Request, Unsent};
 use crate::waited::{self, Waited};
 
 mod form;
 
 /// Variables that go by a request in one session. sshd takes that many, and throws away those that
-/// come after them, which without an answer nobody would know.
+/// come after them, which without a reply would go unnoticed.
 const MOST_VARIABLES: usize = 128;
 
 /// Everything about a command that matters on the wire, but its input.
 #[derive(Debug, Clone)]
-pub(crate) struct Job {
+pub(crate) struct ExecRequest {
     pub(crate) request: Request,
     /// The most that the string in its request can be, in bytes.
     pub(crate) length: usize,
@@ -35,7 +38,7 @@ pub(crate) struct Job {
     pub(crate) pty: Option<Pty>,
     pub(crate) stdout: Sink,
     pub(crate) stderr: Sink,
-    /// Whether the process lives on when nobody waits for it any more.
+    /// Whether the process lives on when no caller waits for it.
     pub(crate) detached: bool,
     /// Whether the command line goes out with nothing before it.
     pub(crate) verbatim: bool,
@@ -45,7 +48,7 @@ pub(crate) struct Job {
 
 /// How far our side of the channel has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sent {
+enum RequestProgress {
     Nothing,
     /// Something that changes the channel, and starts nothing.
     Preparation,
@@ -55,26 +58,26 @@ enum Sent {
 /// A command on its way. Dropped before its channel has ended, it sees to it that the remote
 /// process ends too, and its slot counts as taken until the server gives it back.
 pub(crate) struct Process {
-    hub: Arc<Hub>,
-    lanes: Arc<Lanes>,
+    group: Arc<ConnectionGroup>,
+    pools: Arc<HostPools>,
     channel: Channel,
     /// Its connection.
     on: ConnectionId,
-    link: Option<Arc<dyn Link>>,
+    connection: Option<Arc<dyn Connection>>,
     tag: Tag,
-    mark: Option<Mark>,
-    sent: Sent,
+    process_tag: Option<ProcessTag>,
+    sent: RequestProgress,
     /// What the server has been asked before the request, and has not answered.
     asked: bool,
     /// Something has been sent before the request.
     prepared: bool,
     detached: bool,
-    /// Nobody wants anything of it any more, though its channel may still be open.
+    /// No caller waits for it, though its channel may still be open.
     over: bool,
 }
 
 /// What the end of a channel says about its command.
-pub(crate) enum Judgement {
+pub(crate) enum ProcessEnd {
     Done(crate::ExitStatus),
     Failed(Error),
     /// The channel ended before the request went out.
@@ -84,22 +87,22 @@ pub(crate) enum Judgement {
 /// Sends the request on a channel that takes it. Until that has happened nothing has started, so
 /// a channel that fails is replaced. What was waited for is added to `waited`.
 pub(crate) async fn start(
-    lanes: &Arc<Lanes>,
-    hub: &Arc<Hub>,
-    job: &Job,
-    entry: &mut Entry,
+    pools: &Arc<HostPools>,
+    group: &Arc<ConnectionGroup>,
+    exec_request: &ExecRequest,
+    admission: &mut Admission,
     deadline: Deadline,
     waited: &mut Waited,
 ) -> Result<Process, Error> {
-    let mut asked = hub;
+    let mut asked = group;
     loop {
-        asked.begin(entry);
-        if let Some(pause) = entry.pause() {
-            let begun = hub::now();
+        asked.begin(admission);
+        if let Some(pause) = admission.pause() {
+            let begun = group::now();
             let until = (begun + pause).min(deadline.at);
             // In a box, like all that is seldom: every command that waits would have room for it.
             Box::pin(tokio::time::sleep_until(until.into())).await;
-            waited.back_off += hub::now().saturating_duration_since(begun);
+            waited.back_off += group::now().saturating_duration_since(begun);
         }
         let queue = tracing::debug_span!(
             "ssh_pool.queue",
@@ -111,93 +114,99 @@ pub(crate) async fn start(
         );
         let mut wait = Waited::default();
         let checkout = async {
-            match entry.is_stream() || asked.is_isolated() {
+            match admission.is_stream() || asked.is_isolated() {
                 // In a box: every command that waits would have room for this.
-                true => Box::pin(lanes.stream_channel(asked, entry, deadline, &mut wait)).await,
-                false => asked.checkout_before(entry, deadline, &mut wait).await,
+                true => Box::pin(pools.stream_channel(asked, admission, deadline, &mut wait)).await,
+                false => asked.checkout_before(admission, deadline, &mut wait).await,
             }
         };
         let got = tracing::Instrument::instrument(checkout, queue.clone()).await;
         wait.record(&queue);
         *waited += wait;
-        let (mut lease, mut next) = got?;
-        entry.let_in();
-        let hub = &lease.hub().clone();
-        tracing::Span::current().record("connection", lease.connection());
-        let (on, link) = (lease.on(), hub.link_of(&lease));
-        if let Some(link) = &link
-            && !hub.is_isolated()
-            && link.server().sizes.is_unsure(job.length)
+        let (mut guard, mut deferred) = got?;
+        admission.admitted();
+        let group = &guard.group().clone();
+        tracing::Span::current().record("connection", guard.connection());
+        let (on, connection) = (guard.on(), group.connection_of(&guard));
+        if let Some(connection) = &connection
+            && !group.is_isolated()
+            && connection.server().sizes.is_unsure(exec_request.length)
         {
             // Should the server end the connection over it, nothing else is lost.
-            asked = lanes.isolated();
+            asked = pools.isolated();
             continue;
         }
-        if let Some(link) = &link
-            && (entry.is_wary() || hub.doubts(link))
+        if let Some(connection) = &connection
+            && (admission.is_wary() || group.doubts(connection))
         {
             // Its answer is not waited for.
-            drop(next.take());
-            if !hub.answers(on, link, deadline, waited).await? {
-                hub.lost_under(entry, on, Some(link), Reached::Not)?;
+            drop(deferred.take());
+            if !group.answers(on, connection, deadline, waited).await? {
+                group.lost_under(admission, on, Some(connection), Reached::Not)?;
                 continue;
             }
         }
-        match &job.request {
-            Request::Subsystem(_) => lease.leave_unattended(Idler::Stream),
-            Request::Exec(_) if job.detached => lease.leave_unattended(Idler::Detached),
+        match &exec_request.request {
+            Request::Subsystem(_) => guard.leave_unattended(UnattendedUse::Stream),
+            Request::Exec(_) if exec_request.detached => {
+                guard.leave_unattended(UnattendedUse::Detached)
+            }
             Request::Exec(_) => {}
         }
-        let Some(channel) = lease.begin(job.stdout, job.stderr) else {
-            if link
+        let Some(channel) = guard.begin(exec_request.stdout, exec_request.stderr) else {
+            if connection
                 .as_ref()
-                .is_none_or(|link| link.lifeline().cause().is_some())
+                .is_none_or(|connection| connection.close_signal().cause().is_some())
             {
-                hub.lost_under(entry, on, link.as_ref(), Reached::Not)?;
+                group.lost_under(admission, on, connection.as_ref(), Reached::Not)?;
             } else {
-                entry.channel_closed();
+                admission.channel_closed();
             }
             continue;
         };
         let tag = Tag::new();
         let mut process = Process {
-            hub: hub.clone(),
-            lanes: lanes.clone(),
-            mark: Mark::needed(&*channel.wire, job, &tag),
+            group: group.clone(),
+            pools: pools.clone(),
+            process_tag: ProcessTag::needed(&*channel.sender, exec_request, &tag),
             on,
             tag,
-            link,
+            connection,
             channel,
-            sent: Sent::Nothing,
+            sent: RequestProgress::Nothing,
             asked: false,
             prepared: false,
-            detached: job.detached,
+            detached: exec_request.detached,
             over: false,
         };
-        if process.must_learn(job)? {
-            drop(next);
+        if process.must_learn(exec_request)? {
+            drop(deferred);
             if !Box::pin(process.learn(deadline)).await? {
-                process.never_started(entry)?;
+                process.never_started(admission)?;
             }
             continue;
         }
-        if before(next, process.send(job, deadline), waited).await? {
+        if before(deferred, process.send(exec_request, deadline), waited).await? {
             return Ok(process);
         }
-        process.never_started(entry)?;
+        process.never_started(admission)?;
     }
 }
 
-/// What follows from taking a spare, the opening of the next, goes behind the request if that can
-/// go out at once. If not it waits no longer: others may be waiting for it.
-async fn before<T>(next: Option<Next>, send: impl Future<Output = T>, waited: &mut Waited) -> T {
+/// What follows from taking an idle channel, the opening of the next, goes behind the request if
+/// that can go out at once. If not it waits no longer: others may be waiting for it.
+async fn before<T>(
+    deferred: Option<DeferredEffects>,
+    send: impl Future<Output = T>,
+    waited: &mut Waited,
+) -> T {
     let asking = || {
-        drop(next);
-        hub::now()
+        drop(deferred);
+        group::now()
     };
     let (sent, asked) = waited::marked(send, asking).await;
     if let Some(asked) = asked {
-        waited.channel += hub::now().saturating_duration_since(asked);
+        waited.channel += group::now().saturating_duration_since(asked);
     }
     sent
 }
@@ -205,19 +214,23 @@ async fn before<T>(next: Option<Next>, send: impl Future<Output = T>, waited: &m
 impl Process {
     /// Sends everything up to the request, before the deadline. `false`: the channel does not take
     /// it, or its connection does not answer any more, so it is not on the wire.
-    async fn send(&mut self, job: &Job, deadline: Deadline) -> Result<bool, Error> {
-        let (hub, on, link) = (self.hub.clone(), self.on, self.link.clone());
+    async fn send(
+        &mut self,
+        exec_request: &ExecRequest,
+        deadline: Deadline,
+    ) -> Result<bool, Error> {
+        let (group, on, connection) = (self.group.clone(), self.on, self.connection.clone());
         let in_time = {
-            let mut handed = pin!(self.request(job));
+            let mut handed = pin!(self.request(exec_request));
             // A connection that takes it at once costs no timer.
             let first = poll_fn(|cx| Poll::Ready(handed.as_mut().poll(cx))).await;
-            match (first, &link) {
+            match (first, &connection) {
                 (Poll::Ready(handed), _) => return handed,
                 // It has ended, and takes nothing.
                 (Poll::Pending, None) => return Ok(false),
-                (Poll::Pending, Some(link)) => {
+                (Poll::Pending, Some(connection)) => {
                     let handed = async { Some(handed.await) };
-                    let handed = hub.while_there(on, link, deadline, handed);
+                    let handed = group.while_there(on, connection, deadline, handed);
                     // In a box: seldom, and every command would have room for it.
                     Box::pin(tokio::time::timeout_at(deadline.at.into(), handed)).await
                 }
@@ -231,80 +244,80 @@ impl Process {
             }
             // Dropped before it was in the transport's queue, a request is never sent.
             Err(_) => {
-                if let Some(link) = link {
-                    hub.check_if_quiet(on, link);
+                if let Some(connection) = connection {
+                    group.check_if_quiet(on, connection);
                 }
                 let asked = match self.asked {
                     true => "the server was asked for variables or a terminal",
                     false => "the connection did not take the request",
                 };
-                Err(self.hub.unanswered(deadline.after, asked))
+                Err(self.group.unanswered(deadline.after, asked))
             }
         }
     }
 
     /// Cancel safe: the request is handed over as a whole, as the last step, or not at all.
-    async fn request(&mut self, job: &Job) -> Result<bool, Error> {
+    async fn request(&mut self, exec_request: &ExecRequest) -> Result<bool, Error> {
         // Without variables and a terminal nothing is waited for. In a box otherwise: every command
         // that waits would have room for it.
-        let plain = job.env.is_empty() && job.pty.is_none();
+        let plain = exec_request.env.is_empty() && exec_request.pty.is_none();
         let at_once = match plain {
-            true => self.prepare(job).now_or_never(),
+            true => self.prepare(exec_request).now_or_never(),
             false => None,
         };
         let prepared = match at_once {
             Some(prepared) => prepared?,
-            None => Box::pin(self.prepare(job)).await?,
+            None => Box::pin(self.prepare(exec_request)).await?,
         };
         let Some(request) = prepared else {
             return Ok(false); // the channel has ended
         };
-        let taken = took(self.channel.wire.start(request).await)?;
+        let taken = took(self.channel.sender.start(request).await)?;
         if taken {
-            self.sent = Sent::Request;
+            self.sent = RequestProgress::Request;
         }
         Ok(taken)
     }
 
     /// Everything that goes before the request. `None`: the channel has ended.
-    async fn prepare(&mut self, job: &Job) -> Result<Option<Request>, Error> {
-        let Channel { wire, inbox } = self.channel.clone();
-        let names = wire.env_names();
-        let sizes = wire.server().sizes;
-        if let Request::Exec(line) = &job.request {
+    async fn prepare(&mut self, exec_request: &ExecRequest) -> Result<Option<Request>, Error> {
+        let Channel { sender, receiver } = self.channel.clone();
+        let names = sender.env_names();
+        let sizes = sender.server().sizes;
+        if let Request::Exec(line) = &exec_request.request {
             sizes.line(line.len())?; // before anything is sent
         }
         // What is too long for a request goes on the line, which is then too long or is not.
         let as_text = |name: &str, value: &[u8]| {
             let text = std::str::from_utf8(value).ok()?;
-            let fits = job.verbatim || sizes.variable(name, text).is_ok();
+            let fits = exec_request.verbatim || sizes.variable(name, text).is_ok();
             fits.then(|| text.to_owned())
         };
         // What the server takes is asked once a connection; that costs a round trip.
-        let asked: Vec<_> = (job.env.iter())
-            .filter(|_| !job.verbatim)
+        let asked: Vec<_> = (exec_request.env.iter())
+            .filter(|_| !exec_request.verbatim)
             .filter(|(name, _)| names.taken(name).is_none())
             .filter_map(|(name, value)| Some((name, as_text(name, value)?)))
             .take(MOST_VARIABLES)
             .collect();
         let mut room = MOST_VARIABLES.saturating_sub(asked.len());
-        let replies = asked.len() + usize::from(job.pty.is_some());
+        let replies = asked.len() + usize::from(exec_request.pty.is_some());
         if replies > 0 {
             self.set_prepared();
-            inbox.expect(replies);
+            receiver.expect(replies);
             for (name, value) in &asked {
-                let sent = wire.env((*name).clone(), value.clone(), true).await;
+                let sent = sender.env((*name).clone(), value.clone(), true).await;
                 if !took(sent)? {
                     return Ok(None);
                 }
             }
-            if let Some(pty) = &job.pty
-                && !took(wire.pty(pty).await)?
+            if let Some(pty) = &exec_request.pty
+                && !took(sender.pty(pty).await)?
             {
                 return Ok(None);
             }
             self.asked = true;
-            let answers = inbox.answers().await;
+            let answers = receiver.answers().await;
             self.asked = false;
             if answers.len() < replies {
                 return Ok(None);
@@ -312,40 +325,44 @@ impl Process {
             for ((name, _), taken) in asked.iter().zip(&answers) {
                 names.learn(name, *taken);
             }
-            if job.pty.is_some() && answers.last() == Some(&false) {
+            if exec_request.pty.is_some() && answers.last() == Some(&false) {
                 return Err(Error::PtyRefused {
-                    target: self.hub.name().into(),
+                    target: self.group.name().into(),
                 });
             }
         }
         let mut exports = Vec::new();
-        for (name, value) in &job.env {
-            let taken = job.verbatim || names.taken(name) == Some(true);
+        for (name, value) in &exec_request.env {
+            let taken = exec_request.verbatim || names.taken(name) == Some(true);
             match as_text(name, value).filter(|_| taken) {
                 // Sent when it was asked for.
                 Some(_) if asked.iter().any(|(other, _)| *other == name) => {}
                 Some(text) if room > 0 => {
                     room -= 1;
                     self.set_prepared();
-                    if !took(wire.env(name.clone(), text, false).await)? {
+                    if !took(sender.env(name.clone(), text, false).await)? {
                         return Ok(None);
                     }
                 }
-                _ if job.verbatim => tracing::debug!(name, "too many variables for one session"),
+                _ if exec_request.verbatim => {
+                    tracing::debug!(name, "too many variables for one session")
+                }
                 _ => {
                     quote::check_exported(name)?;
                     quote::push_env(&mut exports, name, value)?;
                 }
             }
         }
-        Ok(Some(match &job.request {
-            Request::Exec(line) => Request::Exec(self.command_line(job, &exports, line)?),
+        Ok(Some(match &exec_request.request {
+            Request::Exec(line) => {
+                Request::Exec(self.command_line(exec_request, &exports, line)?)
+            }
             subsystem @ Request::Subsystem(_) => subsystem.clone(),
         }))
     }
 
     fn set_prepared(&mut self) {
-        self.sent = Sent::Preparation;
+        self.sent = RequestProgress::Preparation;
         self.prepared = true;
     }
 
@@ -355,19 +372,19 @@ impl Process {
     ///
     /// [`Error::ConnectionLost`] if it was the connection that ended, and the request is not tried
     /// on another.
-    pub(crate) fn never_started(&self, entry: &mut Entry) -> Result<(), Error> {
+    pub(crate) fn never_started(&self, admission: &mut Admission) -> Result<(), Error> {
         // Without an end of the channel, its connection has refused what was to be sent.
-        let lost = |end: Option<End>| matches!(end, None | Some(End::Lost(_)));
-        if !lost(self.channel.inbox.transcript().end) {
+        let lost = |end: Option<ChannelEnd>| matches!(end, None | Some(ChannelEnd::Lost(_)));
+        if !lost(self.channel.receiver.outcome().end) {
             tracing::debug!("the channel closed before exec: again");
-            entry.channel_closed();
+            admission.channel_closed();
             return Ok(());
         }
         let reached = match self.prepared {
             true => Reached::Server,
             false => Reached::Not,
         };
-        (self.hub).lost_under(entry, self.on, self.link.as_ref(), reached)
+        (self.group).lost_under(admission, self.on, self.connection.as_ref(), reached)
     }
 
     pub(crate) fn channel(&self) -> &Channel {
@@ -378,21 +395,24 @@ impl Process {
         self.on
     }
 
-    pub(crate) fn hub(&self) -> &Arc<Hub> {
-        &self.hub
+    pub(crate) fn group(&self) -> &Arc<ConnectionGroup> {
+        &self.group
     }
 
     /// Completes when the server owes the answer to the request for too long, which is returned. For
     /// those who have no deadline: [`crate::Command::timeout`].
-    pub(crate) async fn overdue(&self) -> Duration {
-        let inbox = &self.channel.inbox;
-        let (limit, check) = self.hub.answer_limits();
+    pub(crate) async fn reply_timeout(&self) -> Duration {
+        let receiver = &self.channel.receiver;
+        let (limit, check) = self.group.answer_limits();
         // Checked after the limit only: waiting for the answer would wake this task for each one.
         tokio::time::sleep(limit).await;
-        if let (false, Some(link)) = (inbox.is_answered(), &self.link) {
+        if let (false, Some(connection)) = (receiver.is_answered(), &self.connection) {
             // The request may be behind much else. What is asked now is answered behind it.
-            link.ping().await;
-            if tokio::time::timeout(check, inbox.answered()).await.is_err() {
+            connection.ping().await;
+            if tokio::time::timeout(check, receiver.answered())
+                .await
+                .is_err()
+            {
                 return limit;
             }
         }
@@ -400,42 +420,42 @@ impl Process {
     }
 
     /// What is needed to end it, apart from it.
-    pub(crate) fn remote(&self) -> terminate::Remote {
-        terminate::Remote {
-            lanes: self.lanes.clone(),
-            hub: self.hub.clone(),
+    pub(crate) fn signaller(&self) -> terminate::Terminator {
+        terminate::Terminator {
+            pools: self.pools.clone(),
+            group: self.group.clone(),
             channel: self.channel.clone(),
             on: self.on,
-            link: self.link.clone(),
-            mark: self.mark.clone(),
-            grace: self.hub.kill_grace(),
+            connection: self.connection.clone(),
+            process_tag: self.process_tag.clone(),
+            grace: self.group.kill_grace(),
             _ending: None,
         }
     }
 
-    /// The same for somebody who ends it, which may take errands: a pool that is being closed waits
-    /// for them.
-    pub(crate) fn doomed(&self) -> terminate::Remote {
-        terminate::Remote {
-            _ending: Some(self.lanes.ending()),
-            ..self.remote()
+    /// The same to end it, which may take helper commands: a pool that is being closed waits for
+    /// them.
+    pub(crate) fn terminator(&self) -> terminate::Terminator {
+        terminate::Terminator {
+            _ending: Some(self.pools.ending()),
+            ..self.signaller()
         }
     }
 
     /// Ends the remote process, and says what is known about its end.
-    pub(crate) async fn terminate(&self) -> Outcome {
+    pub(crate) async fn terminate(&self) -> TerminationOutcome {
         if self.detached {
-            return Outcome::Unknown;
+            return TerminationOutcome::Unknown;
         }
         self.end().await
     }
 
-    /// The same, detached or not. In a task of its own: whoever asks for it may go, or not look for a
-    /// while, and a pool that is being closed would wait for them.
-    pub(crate) async fn end(&self) -> Outcome {
-        let doomed = self.doomed();
-        let ended = (self.hub.runtime()).spawn(async move { doomed.terminate().await });
-        ended.await.unwrap_or(Outcome::Unknown)
+    /// The same, detached or not. In a task of its own: the caller may be dropped or not polled for
+    /// a while, and a pool that is being closed would wait for it.
+    pub(crate) async fn end(&self) -> TerminationOutcome {
+        let terminator = self.terminator();
+        let ended = (self.group.runtime()).spawn(async move { terminator.terminate().await });
+        ended.await.unwrap_or(TerminationOutcome::Unknown)
     }
 
     pub(crate) fn is_detached(&self) -> bool {
@@ -447,15 +467,15 @@ impl Process {
         self.over = true;
     }
 
-    /// Somebody has it now, and sees to its end.
+    /// A caller has it now, and sees to its end.
     pub(crate) fn hand_over(&mut self) {
         self.over = false;
     }
 
     /// What has arrived of the output that is collected: taken now, and whole once that is awaited.
     pub(crate) fn partial_output(&self) -> impl Future<Output = PartialOutput> + use<> {
-        let inbox = &self.channel.inbox;
-        let (status, collected) = (inbox.transcript().exit, inbox.collected());
+        let receiver = &self.channel.receiver;
+        let (status, collected) = (receiver.outcome().exit, receiver.collected());
         async move {
             let (stdout, stderr) = collected.await.unwrap_or_default();
             PartialOutput {
@@ -467,56 +487,58 @@ impl Process {
     }
 
     /// What the end of the channel means. `limit` is the cap on output that holds.
-    pub(crate) async fn judge(&self, limit: usize) -> Judgement {
-        let inbox = &self.channel.inbox;
-        if inbox.has_ended() {
+    pub(crate) async fn classify(&self, limit: usize) -> ProcessEnd {
+        let receiver = &self.channel.receiver;
+        if receiver.has_ended() {
             // The answer to a request proves that it was sent; without one, ask the transport.
-            inbox.exec_settled().await;
+            receiver.exec_settled().await;
         }
-        match judge(&self.hub, inbox.transcript(), limit) {
-            Judgement::Done(status) => self.proven(status),
+        match classify(&self.group, receiver.outcome(), limit) {
+            ProcessEnd::Done(status) => self.require_tag(status),
             other => other,
         }
     }
 
     /// A status is that of the command if its tag has come. That of a login shell which did not
     /// understand the line, or of a forced command, is another one's, whatever it says.
-    fn proven(&self, status: crate::ExitStatus) -> Judgement {
-        let inbox = &self.channel.inbox;
-        let ended_by_us = inbox.is_cancelled() && !status.success();
-        match inbox.unproven() {
+    fn require_tag(&self, status: crate::ExitStatus) -> ProcessEnd {
+        let receiver = &self.channel.receiver;
+        let ended_by_us = receiver.is_cancelled() && !status.success();
+        match receiver.text_before_tag() {
             Some(said) if status.signal().is_none() && !ended_by_us => {
-                Judgement::Failed(Error::Unproven {
-                    target: Origin::from(self.hub.name()),
+                ProcessEnd::Failed(Error::Unproven {
+                    target: Origin::from(self.group.name()),
                     status,
                     said,
                 })
             }
-            _ => Judgement::Done(status),
+            _ => ProcessEnd::Done(status),
         }
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let Channel { wire, inbox } = &self.channel;
-        if inbox.has_ended() {
+        let Channel { sender, receiver } = &self.channel;
+        if receiver.has_ended() {
             return;
         }
         match self.sent {
-            Sent::Nothing => inbox.take_back(),
-            Sent::Request if self.detached && !self.over => inbox.stop(),
-            Sent::Request if !self.over => {
-                let doomed = self.doomed();
-                self.hub.runtime().spawn(async move {
-                    doomed.terminate().await;
+            RequestProgress::Nothing => receiver.reset(),
+            RequestProgress::Request if self.detached && !self.over => receiver.stop(),
+            RequestProgress::Request if !self.over => {
+                let terminator = self.terminator();
+                self.group.runtime().spawn(async move {
+                    terminator.terminate().await;
                 });
             }
-            // Nothing runs here that anybody would miss.
-            Sent::Preparation | Sent::Request => {
-                inbox.stop();
-                let wire = wire.clone();
-                self.hub.runtime().spawn(async move { wire.close().await });
+            // Nothing runs here that is still needed.
+            RequestProgress::Preparation | RequestProgress::Request => {
+                receiver.stop();
+                let sender = sender.clone();
+                self.group
+                    .runtime()
+                    .spawn(async move { sender.close().await });
             }
         }
     }
@@ -531,47 +553,47 @@ fn took(sent: Result<(), Unsent>) -> Result<bool, Error> {
     }
 }
 
-fn judge(hub: &Hub, transcript: Transcript, limit: usize) -> Judgement {
-    let target = Origin::from(hub.name());
-    let Transcript {
+fn classify(group: &ConnectionGroup, outcome: ChannelOutcome, limit: usize) -> ProcessEnd {
+    let target = Origin::from(group.name());
+    let ChannelOutcome {
         sent,
         accepted,
         eof,
         exit,
-        overrun,
+        overflow,
         end,
-    } = transcript;
-    if let Some((stream, overrun)) = overrun {
-        return Judgement::Failed(Error::OutputLimit {
+    } = outcome;
+    if let Some((stream, overflow)) = overflow {
+        return ProcessEnd::Failed(Error::OutputLimit {
             target,
             stream,
-            limit: overrun.limit(limit),
+            limit: overflow.limit(limit),
         });
     }
     if accepted == Some(false) {
-        return Judgement::Failed(Error::ExecRefused { target });
+        return ProcessEnd::Failed(Error::ExecRefused { target });
     }
     if end.is_some() && !sent && accepted.is_none() && exit.is_none() {
-        return Judgement::NeverStarted;
+        return ProcessEnd::NeverStarted;
     }
     match (exit, end) {
-        (Some(status), None | Some(End::Closed | End::ClosedHere { .. })) => {
-            Judgement::Done(status)
+        (Some(status), None | Some(ChannelEnd::Closed | ChannelEnd::ClosedHere { .. })) => {
+            ProcessEnd::Done(status)
         }
         // The status and all output were there; only the goodbye was lost.
-        (Some(status), Some(End::Lost(_))) if eof => Judgement::Done(status),
-        (_, Some(End::Lost(source))) => {
+        (Some(status), Some(ChannelEnd::Lost(_))) if eof => ProcessEnd::Done(status),
+        (_, Some(ChannelEnd::Lost(source))) => {
             let phase = if accepted.is_some() {
                 Phase::Running
             } else {
                 Phase::Exec
             };
-            Judgement::Failed(Error::ConnectionLost {
+            ProcessEnd::Failed(Error::ConnectionLost {
                 target,
                 phase,
                 source,
             })
         }
-        _ => Judgement::Failed(Error::ClosedWithoutStatus { target }),
+        _ => ProcessEnd::Failed(Error::ClosedWithoutStatus { target }),
     }
 }

@@ -8,8 +8,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::error::Error;
-use crate::hub::Deadline;
-use crate::lanes::Lanes;
+use crate::group::Deadline;
+use crate::host_pools::HostPools;
 use crate::runtime::within;
 use crate::waited::Waited;
 
@@ -41,7 +41,7 @@ use crate::waited::Waited;
 #[derive(Clone)]
 #[must_use = "nothing is tried until it is awaited"]
 pub struct Readiness {
-    lanes: Arc<Lanes>,
+    pools: Arc<HostPools>,
     deadline: Duration,
     for_host_key: bool,
 }
@@ -49,7 +49,7 @@ pub struct Readiness {
 impl std::fmt::Debug for Readiness {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Readiness")
-            .field("host", self.lanes.shared().name())
+            .field("host", self.pools.shared().name())
             .field("deadline", &self.deadline)
             .field("for_host_key", &self.for_host_key)
             .finish()
@@ -57,9 +57,9 @@ impl std::fmt::Debug for Readiness {
 }
 
 impl Readiness {
-    pub(crate) fn new(lanes: Arc<Lanes>, deadline: Duration) -> Self {
+    pub(crate) fn new(pools: Arc<HostPools>, deadline: Duration) -> Self {
         Self {
-            lanes,
+            pools,
             deadline,
             for_host_key: false,
         }
@@ -94,12 +94,12 @@ impl IntoFuture for Readiness {
     ///
     /// Cancel safe: a dial that was started continues.
     fn into_future(self) -> Self::IntoFuture {
-        let runtime = self.lanes.shared().runtime().clone();
+        let runtime = self.pools.shared().runtime().clone();
         let wait = async move {
             let deadline = Deadline::after(self.deadline);
             let mut waited = Waited::default();
             let ready =
-                self.lanes
+                self.pools
                     .shared()
                     .wait_until_ready(deadline, self.for_host_key, &mut waited);
             let ready = ready.await;

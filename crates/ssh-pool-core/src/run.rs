@@ -7,13 +7,13 @@ use bytes::Bytes;
 
 use crate::error::{CommandState, Error, Phase};
 use crate::event::EventKind;
-use crate::hub::{self, Deadline, Entry, Hub};
-use crate::lanes::Lanes;
+use crate::group::{self, Admission, ConnectionGroup, Deadline};
+use crate::host_pools::HostPools;
 use crate::output::Output;
-use crate::process::{self, Job, Judgement, Process};
+use crate::process::{self, ExecRequest, Process, ProcessEnd};
 use crate::runtime::within;
 use crate::stream_group::StreamGroup;
-use crate::terminate::Outcome;
+use crate::terminate::TerminationOutcome;
 use crate::transport::Channel;
 use crate::waited::Waited;
 
@@ -21,8 +21,8 @@ mod retry;
 
 /// A command with its input and its deadlines.
 #[derive(Debug, Clone)]
-pub(crate) struct Call {
-    pub(crate) job: Job,
+pub(crate) struct BufferedExec {
+    pub(crate) exec_request: ExecRequest,
     pub(crate) stdin: Bytes,
     pub(crate) timeout: Option<Duration>,
     /// Whether it may run more than once.
@@ -31,28 +31,28 @@ pub(crate) struct Call {
     pub(crate) exit_grace: Option<Duration>,
     /// The cap on output, for its error.
     pub(crate) limit: usize,
-    pub(crate) group: Option<StreamGroup>,
+    pub(crate) stream_group: Option<StreamGroup>,
 }
 
 /// Runs a command to its end, and again if it was lost and may be. What could not be made into a
 /// call is an error; by reference, for each future that takes a call has room for it once more.
 pub(crate) fn run<'a>(
-    lanes: &'a Arc<Lanes>,
-    hub: &'a Arc<Hub>,
-    call: &'a Result<Call, Error>,
+    pools: &'a Arc<HostPools>,
+    group: &'a Arc<ConnectionGroup>,
+    exec: &'a Result<BufferedExec, Error>,
 ) -> impl Future<Output = Result<Output, Error>> + Send + use<'a> {
-    within(hub.runtime(), traced(lanes, hub, call))
+    within(group.runtime(), traced(pools, group, exec))
 }
 
 async fn traced(
-    lanes: &Arc<Lanes>,
-    hub: &Arc<Hub>,
-    call: &Result<Call, Error>,
+    pools: &Arc<HostPools>,
+    group: &Arc<ConnectionGroup>,
+    exec: &Result<BufferedExec, Error>,
 ) -> Result<Output, Error> {
-    let call = call.as_ref().map_err(Error::clone)?;
+    let exec = exec.as_ref().map_err(Error::clone)?;
     let span = tracing::debug_span!(
         "ssh_pool.command",
-        host = %hub.name(),
+        host = %group.name(),
         connection = tracing::field::Empty,
         attempts = tracing::field::Empty,
         queue_ms = tracing::field::Empty,
@@ -63,9 +63,9 @@ async fn traced(
         error = tracing::field::Empty,
     );
     #[cfg(feature = "metrics")]
-    let mut counted = crate::metrics::Counted::begin(lanes, hub);
+    let mut counted = crate::metrics::CommandTimer::begin(pools, group);
     let mut waited = Waited::default();
-    let attempts = attempts(lanes, hub, call, &mut waited);
+    let attempts = attempts(pools, group, exec, &mut waited);
     let result = tracing::Instrument::instrument(attempts, span.clone()).await;
     waited.record(&span);
     #[cfg(feature = "metrics")]
@@ -85,23 +85,23 @@ async fn traced(
 }
 
 async fn attempts(
-    lanes: &Arc<Lanes>,
-    hub: &Arc<Hub>,
-    call: &Call,
+    pools: &Arc<HostPools>,
+    group: &Arc<ConnectionGroup>,
+    exec: &BufferedExec,
     waited: &mut Waited,
 ) -> Result<Output, Error> {
-    let overall = call.timeout.map(Deadline::after);
-    let mut entry = Entry::of(call.group.clone());
+    let overall = exec.timeout.map(Deadline::after);
+    let mut admission = Admission::of(exec.stream_group.clone());
     let mut attempts = 1;
     loop {
-        let error = match attempt(lanes, hub, call, &mut entry, overall, waited).await {
+        let error = match attempt(pools, group, exec, &mut admission, overall, waited).await {
             Ok(output) => return Ok(Output { attempts, ..output }),
             Err(error) => error,
         };
-        let again = call.idempotent && !hub.closing().is_cancelled();
+        let again = exec.idempotent && !group.closing().is_cancelled();
         let pause = again.then(|| retry::pause(&error, attempts, overall));
         let Some(pause) = pause.flatten() else {
-            return Err(error.after(hub.name(), attempts));
+            return Err(error.after(group.name(), attempts));
         };
         tracing::warn!(
             attempt = attempts,
@@ -114,14 +114,14 @@ async fn attempts(
             error: error.clone(),
             pause,
         };
-        hub.report(kind);
-        let begun = hub::now();
+        group.report(kind);
+        let begun = group::now();
         let sleep = tokio::time::sleep(pause);
         // A pool that is being closed takes no new attempt, so there is nothing to wait for.
-        let over = hub.closing().run_until_cancelled(sleep).await;
-        waited.back_off += hub::now().saturating_duration_since(begun);
+        let over = group.closing().run_until_cancelled(sleep).await;
+        waited.back_off += group::now().saturating_duration_since(begun);
         if over.is_none() {
-            return Err(error.after(hub.name(), attempts));
+            return Err(error.after(group.name(), attempts));
         }
         attempts += 1;
     }
@@ -129,108 +129,117 @@ async fn attempts(
 
 /// Until the command was sent there may be several channels; after that there is one.
 async fn attempt(
-    lanes: &Arc<Lanes>,
-    hub: &Arc<Hub>,
-    call: &Call,
-    entry: &mut Entry,
+    pools: &Arc<HostPools>,
+    group: &Arc<ConnectionGroup>,
+    exec: &BufferedExec,
+    admission: &mut Admission,
     overall: Option<Deadline>,
     waited: &mut Waited,
 ) -> Result<Output, Error> {
-    let acquire = hub.acquire_deadline(overall);
+    let acquire = group.acquire_deadline(overall);
     loop {
-        let mut process = process::start(lanes, hub, &call.job, entry, acquire, waited).await?;
+        let mut process =
+            process::start(pools, group, &exec.exec_request, admission, acquire, waited).await?;
         let finish = async {
-            finish(&process, call).await;
-            process.judge(call.limit).await
+            finish(&process, exec).await;
+            process.classify(exec.limit).await
         };
-        let judgement = match overall {
+        let end = match overall {
             None => {
                 // In a box: every command that waits would have room for this.
-                let overdue = Box::pin(process.overdue());
+                let reply_timeout = Box::pin(process.reply_timeout());
                 tokio::select! {
                     biased;
-                    judgement = finish => Ok(judgement),
-                    after = overdue => Err((Phase::Exec, after)),
+                    end = finish => Ok(end),
+                    after = reply_timeout => Err((Phase::Exec, after)),
                 }
             }
             Some(Deadline { at, after }) => {
-                let judgement = tokio::time::timeout_at(at.into(), finish).await;
-                judgement.map_err(|_| (Phase::Running, after))
+                let end = tokio::time::timeout_at(at.into(), finish).await;
+                end.map_err(|_| (Phase::Running, after))
             }
         };
-        let judgement = match judgement {
-            Ok(judgement) => judgement,
+        let end = match end {
+            Ok(end) => end,
             Err((phase, after)) => {
                 let output = process.partial_output();
                 let outcome = Box::pin(process.terminate()).await;
-                return Err(timed_out(hub, phase, after, outcome).with_output(output.await));
+                return Err(timed_out(group, phase, after, outcome).with_output(output.await));
             }
         };
-        match judgement {
-            Judgement::Done(status) => {
+        match end {
+            ProcessEnd::Done(status) => {
                 process.set_over();
-                let Channel { wire, inbox } = process.channel();
-                let collected = inbox.collected().await;
+                let Channel { sender, receiver } = process.channel();
+                let collected = receiver.collected().await;
                 let (stdout, stderr) =
-                    collected.ok_or_else(|| Error::closed(hub.name(), hub.runtime()))?;
+                    collected.ok_or_else(|| Error::closed(group.name(), group.runtime()))?;
                 return Ok(Output {
                     status,
                     stdout,
                     stderr,
                     attempts: 1,
                     waited: Waited::default(),
-                    peer_addr: wire.peer_addr(),
-                    target: Some(hub.name().clone()),
+                    peer_addr: sender.peer_addr(),
+                    target: Some(group.name().clone()),
                 });
             }
-            Judgement::Failed(error) => {
+            ProcessEnd::Failed(error) => {
                 return Err(error.with_output(process.partial_output().await));
             }
-            Judgement::NeverStarted => process.never_started(entry)?,
+            ProcessEnd::NeverStarted => process.never_started(admission)?,
         }
     }
 }
 
 /// The deadline of a command that had been sent has passed.
-pub(crate) fn timed_out(hub: &Hub, phase: Phase, after: Duration, outcome: Outcome) -> Error {
+pub(crate) fn timed_out(
+    group: &ConnectionGroup,
+    phase: Phase,
+    after: Duration,
+    outcome: TerminationOutcome,
+) -> Error {
     Error::Timeout {
-        target: hub.name().into(),
+        target: group.name().into(),
         phase,
         after,
         state: CommandState::Unknown,
-        killed: outcome == Outcome::Killed,
+        killed: outcome == TerminationOutcome::Killed,
         source: None,
     }
 }
 
 /// Feeds stdin and waits for the end. Request, data and EOF travel in one flight.
-async fn finish(process: &Process, call: &Call) {
-    let Channel { wire, inbox } = process.channel();
+async fn finish(process: &Process, exec: &BufferedExec) {
+    let Channel { sender, receiver } = process.channel();
     let feed = async {
-        if !call.stdin.is_empty() {
-            wire.send(call.stdin.clone()).await.ok()?;
+        if !exec.stdin.is_empty() {
+            sender.send(exec.stdin.clone()).await.ok()?;
         }
-        wire.eof().await.ok()
+        sender.eof().await.ok()
     };
-    let end = async {
-        let Some(grace) = call.exit_grace else {
-            return inbox.finished().await;
+    let ended = async {
+        let Some(grace) = exec.exit_grace else {
+            return receiver.finished().await;
         };
         tokio::select! {
-            () = inbox.exited_and_proven() => {}
-            () = inbox.finished() => {}
+            () = receiver.exited_and_tagged() => {}
+            () = receiver.finished() => {}
         }
-        // Whoever still holds the output after that writes for nobody.
-        if tokio::time::timeout(grace, inbox.finished()).await.is_err() {
+        // Output written after that is not read.
+        if tokio::time::timeout(grace, receiver.finished())
+            .await
+            .is_err()
+        {
             tracing::debug!("the command has ended, and its output is still held open");
         }
     };
-    // A command need not read its stdin to the end, and nobody wakes a writer whose channel has
-    // closed.
-    tokio::pin!(end);
+    // A command need not read its stdin to the end, and a writer whose channel has closed is not
+    // woken.
+    tokio::pin!(ended);
     tokio::select! {
         _ = feed => {}
-        () = &mut end => return,
+        () = &mut ended => return,
     }
-    end.await;
+    ended.await;
 }

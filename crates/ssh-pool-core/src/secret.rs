@@ -19,7 +19,7 @@ impl Secret {
         Self(Arc::new(Zeroizing::new(text.into())))
     }
 
-    /// The secret itself. Whoever calls this answers for not storing or printing it.
+    /// The secret itself. Callers must not store or print it.
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }

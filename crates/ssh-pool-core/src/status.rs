@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::hub::{Sight, Snapshot, Tally, View};
-use crate::lanes::Lanes;
+use crate::group::{ConnectionSnapshot, Counters, GroupSnapshot, SessionCounts};
+use crate::host_pools::HostPools;
 
 /// A snapshot of a whole pool.
 ///
@@ -121,7 +121,7 @@ pub struct HostStatus {
     /// Whether this host is dialled at all.
     pub breaker: Breaker,
     /// Each connection there is, retiring ones included: those that are shared first, then isolated
-    /// ones, those for groups, then those for errands; of each kind the oldest first.
+    /// ones, those for groups, then those for helper commands; of each kind the oldest first.
     pub each_connection: Vec<ConnectionStatus>,
 }
 
@@ -151,14 +151,14 @@ pub struct HostStatus {
 pub enum Breaker {
     /// Dials are made as they are needed.
     Closed,
-    /// Dials have failed, and callers were told. The same error answers at once whoever comes
-    /// before the pause is over: at first about 100 ms, longer with every failure and for a host
-    /// that takes long to fail, up to 30 s; after a refused login it is `Timeouts::auth_cooldown`.
+    /// Dials have failed, and callers were told. Callers get the same error at once until the pause
+    /// is over: at first about 100 ms, longer with every failure and for a host that takes long to
+    /// fail, up to 30 s; after a refused login it is `Timeouts::auth_cooldown`.
     /// [`Host::evict`](crate::Host::evict) ends it.
     Open {
         /// How much of the pause is left. Zero: the next caller is let through, and makes it
-        /// half-open; or a connection in use does that is old and gets a successor. A host that
-        /// nobody uses is not dialled.
+        /// half-open; or a connection in use does that is old and gets a successor. An unused host
+        /// is not dialled.
         retry_in: Duration,
     },
     /// One dial shows whether the host is back. Callers wait for it; from the third failure in a
@@ -166,7 +166,7 @@ pub enum Breaker {
     HalfOpen,
 }
 
-/// A snapshot of one connection. What is known of it was heard anyway: nobody is asked.
+/// A snapshot of one connection. Reading it sends nothing.
 ///
 /// ```no_run
 /// # use ssh_pool_core as ssh_pool;
@@ -210,19 +210,19 @@ pub struct ConnectionStatus {
 }
 
 impl ConnectionStatus {
-    fn of(purpose: Purpose, sight: &Sight) -> Self {
-        let view = &sight.view;
+    fn of(purpose: Purpose, connection: &ConnectionSnapshot) -> Self {
+        let counts = &connection.counts;
         Self {
-            number: view.id.0,
+            number: counts.id.0,
             purpose,
-            peer_addr: sight.peer_addr,
-            age: sight.age,
-            last_heard: sight.quiet_for,
-            running: view.leased,
-            spare: view.ready,
-            streams: view.streams,
-            retiring: view.retiring,
-            checking: sight.checking,
+            peer_addr: connection.peer_addr,
+            age: connection.age,
+            last_heard: connection.quiet_for,
+            running: counts.in_use,
+            spare: counts.idle,
+            streams: counts.streams,
+            retiring: counts.retiring,
+            checking: connection.checking,
         }
     }
 }
@@ -259,32 +259,37 @@ pub enum Purpose {
 }
 
 impl HostStatus {
-    pub(crate) fn of(lanes: &Lanes) -> Self {
-        let limits = lanes.limits();
-        let shared = lanes.shared().snapshot();
-        let isolated = lanes.isolated_if_used().map(|hub| hub.snapshot());
-        let grouped = lanes.grouped_if_used().map(|hub| hub.snapshot());
-        let errands = lanes.errands_if_used().map(|hub| hub.snapshot());
+    pub(crate) fn of(pools: &HostPools) -> Self {
+        let limits = pools.limits();
+        let shared = pools.shared().snapshot();
+        let isolated = pools.isolated_if_used().map(|group| group.snapshot());
+        let grouped = pools.grouped_if_used().map(|group| group.snapshot());
+        let control = pools.control_if_used().map(|group| group.snapshot());
         let all = [
             (Purpose::Shared, Some(&shared)),
             (Purpose::Isolated, isolated.as_ref()),
             (Purpose::Grouped, grouped.as_ref()),
-            (Purpose::Errands, errands.as_ref()),
+            (Purpose::Errands, control.as_ref()),
         ];
-        let used = || (all.iter()).filter_map(|(purpose, hub)| Some((*purpose, (*hub)?)));
-        let sum = |snapshot: &Snapshot, count: fn(&View) -> u32| {
-            let views = snapshot.connections.iter().map(|sight| &sight.view);
-            views.map(count).sum()
+        let used = || (all.iter()).filter_map(|(purpose, group)| Some((*purpose, (*group)?)));
+        let sum = |snapshot: &GroupSnapshot, count: fn(&SessionCounts) -> u32| {
+            let session_counts = snapshot
+                .connections
+                .iter()
+                .map(|connection| &connection.counts);
+            session_counts.map(count).sum()
         };
-        let of = |hub: &Option<Snapshot>, count: fn(&View) -> u32| {
-            hub.as_ref().map_or(0, |snapshot| sum(snapshot, count))
+        let of = |group: &Option<GroupSnapshot>, count: fn(&SessionCounts) -> u32| {
+            group.as_ref().map_or(0, |snapshot| sum(snapshot, count))
         };
-        let of_isolated = |count: fn(&View) -> u32| of(&isolated, count) + of(&grouped, count);
+        let of_isolated =
+            |count: fn(&SessionCounts) -> u32| of(&isolated, count) + of(&grouped, count);
         let apart = || isolated.iter().chain(&grouped);
-        let of_shared = |count: fn(&View) -> u32| sum(&shared, count);
+        let of_shared = |count: fn(&SessionCounts) -> u32| sum(&shared, count);
         // Totals of every connection, whatever it is for.
-        let total =
-            |count: fn(&Tally) -> u64| used().map(|(_, snapshot)| count(&snapshot.tally)).sum();
+        let total = |count: fn(&Counters) -> u64| {
+            used().map(|(_, snapshot)| count(&snapshot.counters)).sum()
+        };
         Self {
             target: shared.name.to_string(),
             connections: of_shared(|connection| u32::from(!connection.retiring)),
@@ -293,31 +298,31 @@ impl HostStatus {
             isolated: of_isolated(|connection| u32::from(!connection.retiring)),
             isolated_limit: limits.isolated_per_host,
             isolated_busy: of_isolated(|connection| {
-                u32::from(connection.leased + connection.streams > 0)
+                u32::from(connection.in_use + connection.streams > 0)
             }),
             isolated_waiting: apart().map(|snapshot| snapshot.waiting).sum(),
             grouped: of(&grouped, |connection| u32::from(!connection.retiring)),
             grouped_limit: limits.grouped_per_host,
             streams: of_shared(|connection| connection.streams),
-            dialling: shared.dialling + apart().map(|snapshot| snapshot.dialling).sum::<u32>(),
-            running: of_shared(|connection| connection.leased),
-            spare: of_shared(|connection| connection.ready),
+            dialling: shared.connecting + apart().map(|snapshot| snapshot.connecting).sum::<u32>(),
+            running: of_shared(|connection| connection.in_use),
+            spare: of_shared(|connection| connection.idle),
             opening: of_shared(|connection| connection.opening),
-            cooling: of_shared(|connection| connection.cooling),
+            cooling: of_shared(|connection| connection.releasing),
             waiting: shared.waiting,
             learned_sessions: shared.learned,
-            dials: total(|tally| tally.dials),
-            failed_dials: total(|tally| tally.failed_dials),
-            refused_opens: total(|tally| tally.refused_opens),
-            opens: total(|tally| tally.opens),
-            commands: total(|tally| tally.commands),
-            peak_connections: shared.tally.peak_connections,
+            dials: total(|counters| counters.dials),
+            failed_dials: total(|counters| counters.failed_dials),
+            refused_opens: total(|counters| counters.refused_opens),
+            opens: total(|counters| counters.opens),
+            commands: total(|counters| counters.commands),
+            peak_connections: shared.counters.peak_connections,
             last_error: shared.last_error.as_ref().map(ToString::to_string),
             breaker: shared.breaker,
             each_connection: used()
                 .flat_map(|(purpose, snapshot)| {
-                    let sights = snapshot.connections.iter();
-                    sights.map(move |sight| ConnectionStatus::of(purpose, sight))
+                    let connections = snapshot.connections.iter();
+                    connections.map(move |connection| ConnectionStatus::of(purpose, connection))
                 })
                 .collect(),
         }

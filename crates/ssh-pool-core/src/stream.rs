@@ -19,14 +19,16 @@ use crate::address::Address;
 use crate::child::{ChildStdin, Source};
 use crate::connection_handle::ConnectionHandle;
 use crate::error::{Error, Phase, Refusal, Stream};
-use crate::hub::{self, Berth, ConnectionId, Deadline, Entry, Hub, Lane, Reached};
-use crate::inbox::Sink;
-use crate::lanes::Lanes;
-use crate::process::{self, Job, Judgement, Process};
+use crate::group::{
+    self, Admission, ConnectionGroup, ConnectionId, Deadline, GroupKind, Reached, StreamPermit,
+};
+use crate::host_pools::HostPools;
+use crate::process::{self, ExecRequest, Process, ProcessEnd};
+use crate::receiver::Sink;
 use crate::run;
 use crate::runtime::within;
 use crate::stream_group::StreamGroup;
-use crate::terminate::Outcome;
+use crate::terminate::TerminationOutcome;
 use crate::transport::{Channel, OpenError, Request};
 use crate::waited::Waited;
 
@@ -75,22 +77,22 @@ impl fmt::Debug for ChannelStream {
 impl ChannelStream {
     fn new(
         channel: Channel,
-        hub: &Arc<Hub>,
+        group: &Arc<ConnectionGroup>,
         on: ConnectionId,
         limit: usize,
         process: Option<Process>,
     ) -> Self {
         let source = Source {
-            inbox: channel.inbox.clone(),
-            target: hub.name().into(),
+            receiver: channel.receiver.clone(),
+            target: group.name().into(),
             limit,
         };
-        let runtime = hub.runtime().clone();
+        let runtime = group.runtime().clone();
         Self {
             writer: ChildStdin::new(channel.clone(), source.clone(), runtime.clone()),
             source,
             channel,
-            connection: ConnectionHandle::new(hub, on),
+            connection: ConnectionHandle::new(group, on),
             runtime,
             _process: process,
         }
@@ -100,7 +102,7 @@ impl ChannelStream {
     /// [`Output::peer_addr`](crate::Output::peer_addr).
     #[must_use]
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.channel.wire.peer_addr()
+        self.channel.sender.peer_addr()
     }
 
     /// The SSH connection that the stream is on.
@@ -109,10 +111,21 @@ impl ChannelStream {
         self.connection.clone()
     }
 
-    /// A stream that the server has opened, on a berth of its own.
-    pub(crate) fn incoming(channel: Channel, berth: &Berth, sink: Sink, limit: usize) -> Self {
-        channel.inbox.adopt(sink);
-        Self::new(channel, berth.hub(), berth.on(), limit, None)
+    /// A stream that the server has opened, with a stream permit of its own.
+    pub(crate) fn incoming(
+        channel: Channel,
+        stream_permit: &StreamPermit,
+        sink: Sink,
+        limit: usize,
+    ) -> Self {
+        channel.receiver.attach(sink);
+        Self::new(
+            channel,
+            stream_permit.group(),
+            stream_permit.on(),
+            limit,
+            None,
+        )
     }
 }
 
@@ -146,15 +159,18 @@ impl AsyncWrite for ChannelStream {
 
 impl Drop for ChannelStream {
     fn drop(&mut self) {
-        let Channel { wire, inbox } = self.channel.clone();
-        if inbox.has_ended() {
+        let Channel { sender, receiver } = self.channel.clone();
+        if receiver.has_ended() {
             return;
         }
         // The writer's own drop sends EOF.
-        inbox.stop();
+        receiver.stop();
         self.runtime.spawn(async move {
-            if tokio::time::timeout(LINGER, inbox.ended()).await.is_err() {
-                wire.close().await;
+            if tokio::time::timeout(LINGER, receiver.ended())
+                .await
+                .is_err()
+            {
+                sender.close().await;
             }
         });
     }
@@ -169,8 +185,8 @@ enum To {
 
 /// A stream that is to be opened: `.await` it.
 ///
-/// By default it gets a connection of its own, where a reader that does not read holds up the
-/// other side of this stream and nobody else. See [`shared`](Connect::shared).
+/// By default it gets a connection of its own, where a reader that does not read holds up the other
+/// side of this stream only. See [`shared`](Connect::shared).
 ///
 /// ```no_run
 /// # use ssh_pool_core as ssh_pool;
@@ -185,18 +201,18 @@ enum To {
 #[must_use = "nothing is opened before it is awaited"]
 #[derive(Clone)]
 pub struct Connect {
-    lanes: Arc<Lanes>,
+    pools: Arc<HostPools>,
     to: To,
     shared: bool,
     stream_bytes: usize,
     timeout: Option<Duration>,
-    group: Option<StreamGroup>,
+    stream_group: Option<StreamGroup>,
 }
 
 impl fmt::Debug for Connect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connect")
-            .field("host", self.lanes.shared().name())
+            .field("host", self.pools.shared().name())
             .field("to", &self.to)
             .field("shared", &self.shared)
             .finish_non_exhaustive()
@@ -204,28 +220,28 @@ impl fmt::Debug for Connect {
 }
 
 impl Connect {
-    fn new(lanes: Arc<Lanes>, to: To, stream_bytes: usize) -> Self {
+    fn new(pools: Arc<HostPools>, to: To, stream_bytes: usize) -> Self {
         Self {
-            lanes,
+            pools,
             to,
             shared: false,
             stream_bytes,
             timeout: None,
-            group: None,
+            stream_group: None,
         }
     }
 
-    pub(crate) fn in_group(mut self, group: Option<StreamGroup>) -> Self {
-        self.group = group;
+    pub(crate) fn in_group(mut self, stream_group: Option<StreamGroup>) -> Self {
+        self.stream_group = stream_group;
         self
     }
 
-    pub(crate) fn address(lanes: Arc<Lanes>, to: Address, stream_bytes: usize) -> Self {
-        Self::new(lanes, To::Address(to), stream_bytes)
+    pub(crate) fn address(pools: Arc<HostPools>, to: Address, stream_bytes: usize) -> Self {
+        Self::new(pools, To::Address(to), stream_bytes)
     }
 
-    pub(crate) fn subsystem(lanes: Arc<Lanes>, name: String, stream_bytes: usize) -> Self {
-        Self::new(lanes, To::Subsystem(name), stream_bytes)
+    pub(crate) fn subsystem(pools: Arc<HostPools>, name: String, stream_bytes: usize) -> Self {
+        Self::new(pools, To::Subsystem(name), stream_bytes)
     }
 
     /// Shares a connection with commands and other streams: right for many light streams. What
@@ -250,23 +266,31 @@ impl Connect {
     }
 
     async fn open_timed(self, waited: &mut Waited) -> Result<ChannelStream, Error> {
-        let hub = self.lanes.of_stream(self.shared).clone();
-        let deadline = hub.acquire_deadline(self.timeout.map(Deadline::after));
+        let group = self.pools.of_stream(self.shared).clone();
+        let deadline = group.acquire_deadline(self.timeout.map(Deadline::after));
         let cap = self.shared.then_some(self.stream_bytes);
         let limit = self.stream_bytes;
-        let mut entry = Entry::stream(self.group);
+        let mut admission = Admission::stream(self.stream_group);
         match self.to {
             To::Address(to) => {
                 to.validate()?;
-                let lane = if self.shared {
-                    Lane::Shared
+                let kind = if self.shared {
+                    GroupKind::Shared
                 } else {
-                    Lane::Isolated
+                    GroupKind::Isolated
                 };
                 let sink = Sink::Read(cap);
-                let opened = connect(&self.lanes, lane, to, sink, &mut entry, deadline, waited);
-                let (channel, hub, on) = opened.await?;
-                Ok(ChannelStream::new(channel, &hub, on, limit, None))
+                let opened = connect(
+                    &self.pools,
+                    kind,
+                    to,
+                    sink,
+                    &mut admission,
+                    deadline,
+                    waited,
+                );
+                let (channel, group, on) = opened.await?;
+                Ok(ChannelStream::new(channel, &group, on, limit, None))
             }
             To::Subsystem(name) => {
                 if name.is_empty() || name.contains('\0') {
@@ -275,7 +299,7 @@ impl Connect {
                         reason: "it needs a name without NUL bytes".into(),
                     });
                 }
-                let job = Job {
+                let exec_request = ExecRequest {
                     length: name.len(),
                     request: Request::Subsystem(name),
                     env: Vec::new(),
@@ -287,10 +311,24 @@ impl Connect {
                     verbatim: false,
                     in_folder: false,
                 };
-                let process = start(&self.lanes, &hub, &job, &mut entry, deadline, waited).await?;
+                let process = start(
+                    &self.pools,
+                    &group,
+                    &exec_request,
+                    &mut admission,
+                    deadline,
+                    waited,
+                )
+                .await?;
                 let channel = process.channel().clone();
-                let (hub, on) = (process.hub().clone(), process.on());
-                Ok(ChannelStream::new(channel, &hub, on, limit, Some(process)))
+                let (group, on) = (process.group().clone(), process.on());
+                Ok(ChannelStream::new(
+                    channel,
+                    &group,
+                    on,
+                    limit,
+                    Some(process),
+                ))
             }
         }
     }
@@ -316,47 +354,49 @@ impl IntoFuture for Connect {
     ///
     /// Dropping the future loses nothing; a stream that was opened for it is closed.
     fn into_future(self) -> Self::IntoFuture {
-        let runtime = self.lanes.shared().runtime().clone();
+        let runtime = self.pools.shared().runtime().clone();
         within(&runtime, self.open()).boxed()
     }
 }
 
 /// Opens a channel to an address, and says on which connection.
 async fn connect(
-    lanes: &Arc<Lanes>,
-    lane: Lane,
+    pools: &Arc<HostPools>,
+    kind: GroupKind,
     to: Address,
     sink: Sink,
-    entry: &mut Entry,
+    admission: &mut Admission,
     deadline: Deadline,
     waited: &mut Waited,
-) -> Result<(Channel, Arc<Hub>, ConnectionId), Error> {
+) -> Result<(Channel, Arc<ConnectionGroup>, ConnectionId), Error> {
     loop {
-        let berth = lanes.stream_berth(lane, entry, deadline, waited).await?;
-        let hub = &berth.hub().clone();
-        let (on, link) = (berth.on(), berth.link().clone());
-        link.server().sizes.address(&to)?;
-        let asked = hub::now();
-        let opened = open(hub, berth, to.clone(), sink);
-        let opened = hub.while_there(on, &link, deadline, opened);
+        let stream_permit = pools
+            .acquire_stream_permit(kind, admission, deadline, waited)
+            .await?;
+        let group = &stream_permit.group().clone();
+        let (on, connection) = (stream_permit.on(), stream_permit.connection().clone());
+        connection.server().sizes.address(&to)?;
+        let asked = group::now();
+        let opened = open(group, stream_permit, to.clone(), sink);
+        let opened = group.while_there(on, &connection, deadline, opened);
         let opened = tokio::time::timeout_at(deadline.at.into(), opened).await;
-        waited.channel += hub::now().saturating_duration_since(asked);
+        waited.channel += group::now().saturating_duration_since(asked);
         match opened {
-            Ok(Some(Ok(channel))) => return Ok((channel, hub.clone(), on)),
+            Ok(Some(Ok(channel))) => return Ok((channel, group.clone(), on)),
             Ok(Some(Err(OpenError::Refused { code, reason }))) => {
                 return Err(Error::StreamRefused {
-                    target: hub.name().into(),
+                    target: group.name().into(),
                     to,
                     refusal: Refusal::from_code(code),
                     message: reason,
                 });
             }
             Ok(Some(Err(OpenError::Lost)) | None) => {
-                hub.lost_under(entry, on, Some(&link), Reached::Server)?;
+                group.lost_under(admission, on, Some(&connection), Reached::Server)?;
             }
             Err(_) => {
                 let asked = "the server was asked for the stream";
-                return Err(hub.unanswered(deadline.after, asked));
+                return Err(group.unanswered(deadline.after, asked));
             }
         }
     }
@@ -364,24 +404,24 @@ async fn connect(
 
 /// Opens it in a task of its own: a dropped open would keep its channel on the server.
 async fn open(
-    hub: &Arc<Hub>,
-    berth: Berth,
+    group: &Arc<ConnectionGroup>,
+    stream_permit: StreamPermit,
     to: Address,
     sink: Sink,
 ) -> Option<Result<Channel, OpenError>> {
     let (answer, opened) = oneshot::channel();
-    hub.runtime().spawn(async move {
-        let opened = match berth.link().connect(&to).await {
+    group.runtime().spawn(async move {
+        let opened = match stream_permit.connection().connect(&to).await {
             Ok(channel) => {
-                berth.granted();
-                channel.inbox.watch(berth.witness());
-                channel.inbox.adopt(sink);
-                // From now on its end frees the berth.
-                channel.inbox.on_end(move |end| berth.leave(end));
+                stream_permit.granted();
+                channel.receiver.watch(stream_permit.event_scope());
+                channel.receiver.attach(sink);
+                // From now on its end frees the stream permit.
+                channel.receiver.on_end(move |end| stream_permit.leave(end));
                 Ok(channel)
             }
             Err(error) => {
-                drop(berth);
+                drop(stream_permit);
                 Err(error)
             }
         };
@@ -409,59 +449,65 @@ impl Unclaimed {
 
 impl Drop for Unclaimed {
     fn drop(&mut self) {
-        let Some(Channel { wire, inbox }) = self.channel.take() else {
+        let Some(Channel { sender, receiver }) = self.channel.take() else {
             return;
         };
         self.runtime.spawn(async move {
-            inbox.stop();
-            wire.close().await;
+            receiver.stop();
+            sender.close().await;
         });
     }
 }
 
 /// Starts a subsystem, and waits until the server has accepted it.
 async fn start(
-    lanes: &Arc<Lanes>,
-    hub: &Arc<Hub>,
-    job: &Job,
-    entry: &mut Entry,
+    pools: &Arc<HostPools>,
+    group: &Arc<ConnectionGroup>,
+    exec_request: &ExecRequest,
+    admission: &mut Admission,
     deadline: Deadline,
     waited: &mut Waited,
 ) -> Result<Process, Error> {
     loop {
-        let mut process = process::start(lanes, hub, job, entry, deadline, waited).await?;
-        // As long as nobody has it, nobody else would close it, whether it is accepted or not.
+        let mut process =
+            process::start(pools, group, exec_request, admission, deadline, waited).await?;
+        // While it has no owner, no other code would close it, whether it is accepted or not.
         process.set_over();
-        let inbox = &process.channel().inbox;
+        let receiver = &process.channel().receiver;
         let answer = async {
-            inbox.answered().await;
-            match inbox.transcript().accepted {
+            receiver.answered().await;
+            match receiver.outcome().accepted {
                 Some(true) => None,
-                _ => Some(process.judge(usize::MAX).await),
+                _ => Some(process.classify(usize::MAX).await),
             }
         };
         let Ok(answer) = tokio::time::timeout_at(deadline.at.into(), answer).await else {
             let (phase, after) = (Phase::Exec, deadline.after);
-            return Err(run::timed_out(hub, phase, after, Outcome::Unknown));
+            return Err(run::timed_out(
+                group,
+                phase,
+                after,
+                TerminationOutcome::Unknown,
+            ));
         };
-        let Some(judgement) = answer else {
+        let Some(end) = answer else {
             process.hand_over();
             return Ok(process);
         };
-        match judgement {
-            Judgement::Failed(Error::ExecRefused { target }) => {
-                let name = match &job.request {
+        match end {
+            ProcessEnd::Failed(Error::ExecRefused { target }) => {
+                let name = match &exec_request.request {
                     Request::Subsystem(name) => name.clone(),
                     Request::Exec(_) => String::new(),
                 };
                 return Err(Error::SubsystemRefused { target, name });
             }
-            Judgement::Failed(error) => return Err(error),
-            Judgement::NeverStarted => process.never_started(entry)?,
+            ProcessEnd::Failed(error) => return Err(error),
+            ProcessEnd::NeverStarted => process.never_started(admission)?,
             // It has ended before it was accepted, with a status: no server does that.
-            Judgement::Done(_) => {
+            ProcessEnd::Done(_) => {
                 return Err(Error::ClosedWithoutStatus {
-                    target: hub.name().into(),
+                    target: group.name().into(),
                 });
             }
         }

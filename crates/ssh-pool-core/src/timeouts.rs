@@ -53,7 +53,7 @@ impl Default for Timeouts {
 impl Timeouts {
     /// For one dial: reading key files, name lookup, TCP, banner, key exchange and authentication
     /// together, from the moment when the budget of handshakes allows it. Default: 10 s. When it
-    /// passes, the socket is closed, and everybody who waited for this dial is told.
+    /// passes, the socket is closed, and all callers that waited for this connection fail.
     ///
     /// It does not count the time that agents take ([`agent`](Self::agent)), nor the time in which an
     /// encrypted key is decrypted, which happens once for a pool and may take five minutes.
@@ -122,19 +122,18 @@ impl Timeouts {
     /// a command goes out on it, or a stream. Default: 5 s. A command that is sent to a server
     /// which is no longer there may or may not have run; one that is not sent goes elsewhere.
     ///
-    /// Nothing is asked of a connection in use, and nobody who has no command is kept waiting. The
-    /// time that a machine was suspended counts as quiet. Zero asks before each command.
+    /// Connections in use are not checked, and only commands wait for a check. The time that a machine
+    /// was suspended counts as quiet. Zero checks before each command.
     #[must_use]
     pub fn check_after(mut self, quiet: Duration) -> Self {
         self.check_after = quiet;
         self
     }
 
-    /// How long a connection may take to answer that, or to open a channel that somebody waits for
+    /// How long a connection may take to answer that, or to open a channel that a caller waits for
     /// while nothing else comes from it either; five times as long, if something does. Default: 2 s.
-    /// After that it takes no new commands
-    /// (`Retirement::Unresponsive`), and another one is used or dialled. What runs on it goes on:
-    /// the keepalives decide whether it is dead.
+    /// After that it takes no new commands (`Retirement::Unresponsive`), and another one is used or
+    /// dialled. What runs on it goes on: the keepalives decide whether it is dead.
     #[must_use]
     pub fn check(mut self, timeout: Duration) -> Self {
         self.check = timeout;

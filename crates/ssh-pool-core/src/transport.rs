@@ -19,9 +19,9 @@ use crate::error::{Cause, Error, HostKeyProblem, Phase};
 use crate::event::Reporter;
 use crate::host_key::HostKeyPolicy;
 use crate::identity::Identity;
-use crate::inbox::Inbox;
 use crate::login_shell::LoginShell;
 use crate::pty::Pty;
+use crate::receiver::ChannelReceiver;
 use crate::sync::{Mutex, MutexGuard};
 
 mod agent;
@@ -31,18 +31,18 @@ mod auth;
 mod client;
 mod config;
 mod connect;
-mod dial;
+mod connection;
+mod handshake_progress;
+mod happy_eyeballs;
 mod keys;
 mod known_hosts;
-mod link;
+mod last_heard;
 mod messages;
 mod offer;
-mod progress;
-mod pulse;
+mod phase_cell;
 mod quirks;
-mod silence;
+mod read_timeout;
 mod sizes;
-mod stage;
 mod stopwatch;
 mod stream;
 mod stuck;
@@ -53,16 +53,16 @@ mod translate;
 pub(crate) mod scripted;
 
 pub(crate) use algorithms::check as check_algorithms;
-pub(crate) use dial::Russh;
+pub(crate) use connect::Russh;
+pub(crate) use connection::check_pty;
 pub(crate) use keys::check as check_identity;
 pub(crate) use known_hosts::check_pin;
-pub(crate) use link::check_pty;
+pub(crate) use phase_cell::PhaseCell;
 pub(crate) use sizes::{Sizes, TooLong};
-pub(crate) use stage::Stage;
 #[cfg(feature = "internals")]
 pub(crate) use {
-    known_hosts::{Judgement, remember, verdict},
-    progress::identified,
+    handshake_progress::identified,
+    known_hosts::{HostKeyDecision, host_key_decision, remember},
 };
 
 /// Everything that decides which connection a command may ride on, and how it is dialled.
@@ -82,14 +82,14 @@ pub(crate) struct Endpoint {
     /// less.
     pub(crate) hello_timeout: Duration,
     /// How far the dial has come that is under way.
-    pub(crate) stage: Arc<Stage>,
+    pub(crate) phase_cell: Arc<PhaseCell>,
     pub(crate) keepalive_interval: Duration,
     pub(crate) keepalive_misses: usize,
     pub(crate) auth_attempts: usize,
     pub(crate) auth_cooldown: Duration,
     /// Bytes and time after which keys are changed.
     pub(crate) rekey: (usize, Duration),
-    /// A reader that does not read holds the whole connection up: it is shared with nobody.
+    /// A reader that does not read holds the whole connection up: it is not shared.
     pub(crate) isolated: bool,
     /// Counts the memory of what waits to be read or collected.
     pub(crate) buffered: Option<Arc<Buffered>>,
@@ -98,7 +98,7 @@ pub(crate) struct Endpoint {
 }
 
 /// Dropped when the socket of a connection has been closed, and not before.
-pub(crate) type Kept = Box<dyn Send + Sync>;
+pub(crate) type SocketGuard = Box<dyn Send + Sync>;
 
 /// Which of the addresses that a name resolves to a dial may use: the connections of one host go to
 /// one address. Each dial has its own.
@@ -124,32 +124,32 @@ pub(crate) trait AddressChoice: Send + Sync {
 /// Makes connections.
 pub(crate) trait Transport: Send + Sync + 'static {
     /// From nothing to an authenticated connection, within the endpoint's connect timeout, in which
-    /// the time is not counted that agents and decryption take. A
-    /// dropped or failed dial leaves no socket behind.
-    fn dial<'a>(
+    /// the time is not counted that agents and decryption take. A dropped or failed dial leaves no
+    /// socket behind.
+    fn connect<'a>(
         &'a self,
         endpoint: &'a Endpoint,
         choice: &'a dyn AddressChoice,
-        kept: Kept,
-    ) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>>;
+        socket_guard: SocketGuard,
+    ) -> BoxFuture<'a, Result<Arc<dyn Connection>, ConnectError>>;
 }
 
 /// A failed dial.
 #[derive(Debug, Clone)]
-pub(crate) struct DialError {
+pub(crate) struct ConnectError {
     pub(crate) error: Error,
     /// The server was reached and may have been overloaded or restarting: worth another try.
-    pub(crate) passing: bool,
+    pub(crate) transient: bool,
 }
 
-impl DialError {
+impl ConnectError {
     /// The server may count it as a failed login.
     pub(crate) fn is_failed_login(&self) -> bool {
         match &self.error {
             Error::AuthRejected { .. } | Error::AuthLost { .. } => true,
             Error::Timeout { phase, .. } => matches!(phase, Phase::Agent | Phase::Auth),
             // There was none left to reach an agent with, in the middle of a login.
-            Error::Descriptors { .. } => !self.passing,
+            Error::Descriptors { .. } => !self.transient,
             _ => false,
         }
     }
@@ -158,17 +158,17 @@ impl DialError {
     pub(crate) fn reached_server(&self) -> bool {
         match &self.error {
             // Lost after TCP had connected.
-            Error::Connect { .. } => self.passing,
+            Error::Connect { .. } => self.transient,
             // In the middle of a login.
-            Error::Descriptors { .. } => !self.passing,
-            Error::HostKey { .. } => self.is_distrust(),
+            Error::Descriptors { .. } => !self.transient,
+            Error::HostKey { .. } => self.is_host_key_rejected(),
             // An identity may fail before the login, as a file does, or during it, as an agent does.
             error => error.phase() >= Phase::Banner,
         }
     }
 
     /// The server has shown its key, and we have hung up on it.
-    pub(crate) fn is_distrust(&self) -> bool {
+    pub(crate) fn is_host_key_rejected(&self) -> bool {
         match &self.error {
             // Found before it was asked.
             Error::HostKey { reason, .. } => !matches!(reason, HostKeyProblem::Unreadable { .. }),
@@ -178,7 +178,7 @@ impl DialError {
 }
 
 /// One live, authenticated connection. Dropping the last reference closes it.
-pub(crate) trait Link: Send + Sync + 'static {
+pub(crate) trait Connection: Send + Sync + 'static {
     /// Opens a session channel. Not cancel safe: an open that is dropped half-way keeps its slot
     /// on the server, so it runs in a task of its own.
     fn open(&self) -> BoxFuture<'_, Result<Channel, OpenError>>;
@@ -212,7 +212,7 @@ pub(crate) trait Link: Send + Sync + 'static {
     fn server(&self) -> ServerProfile;
 
     /// The end of this connection.
-    fn lifeline(&self) -> &Lifeline;
+    fn close_signal(&self) -> &CloseSignal;
 
     /// How long ago anything came from the server, whatever it was. A machine that was suspended
     /// heard nothing.
@@ -227,8 +227,8 @@ pub(crate) trait Link: Send + Sync + 'static {
 /// An opened channel.
 #[derive(Clone)]
 pub(crate) struct Channel {
-    pub(crate) wire: Arc<dyn Wire>,
-    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) sender: Arc<dyn ChannelSender>,
+    pub(crate) receiver: Arc<ChannelReceiver>,
 }
 
 /// Why an open failed.
@@ -256,7 +256,7 @@ pub(crate) type Listener = Box<dyn Fn(Incoming) + Send + Sync>;
 pub(crate) struct Incoming {
     /// Answers the server, and takes the channel.
     pub(crate) accept: BoxFuture<'static, Channel>,
-    /// Answers that there is nobody to talk to.
+    /// Refuses the channel.
     pub(crate) reject: BoxFuture<'static, ()>,
 }
 
@@ -321,7 +321,7 @@ pub(crate) type Writer = Pin<Box<dyn AsyncWrite + Send>>;
 
 /// The sending end of a channel. Everything is sent in order. A request that is longer than the
 /// server takes is not sent.
-pub(crate) trait Wire: Send + Sync + 'static {
+pub(crate) trait ChannelSender: Send + Sync + 'static {
     /// Asks for something to begin, with a reply.
     fn start(&self, request: Request) -> BoxFuture<'_, Result<(), Unsent>>;
 
@@ -334,8 +334,8 @@ pub(crate) trait Wire: Send + Sync + 'static {
     /// The terminal has another size.
     fn resize(&self, columns: u32, rows: u32) -> BoxFuture<'_, Result<(), Gone>>;
 
-    /// Sends data as the peer's window allows. Race it with the channel's end: nobody wakes a
-    /// writer on a channel that has closed.
+    /// Sends data as the peer's window allows. Race it with the channel's end: a writer on a
+    /// channel that has closed is not woken.
     fn send(&self, data: Bytes) -> BoxFuture<'_, Result<(), Gone>>;
 
     /// For many writes. The same race.
@@ -347,10 +347,10 @@ pub(crate) trait Wire: Send + Sync + 'static {
     /// Asks the server to signal the remote process.
     fn signal(&self, name: String) -> BoxFuture<'_, Result<(), Unsent>>;
 
-    /// Closes the channel from this end, which ends its inbox.
+    /// Closes the channel from this end, which ends its receiver.
     fn close(&self) -> BoxFuture<'_, ()>;
 
-    /// The address of the server: see [`Link::peer_addr`].
+    /// The address of the server: see [`Connection::peer_addr`].
     fn peer_addr(&self) -> Option<SocketAddr> {
         None
     }
@@ -361,7 +361,7 @@ pub(crate) trait Wire: Send + Sync + 'static {
     /// Whether processes of this connection whose login shell has ended can only be those of
     /// commands that are being ended: this server has been seen to pass a signal on, so it runs no
     /// forced command, and no other command of the connection is in that state.
-    fn may_sweep(&self) -> bool;
+    fn may_signal_leaderless(&self) -> bool;
 
     /// What the server said about environment variables on this connection.
     fn env_names(&self) -> &EnvNames;
@@ -389,35 +389,37 @@ impl EnvNames {
 }
 
 /// Called once when a connection has ended.
-type Hook = Box<dyn FnOnce(&Cause) + Send>;
+type CloseHook = Box<dyn FnOnce(&Cause) + Send>;
 
 #[derive(Default)]
-struct Life {
+struct CloseState {
     ended: Option<Cause>,
-    hook: Option<Hook>,
+    hook: Option<CloseHook>,
 }
 
 /// Tells that a connection has ended, and why.
 #[derive(Default)]
-pub(crate) struct Lifeline {
-    life: Mutex<Life>,
+pub(crate) struct CloseSignal {
+    close_state: Mutex<CloseState>,
     gone: CancellationToken,
 }
 
-impl Lifeline {
-    fn life(&self) -> MutexGuard<'_, Life> {
-        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+impl CloseSignal {
+    fn close_state(&self) -> MutexGuard<'_, CloseState> {
+        self.close_state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection has ended. Only the first reason counts.
     pub(crate) fn end(&self, cause: Cause) {
         let hook = {
-            let mut life = self.life();
-            if life.ended.is_some() {
+            let mut close_state = self.close_state();
+            if close_state.ended.is_some() {
                 return;
             }
-            life.ended = Some(cause.clone());
-            life.hook.take()
+            close_state.ended = Some(cause.clone());
+            close_state.hook.take()
         };
         if let Some(hook) = hook {
             hook(&cause);
@@ -427,13 +429,13 @@ impl Lifeline {
 
     /// Calls `hook` when the connection has ended: now, if it has already. One hook at a time.
     pub(crate) fn on_end(&self, hook: impl FnOnce(&Cause) + Send + 'static) {
-        let mut life = self.life();
-        match life.ended.clone() {
+        let mut close_state = self.close_state();
+        match close_state.ended.clone() {
             Some(cause) => {
-                drop(life);
+                drop(close_state);
                 hook(&cause);
             }
-            None => life.hook = Some(Box::new(hook)),
+            None => close_state.hook = Some(Box::new(hook)),
         }
     }
 
@@ -444,6 +446,6 @@ impl Lifeline {
 
     /// Why it ended, if it has.
     pub(crate) fn cause(&self) -> Option<Cause> {
-        self.life().ended.clone()
+        self.close_state().ended.clone()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`Docker`] sends HTTP requests to the daemon of a host. Requests with short answers share SSH
 //! connections and are quick; logs, attached and executed commands, archives, images and builds get
-//! a stream that holds up nobody else. [`Connector`] is the transport alone, for a hyper-util
+//! a stream that holds up no other stream. [`Connector`] is the transport alone, for a hyper-util
 //! client of your own.
 //!
 //! ```no_run
@@ -60,11 +60,11 @@ mod client;
 mod connector;
 mod dial_stdio;
 mod error;
-mod kept;
+mod idle_pool;
 mod route;
 mod socket;
 mod stream;
-mod ways;
+mod transport;
 
 #[cfg(unix)]
 pub use cli::Cli;

@@ -89,7 +89,7 @@ fn denied() -> io::Error {
     io::Error::from_raw_os_error(DENIED)
 }
 
-/// What the pool says of a port on which nobody listens. It has a target of its own.
+/// What the pool says of a port without a listener. It has a target of its own.
 async fn refused() -> SshError {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

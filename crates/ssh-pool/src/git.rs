@@ -44,10 +44,10 @@
 //!
 //! # Each git has a connection of its own
 //!
-//! It reads a pack at its own pace, and nobody else is held up: see `Limits::isolated_per_host`. The
-//! connection is kept for the next one. Each git that is started here is a
-//! [`StreamGroup`](crate::StreamGroup) with all that it starts: hooks and submodules wait for no limit
-//! that the connection of their own git fills.
+//! It reads a pack at its own pace, and no other stream is held up: see
+//! `Limits::isolated_per_host`. The connection is kept for the next one. Each git that is started
+//! here is a [`StreamGroup`](crate::StreamGroup) with all that it starts: hooks and submodules wait
+//! for no limit that the connection of their own git fills.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -56,7 +56,7 @@ use std::sync::Arc;
 
 use ssh_pool_core::{Error as SshError, Pool, Target};
 
-use crate::shim::{self, Disguise, Hosts, Persuade};
+use crate::shim::{self, Hosts, SetUpShim, ShimSetup};
 
 pub use crate::shim::{Child, Command, Error, Output, run_shim_if_asked};
 
@@ -139,7 +139,7 @@ impl Git {
     #[must_use]
     pub fn command(&self) -> Command {
         let shim = self.shim.clone();
-        let persuade: Persuade = Arc::new(move |command| {
+        let set_up_shim: SetUpShim = Arc::new(move |command| {
             let shim = unmistakable(&shim::file(shim.as_ref())?);
             // A name without anything special in it is run as it is, any other by a shell, which
             // costs more than the shim itself.
@@ -150,19 +150,19 @@ impl Git {
             command.env("GIT_SSH_COMMAND", OsString::from_vec(ssh));
             // As OpenSSH: else git would ask for version 0 of its protocol.
             command.env("GIT_SSH_VARIANT", "ssh");
-            Ok(Disguise {
+            Ok(ShimSetup {
                 name: shim,
                 keep: None,
             })
         });
-        let mut command = Command::new("git", self.hosts.clone(), persuade);
+        let mut command = Command::new("git", self.hosts.clone(), set_up_shim);
         // LFS would have OpenSSH multiplex, with a control socket.
         command.args(["-c", "lfs.ssh.automultiplex=false"]);
         command
     }
 }
 
-/// A way to write this path that nobody else has for it: a program that git runs for another
+/// A way to write this path that no other program has for it: a program that git runs for another
 /// reason, out of a hook, must not take itself for the shim.
 fn unmistakable(path: &Path) -> OsString {
     match (path.parent(), path.file_name()) {

@@ -5,5 +5,6 @@
 //! changes whenever the inside does.
 
 pub use crate::shim::internals::{
-    Answer, Asked, Question, address, parse_address, parse_arguments, read_answer, read_question,
+    Asked, Question, ShimAnswer, address, parse_address, parse_arguments, read_answer,
+    read_question,
 };

@@ -51,7 +51,7 @@
 //!    [`Command::idempotent`].
 //! 4. **Neighbours do not feel each other.** What one command does or fails to do on a shared
 //!    connection harms no other.
-//! 5. **Nobody rides on somebody else's connection.** Callers share one only if they agree on
+//! 5. **Connections are never shared across identities.** Callers share one only if they agree on
 //!    user, host, port, identity, host-key policy, timeouts and limits.
 //!
 //! # Features
@@ -84,8 +84,9 @@
 //! - Counters: `ssh_pool_dials_total`, `ssh_pool_failed_dials_total` (by `phase`),
 //!   `ssh_pool_refused_sessions_total`, `ssh_pool_retired_connections_total` (by `reason`),
 //!   `ssh_pool_died_connections_total`, `ssh_pool_overruns_total`, `ssh_pool_leaks_total`,
-//!   `ssh_pool_reruns_total`, `ssh_pool_opened_breakers_total`, `ssh_pool_full_queues_total`, and `ssh_pool_commands_total` by `result`: `ok` whatever its exit
-//!   status, `not_started`, `unknown`, or `dropped` if nobody has waited for its end.
+//!   `ssh_pool_reruns_total`, `ssh_pool_opened_breakers_total`, `ssh_pool_full_queues_total`, and
+//!   `ssh_pool_commands_total` by `result`: `ok` whatever its exit status, `not_started`,
+//!   `unknown`, or `dropped` if its caller was dropped before its end.
 //! - Histograms: `ssh_pool_command_seconds`, from the call to the end of the command, and
 //!   `ssh_pool_wait_seconds` by `part`, those of [`Waited`].
 //! - Gauges, up to 5 s old: `ssh_pool_connections`, `ssh_pool_running`, `ssh_pool_waiting` and

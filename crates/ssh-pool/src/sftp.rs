@@ -73,7 +73,7 @@ use session::{Fault, RequestTimeout, Session};
 /// ```
 pub trait SftpExt {
     /// Opens an SFTP session, on a connection of its own (see
-    /// [`Host::subsystem`](crate::Host::subsystem)), so that a slow transfer slows nobody else.
+    /// [`Host::subsystem`](crate::Host::subsystem)), so that a slow transfer slows no other stream.
     ///
     /// # Errors
     ///

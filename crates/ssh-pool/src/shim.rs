@@ -34,8 +34,8 @@ mod session;
 
 pub use client::run_shim_if_asked;
 pub use command::{Child, Command, Output};
-pub(crate) use command::{Disguise, Persuade, file};
+pub(crate) use command::{SetUpShim, ShimSetup, file};
 pub use error::Error;
 pub(crate) use hosts::Hosts;
 #[cfg(feature = "docker")]
-pub(crate) use hosts::{Detour, Duplex};
+pub(crate) use hosts::{Duplex, Redirect};

@@ -48,7 +48,7 @@ fn good() -> Evidence {
         from: BEGAN,
         until: BEGAN,
     });
-    let gauge = Gauge {
+    let resource_sample = ResourceSample {
         heap: 1_000_000,
         resident: 9_000_000,
         tasks: 3,
@@ -69,10 +69,10 @@ fn good() -> Evidence {
         left: vec![Left::default(), Left::default()],
         kill_grace: Duration::from_millis(500),
         is_closed: true,
-        before: gauge,
-        early: gauge,
-        late: gauge,
-        after: gauge,
+        before: resource_sample,
+        early: resource_sample,
+        late: resource_sample,
+        after: resource_sample,
         last_round: "last",
     }
 }
@@ -89,7 +89,7 @@ fn record(id: &str, host: usize, way: Way) -> Record {
         id: id.to_owned(),
         host,
         way,
-        fate: Fate::Ok,
+        stream_state: StreamState::Ok,
         attempts: 1,
         timed_out: false,
         blame: None,
@@ -119,10 +119,15 @@ fn first(evidence: &mut Evidence, host: usize) -> (&mut Record, &mut usize) {
     (record.unwrap(), ran)
 }
 
-fn spoiled(host: usize, fate: Fate, attempts: u32, times: usize) -> Vec<&'static str> {
+fn spoiled(
+    host: usize,
+    stream_state: StreamState,
+    attempts: u32,
+    times: usize,
+) -> Vec<&'static str> {
     broken(|evidence| {
         let (record, ran) = first(evidence, host);
-        (record.fate, record.attempts, *ran) = (fate, attempts, times);
+        (record.stream_state, record.attempts, *ran) = (stream_state, attempts, times);
     })
 }
 
@@ -140,26 +145,29 @@ fn a_good_run_breaks_nothing() {
 
 #[test]
 fn a_success_has_to_be_in_the_ledger_once_for_each_try_at_most() {
-    assert_eq!(spoiled(0, Fate::Ok, 1, 0), [RAN]);
-    assert_eq!(spoiled(0, Fate::Ok, 1, 2), [RAN]);
-    assert!(spoiled(0, Fate::Ok, 2, 2).is_empty());
-    assert_eq!(spoiled(0, Fate::Ok, 2, 3), [RAN]);
+    assert_eq!(spoiled(0, StreamState::Ok, 1, 0), [RAN]);
+    assert_eq!(spoiled(0, StreamState::Ok, 1, 2), [RAN]);
+    assert!(spoiled(0, StreamState::Ok, 2, 2).is_empty());
+    assert_eq!(spoiled(0, StreamState::Ok, 2, 3), [RAN]);
 }
 
 #[test]
 fn what_was_not_started_must_not_be_in_the_ledger() {
-    assert_eq!(spoiled(0, Fate::NotStarted, 1, 0), [REFUSED]);
-    assert_eq!(spoiled(0, Fate::NotStarted, 1, 1), [NOT_STARTED, REFUSED]);
+    assert_eq!(spoiled(0, StreamState::NotStarted, 1, 0), [REFUSED]);
+    assert_eq!(
+        spoiled(0, StreamState::NotStarted, 1, 1),
+        [NOT_STARTED, REFUSED]
+    );
 }
 
 #[test]
 fn what_is_in_doubt_may_be_in_the_ledger_once_for_each_try() {
-    for fate in [Fate::Unknown, Fate::Dropped] {
-        assert!(spoiled(1, fate, 1, 0).is_empty());
-        assert!(spoiled(1, fate, 1, 1).is_empty());
-        assert_eq!(spoiled(1, fate, 1, 2), [IN_DOUBT]);
-        assert!(spoiled(1, fate, 3, 3).is_empty());
-        assert_eq!(spoiled(1, fate, 3, 4), [IN_DOUBT]);
+    for stream_state in [StreamState::Unknown, StreamState::Dropped] {
+        assert!(spoiled(1, stream_state, 1, 0).is_empty());
+        assert!(spoiled(1, stream_state, 1, 1).is_empty());
+        assert_eq!(spoiled(1, stream_state, 1, 2), [IN_DOUBT]);
+        assert!(spoiled(1, stream_state, 3, 3).is_empty());
+        assert_eq!(spoiled(1, stream_state, 3, 4), [IN_DOUBT]);
     }
 }
 
@@ -174,10 +182,10 @@ fn a_command_of_another_host_is_a_stranger() {
 #[test]
 fn a_wrong_answer_and_a_late_one_are_found() {
     assert_eq!(
-        spoiled(0, Fate::Wrong, 1, 1),
+        spoiled(0, StreamState::Wrong, 1, 1),
         ["what has ended has its own output"]
     );
-    assert_eq!(spoiled(0, Fate::Hung, 1, 1), [LATE]);
+    assert_eq!(spoiled(0, StreamState::Hung, 1, 1), [LATE]);
     let late = |more: u64| {
         broken(|evidence| {
             let allowance = evidence.kill_grace + ALLOWANCE;
@@ -192,7 +200,7 @@ fn a_wrong_answer_and_a_late_one_are_found() {
         broken(|evidence| {
             evidence.struck.last_mut().unwrap().fault = Fault::Down;
             let (record, ran) = first(evidence, 1);
-            (record.fate, *ran) = (Fate::NotStarted, 0);
+            (record.stream_state, *ran) = (StreamState::NotStarted, 0);
             record.took = record.limit + millis(BUSY) + more;
         })
     };
@@ -213,12 +221,12 @@ fn what_takes_long_needs_a_fault() {
 #[test]
 fn a_failure_needs_a_fault_that_can_cause_it() {
     // The second host was reset: that loses what was sent, and refuses nothing.
-    assert_eq!(spoiled(0, Fate::Unknown, 1, 1), [LOST]);
-    assert!(spoiled(1, Fate::Unknown, 1, 1).is_empty());
-    assert_eq!(spoiled(1, Fate::NotStarted, 1, 0), [REFUSED]);
+    assert_eq!(spoiled(0, StreamState::Unknown, 1, 1), [LOST]);
+    assert!(spoiled(1, StreamState::Unknown, 1, 1).is_empty());
+    assert_eq!(spoiled(1, StreamState::NotStarted, 1, 0), [REFUSED]);
     let refused = |evidence: &mut Evidence| {
         let (record, ran) = first(evidence, 1);
-        (record.fate, *ran) = (Fate::NotStarted, 0);
+        (record.stream_state, *ran) = (StreamState::NotStarted, 0);
         evidence.struck.last_mut().unwrap().fault = Fault::Down;
     };
     assert!(broken(refused).is_empty());
@@ -239,7 +247,7 @@ fn a_failure_needs_a_fault_that_can_cause_it() {
     let just = |less: u64| {
         broken(|evidence| {
             let (record, _) = first(evidence, 1);
-            record.fate = Fate::Unknown;
+            record.stream_state = StreamState::Unknown;
             let ended = record.ended;
             let last = evidence.struck.last_mut().unwrap();
             (last.from, last.until) = (ended + less, ended + less);
@@ -254,7 +262,7 @@ fn an_error_needs_the_fault_that_makes_it() {
     let failed = |fault, blame| {
         broken(move |evidence| {
             let (record, ran) = first(evidence, 1);
-            (record.fate, record.blame, *ran) = (Fate::NotStarted, Some(blame), 0);
+            (record.stream_state, record.blame, *ran) = (StreamState::NotStarted, Some(blame), 0);
             evidence.struck.last_mut().unwrap().fault = fault;
         })
     };
@@ -271,7 +279,8 @@ fn a_short_time_excuses_its_own_end_and_no_other_failure() {
     let spoil = |timed_out, limit| {
         broken(move |evidence| {
             let (record, _) = first(evidence, 0);
-            (record.fate, record.timed_out, record.limit) = (Fate::Unknown, timed_out, limit);
+            (record.stream_state, record.timed_out, record.limit) =
+                (StreamState::Unknown, timed_out, limit);
         })
     };
     assert!(spoil(true, 200).is_empty());

@@ -7,17 +7,17 @@ use ssh_pool_tests::eventually_async;
 use tokio::task::JoinSet;
 
 use crate::api::{self, Said};
-use crate::{SOON, Site};
+use crate::{SOON, TestHost};
 
 /// So many lists, some at once; how long each took.
-async fn lists(site: &Site, count: usize, at_once: usize, wanted: usize) -> Vec<Duration> {
+async fn lists(test_host: &TestHost, count: usize, at_once: usize, wanted: usize) -> Vec<Duration> {
     let mut running = JoinSet::new();
     let mut times = Vec::new();
     for _ in 0..count {
         if running.len() == at_once {
             times.push(running.join_next().await.unwrap().unwrap());
         }
-        let docker = site.docker.clone();
+        let docker = test_host.docker.clone();
         running.spawn(async move {
             let started = Instant::now();
             assert_eq!(api::list(&docker).await.unwrap().len(), wanted);
@@ -31,10 +31,10 @@ async fn lists(site: &Site, count: usize, at_once: usize, wanted: usize) -> Vec<
     times
 }
 
-async fn two_hundred_lists(site: &Site) {
-    api::create(&site.docker, "true").await;
+async fn two_hundred_lists(test_host: &TestHost) {
+    api::create(&test_host.docker, "true").await;
     let started = Instant::now();
-    let times = lists(site, 200, 50, 1).await;
+    let times = lists(test_host, 200, 50, 1).await;
     println!(
         "200 lists, 50 at once: {:?}, median {:?}, last {:?}",
         started.elapsed(),
@@ -42,40 +42,49 @@ async fn two_hundred_lists(site: &Site) {
         times[199]
     );
     let idle = || {
-        let status = site.host.status();
-        status.streams + status.running == 0 && site.processes() == 0
+        let status = test_host.host.status();
+        status.streams + status.running == 0 && test_host.processes() == 0
     };
     assert!(
         eventually_async(SOON, idle).await,
         "{:?}",
-        site.host.status()
+        test_host.host.status()
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_lists_fifty_at_once_need_one_login() {
-    let site = Site::direct();
-    two_hundred_lists(&site).await;
-    assert_eq!(site.sshd().accepted(), 1, "{:?}", site.pool.status());
-    assert_eq!(site.processes(), 0);
+    let test_host = TestHost::direct();
+    two_hundred_lists(&test_host).await;
+    assert_eq!(
+        test_host.sshd().accepted(),
+        1,
+        "{:?}",
+        test_host.pool.status()
+    );
+    assert_eq!(test_host.processes(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_lists_through_dial_stdio_need_few_logins() {
-    let site = Site::dial_stdio();
-    two_hundred_lists(&site).await;
-    assert!(site.sshd().accepted() <= 4, "{:?}", site.pool.status());
+    let test_host = TestHost::dial_stdio();
+    two_hundred_lists(&test_host).await;
+    assert!(
+        test_host.sshd().accepted() <= 4,
+        "{:?}",
+        test_host.pool.status()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_calls_through_dial_stdio_leave_sessions_to_commands() {
-    let site = Site::dial_stdio();
-    let id = api::start(&site.docker, "sleep 1000").await;
+    let test_host = TestHost::dial_stdio();
+    let id = api::start(&test_host.docker, "sleep 1000").await;
     // A reading takes the daemon a second or two.
     let path = format!("/containers/{id}/stats?stream=false");
     let mut calls = JoinSet::new();
     for _ in 0..20 {
-        let (docker, path) = (site.docker.clone(), path.clone());
+        let (docker, path) = (test_host.docker.clone(), path.clone());
         calls.spawn(async move { api::body(api::get(&docker, &path).await.unwrap()).await });
     }
     let mut most = 0;
@@ -86,7 +95,7 @@ async fn slow_calls_through_dial_stdio_leave_sessions_to_commands() {
                 Some(reading) => assert!(!reading.unwrap().is_empty()),
                 None => break,
             },
-            _ = watch.tick() => most = most.max(site.host.status().running),
+            _ = watch.tick() => most = most.max(test_host.host.status().running),
         }
     }
     // Ten sessions on each of four connections, and commands want some of them. Eight requests wait
@@ -97,10 +106,10 @@ async fn slow_calls_through_dial_stdio_leave_sessions_to_commands() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_lists_on_dropbear_take_turns() {
-    let site = Site::dropbear();
-    two_hundred_lists(&site).await;
+    let test_host = TestHost::dropbear();
+    two_hundred_lists(&test_host).await;
     // Its one session at a time and connection comes back to commands.
-    let command = site.host.command("true").status();
+    let command = test_host.host.command("true").status();
     assert!(
         tokio::time::timeout(SOON, command)
             .await
@@ -112,17 +121,17 @@ async fn two_hundred_lists_on_dropbear_take_turns() {
 
 /// A container writes a number every few milliseconds until it is told to stop; whoever follows it
 /// gets each of them, whatever else goes on.
-async fn followed(site: &Site) {
+async fn followed(test_host: &TestHost) {
     let script = "i=0; while [ ! -e /tmp/stop ]; do for n in 1 2 3 4 5 6 7 8 9 10; do \
                   i=$((i+1)); echo $i; done; sleep 0.01; done";
-    let id = api::start(&site.docker, script).await;
-    let body = api::follow(&site.docker, &id).await;
+    let id = api::start(&test_host.docker, script).await;
+    let body = api::follow(&test_host.docker, &id).await;
     let follower = tokio::spawn(api::read(body));
-    lists(site, 100, 10, 1).await;
+    lists(test_host, 100, 10, 1).await;
     assert!(!follower.is_finished());
     let path = format!("/containers/{id}/archive?path=/tmp");
     let stop = api::request(hyper::Method::PUT, &path, api::tar("stop", b""));
-    api::body(site.docker.request(stop).await.unwrap()).await;
+    api::body(test_host.docker.request(stop).await.unwrap()).await;
     let said = follower.await.unwrap().unwrap();
     let text = String::from_utf8(said.stdout).unwrap();
     let count = text.lines().count();
@@ -132,39 +141,47 @@ async fn followed(site: &Site) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_followed_log_loses_no_line_while_a_hundred_calls_run() {
-    followed(&Site::direct()).await;
+    followed(&TestHost::direct()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_followed_log_through_dial_stdio_loses_no_line_while_a_hundred_calls_run() {
-    followed(&Site::dial_stdio()).await;
+    followed(&TestHost::dial_stdio()).await;
 }
 
 /// Lines, and how long each is.
 const LINES: usize = 3000;
 
 /// A log of some 27 MB that nobody reads holds up nobody, and is there when it is read.
-async fn unread(site: &Site) {
+async fn unread(test_host: &TestHost) {
     let script = format!(
         "line=$(seq -s x 1 2000); i=0; while [ $i -lt {LINES} ]; do echo $i $line; i=$((i+1)); done"
     );
-    let id = api::start(&site.docker, &script).await;
-    assert_eq!(api::wait(&site.docker, &id).await, 0);
-    let mut body = api::follow(&site.docker, &id).await;
+    let id = api::start(&test_host.docker, &script).await;
+    assert_eq!(api::wait(&test_host.docker, &id).await, 0);
+    let mut body = api::follow(&test_host.docker, &id).await;
     let mut said = Said::default();
     // It flows, and then nobody reads on.
     said.push(body.frame().await.unwrap().unwrap().data_ref().unwrap());
     // That of the call before it may take a moment to end.
-    let status = || site.host.status();
+    let status = || test_host.host.status();
     let alone = || status().isolated_busy == 1;
     assert!(eventually_async(SOON, alone).await, "{:?}", status());
 
-    let times = lists(site, 100, 10, 1).await;
+    let times = lists(test_host, 100, 10, 1).await;
     println!(
         "beside an unread log: median {:?}, last {:?}",
         times[50], times[99]
     );
-    assert!(site.host.command("true").status().await.unwrap().success());
+    assert!(
+        test_host
+            .host
+            .command("true")
+            .status()
+            .await
+            .unwrap()
+            .success()
+    );
     assert!(times[99] < SOON);
 
     while let Some(frame) = body.frame().await {
@@ -181,10 +198,10 @@ async fn unread(site: &Site) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unread_log_harms_nobody_and_is_not_lost() {
-    unread(&Site::direct()).await;
+    unread(&TestHost::direct()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unread_log_through_dial_stdio_harms_nobody_and_is_not_lost() {
-    unread(&Site::dial_stdio()).await;
+    unread(&TestHost::dial_stdio()).await;
 }

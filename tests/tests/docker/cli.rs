@@ -7,11 +7,11 @@ use ssh_pool::docker::{Cli, CliError, Command, Error};
 use ssh_pool_tests::{Dockerd, eventually_async, procs};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::{SOON, Site};
+use crate::{SOON, TestHost};
 
-fn cli(site: &Site) -> Cli {
-    let target = site.host.status().target;
-    let cli = Cli::at(&site.pool, target, site.dockerd.socket()).unwrap();
+fn cli(test_host: &TestHost) -> Cli {
+    let target = test_host.host.status().target;
+    let cli = Cli::at(&test_host.pool, target, test_host.dockerd.socket()).unwrap();
     cli.shim(Path::new(env!("CARGO_BIN_EXE_ssh-pool-test-shim")))
 }
 
@@ -36,8 +36,8 @@ fn docker(cli: &Cli, words: &[&str]) -> Command {
 }
 
 /// What people do, in the words they do it with.
-async fn everyday(site: &Site) {
-    let cli = cli(site);
+async fn everyday(test_host: &TestHost) {
+    let cli = cli(test_host);
     let run = [
         "run",
         "--detach",
@@ -80,29 +80,29 @@ async fn everyday(site: &Site) {
     assert!(gone, "docker logs is left");
 
     finishes(docker(&cli, &["rm", "--force", "app"]), 0).await;
-    let free = eventually_async(SOON, || site.pool.status().hosts[0].isolated_busy == 0).await;
-    assert!(free, "{:?}", site.pool.status());
+    let free = eventually_async(SOON, || test_host.pool.status().hosts[0].isolated_busy == 0).await;
+    assert!(free, "{:?}", test_host.pool.status());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stock_docker_works_over_streams_and_takes_no_process_on_the_server() {
-    let site = Site::direct();
-    everyday(&site).await;
-    assert_eq!(site.processes(), 0);
-    let status = &site.pool.status().hosts[0];
+    let test_host = TestHost::direct();
+    everyday(&test_host).await;
+    assert_eq!(test_host.processes(), 0);
+    let status = &test_host.pool.status().hosts[0];
     assert!(status.dials <= 4, "{status:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stock_docker_works_through_dial_stdio() {
-    everyday(&Site::dial_stdio()).await;
+    everyday(&TestHost::dial_stdio()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_is_not_there_is_told_to_docker_and_by_type() {
-    let site = Site::direct();
-    let target = site.host.status().target;
-    let cli = Cli::at(&site.pool, target.as_str(), "/nonexistent/docker.sock").unwrap();
+    let test_host = TestHost::direct();
+    let target = test_host.host.status().target;
+    let cli = Cli::at(&test_host.pool, target.as_str(), "/nonexistent/docker.sock").unwrap();
     let cli = cli.shim(Path::new(env!("CARGO_BIN_EXE_ssh-pool-test-shim")));
     let (_, told, troubles) = finishes(docker(&cli, &["ps"]), 1).await;
     // docker itself keeps to itself what its ssh has said.
@@ -117,14 +117,17 @@ async fn a_daemon_that_is_not_there_is_told_to_docker_and_by_type() {
         Error::find::<Error>(source.as_ref()).is_some()
     });
     assert!(typed, "{troubles:?}");
-    let error = Cli::at(&site.pool, target, "not/absolute").unwrap_err();
+    let error = Cli::at(&test_host.pool, target, "not/absolute").unwrap_err();
     assert!(matches!(error, CliError::Stream { .. }), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_environment_does_not_lead_docker_elsewhere() {
-    let site = Site::direct();
-    let mut command = docker(&cli(&site), &["version", "--format={{.Server.Version}}"]);
+    let test_host = TestHost::direct();
+    let mut command = docker(
+        &cli(&test_host),
+        &["version", "--format={{.Server.Version}}"],
+    );
     for (name, value) in [
         ("DOCKER_HOST", "tcp://127.0.0.1:1"),
         ("DOCKER_CONTEXT", "elsewhere"),

@@ -9,7 +9,7 @@ use ssh_pool::docker::{Cli, Command};
 use ssh_pool_tests::{Dockerd, TempDir, compose_config};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::Site;
+use crate::TestHost;
 
 /// Starting a container takes a daemon its time, one after the other.
 const LONG: Duration = Duration::from_secs(180);
@@ -32,7 +32,7 @@ struct Project {
 }
 
 impl Project {
-    fn new(site: &Site, services: usize) -> Self {
+    fn new(test_host: &TestHost, services: usize) -> Self {
         let mut file = String::from("services:\n");
         for number in 0..services {
             write!(
@@ -45,8 +45,8 @@ impl Project {
         }
         let dir = TempDir::new();
         std::fs::write(dir.path().join("compose.yaml"), file).unwrap();
-        let target = site.host.status().target;
-        let cli = Cli::at(&site.pool, target, site.dockerd.socket()).unwrap();
+        let target = test_host.host.status().target;
+        let cli = Cli::at(&test_host.pool, target, test_host.dockerd.socket()).unwrap();
         Self {
             config: compose_config(),
             dir,
@@ -65,8 +65,8 @@ impl Project {
     }
 }
 
-async fn comes_up_and_is_followed(site: &Site, services: usize) {
-    let project = Project::new(site, services);
+async fn comes_up_and_is_followed(test_host: &TestHost, services: usize) {
+    let project = Project::new(test_host, services);
     let mut up = project.compose(&["up", "--pull=never"]);
     let mut up = up
         .stdin(Stdio::null())
@@ -94,7 +94,10 @@ async fn comes_up_and_is_followed(site: &Site, services: usize) {
         }
     };
     let in_time = tokio::time::timeout(LONG, all).await;
-    println!("{services} services: {:?}", site.pool.status().hosts[0]);
+    println!(
+        "{services} services: {:?}",
+        test_host.pool.status().hosts[0]
+    );
     if in_time.is_err() || begun < services {
         drop(up);
         panic!("{begun} of {services} services: {:?}", told.await);
@@ -112,5 +115,5 @@ async fn comes_up_and_is_followed(site: &Site, services: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attached_compose_up_starts_and_follows_all_of_its_services() {
-    comes_up_and_is_followed(&Site::direct(), services()).await;
+    comes_up_and_is_followed(&TestHost::direct(), services()).await;
 }

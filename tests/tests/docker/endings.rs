@@ -11,12 +11,12 @@ use ssh_pool_tests::{Rate, eventually_async, moment};
 use tokio::task::JoinSet;
 
 use crate::api::{self, Said};
-use crate::{SOON, Site};
+use crate::{SOON, TestHost};
 
 /// A container that says a word and then nothing, and its log, of which the word has been read.
-async fn quiet_log(site: &Site) -> (String, hyper::body::Incoming) {
-    let id = api::start(&site.docker, "echo word; sleep 1000").await;
-    let mut body = api::follow(&site.docker, &id).await;
+async fn quiet_log(test_host: &TestHost) -> (String, hyper::body::Incoming) {
+    let id = api::start(&test_host.docker, "echo word; sleep 1000").await;
+    let mut body = api::follow(&test_host.docker, &id).await;
     let mut said = Said::default();
     while said.stdout != b"word\n" {
         said.push(body.frame().await.unwrap().unwrap().data_ref().unwrap());
@@ -24,61 +24,68 @@ async fn quiet_log(site: &Site) -> (String, hyper::body::Incoming) {
     (id, body)
 }
 
-async fn restarted(site: &Site) {
-    let id = api::create(&site.docker, "true").await;
+async fn restarted(test_host: &TestHost) {
+    let id = api::create(&test_host.docker, "true").await;
     for _ in 0..3 {
         // Connections are kept, and end with the daemon.
-        assert_eq!(api::list(&site.docker).await.unwrap().len(), 1);
-        site.dockerd.stop();
-        let error = api::list(&site.docker).await.unwrap_err();
+        assert_eq!(api::list(&test_host.docker).await.unwrap().len(), 1);
+        test_host.dockerd.stop();
+        let error = api::list(&test_host.docker).await.unwrap_err();
         let Error::Unreachable { dial_stdio, .. } = &error else {
             panic!("{error:?}");
         };
         assert!(dial_stdio.contains("exit status: 1"), "{dial_stdio}");
         assert_eq!(error.command_state(), CommandState::NotStarted);
-        site.dockerd.restart();
+        test_host.dockerd.restart();
         let path = format!("/containers/{id}/rename?name=x{}", fastrand::u32(..));
-        let renamed = api::post(&site.docker, &path, &Value::Null).await.unwrap();
+        let renamed = api::post(&test_host.docker, &path, &Value::Null)
+            .await
+            .unwrap();
         assert!(renamed.status().is_success(), "{renamed:?}");
-        assert_eq!(api::list(&site.docker).await.unwrap().len(), 1);
+        assert_eq!(api::list(&test_host.docker).await.unwrap().len(), 1);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_is_down_is_an_error_and_one_that_is_up_again_is_found() {
-    let site = Site::direct();
-    restarted(&site).await;
-    assert_eq!(site.sshd().accepted(), 1, "{:?}", site.pool.status());
+    let test_host = TestHost::direct();
+    restarted(&test_host).await;
+    assert_eq!(
+        test_host.sshd().accepted(),
+        1,
+        "{:?}",
+        test_host.pool.status()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dial_stdio_finds_a_daemon_that_is_up_again() {
-    restarted(&Site::dial_stdio()).await;
+    restarted(&TestHost::dial_stdio()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_no_longer_opens_streams_is_reached_by_dial_stdio() {
-    let site = Site::direct();
-    assert!(api::list(&site.docker).await.unwrap().is_empty());
-    let sshd = site.sshd();
+    let test_host = TestHost::direct();
+    assert!(api::list(&test_host.docker).await.unwrap().is_empty());
+    let sshd = test_host.sshd();
     let config = sshd.dir().join("sshd_config");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("AllowStreamLocalForwarding no\n{text}")).unwrap();
     sshd.restart();
     sshd.kill_connections();
-    assert!(api::list(&site.docker).await.unwrap().is_empty());
+    assert!(api::list(&test_host.docker).await.unwrap().is_empty());
     std::fs::write(&config, text).unwrap();
     sshd.restart();
     sshd.kill_connections();
-    assert!(api::list(&site.docker).await.unwrap().is_empty());
+    assert!(api::list(&test_host.docker).await.unwrap().is_empty());
     // A stream again, and so no process.
-    let gone = || site.processes() == 0;
+    let gone = || test_host.processes() == 0;
     assert!(eventually_async(SOON, gone).await);
 }
 
-async fn killed_under_a_log(site: &Site) {
-    let (id, mut body) = quiet_log(site).await;
-    site.sshd().kill_connections();
+async fn killed_under_a_log(test_host: &TestHost) {
+    let (id, mut body) = quiet_log(test_host).await;
+    test_host.sshd().kill_connections();
     let frame = tokio::time::timeout(SOON, body.frame())
         .await
         .expect("it hangs");
@@ -88,30 +95,30 @@ async fn killed_under_a_log(site: &Site) {
         matches!(lost, Some(ssh_pool::Error::ConnectionLost { .. })),
         "{error:?}"
     );
-    assert_eq!(api::list(&site.docker).await.unwrap(), [id]);
+    assert_eq!(api::list(&test_host.docker).await.unwrap(), [id]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_killed_under_a_followed_log_is_an_error_and_the_next_call_redials() {
-    killed_under_a_log(&Site::direct()).await;
+    killed_under_a_log(&TestHost::direct()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_killed_under_dial_stdio_is_an_error_and_the_next_call_redials() {
-    killed_under_a_log(&Site::dial_stdio()).await;
+    killed_under_a_log(&TestHost::dial_stdio()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_under_way_on_a_killed_connection_is_unknown_and_typed() {
-    for site in [Site::direct(), Site::dial_stdio()] {
-        let id = api::start(&site.docker, "sleep 1000").await;
+    for test_host in [TestHost::direct(), TestHost::dial_stdio()] {
+        let id = api::start(&test_host.docker, "sleep 1000").await;
         // Its only process takes no notice of SIGTERM, so the answer takes its time.
         let path = format!("/containers/{id}/stop?t=600");
-        let docker = site.docker.clone();
+        let docker = test_host.docker.clone();
         let waiting = tokio::spawn(async move { api::post(&docker, &path, &Value::Null).await });
-        let asked = || site.dockerd.log().contains("/stop?t=600");
+        let asked = || test_host.dockerd.log().contains("/stop?t=600");
         assert!(eventually_async(SOON, asked).await);
-        site.sshd().kill_connections();
+        test_host.sshd().kill_connections();
         let ended = tokio::time::timeout(SOON, waiting).await.expect("it hangs");
         let error = ended.unwrap().unwrap_err();
         assert!(matches!(error, Error::CutOff { .. }), "{error:?}");
@@ -122,26 +129,26 @@ async fn a_request_under_way_on_a_killed_connection_is_unknown_and_typed() {
 /// A stream whose other side does not end it is closed after five seconds: much longer than that.
 const LONG: Duration = Duration::from_secs(60);
 
-async fn dropped(site: &Site) {
-    let (id, body) = quiet_log(site).await;
-    assert_eq!(site.host.status().isolated_busy, 1);
+async fn dropped(test_host: &TestHost) {
+    let (id, body) = quiet_log(test_host).await;
+    assert_eq!(test_host.host.status().isolated_busy, 1);
     drop(body);
     let idle = || {
-        let status = site.host.status();
-        status.isolated_busy + status.running + status.streams == 0 && site.processes() == 0
+        let status = test_host.host.status();
+        status.isolated_busy + status.running + status.streams == 0 && test_host.processes() == 0
     };
     assert!(
         eventually_async(LONG, idle).await,
         "{:?}",
-        site.host.status()
+        test_host.host.status()
     );
 
     // Requests that are given up while the daemon thinks.
     let path = format!("/containers/{id}/stop?t=600");
     for _ in 0..3 {
-        let wait = api::post(&site.docker, &path, &Value::Null);
+        let wait = api::post(&test_host.docker, &path, &Value::Null);
         let begun = || {
-            let status = site.host.status();
+            let status = test_host.host.status();
             status.streams + status.isolated_busy > 0
         };
         tokio::select! {
@@ -151,40 +158,40 @@ async fn dropped(site: &Site) {
         assert!(
             eventually_async(LONG, idle).await,
             "{:?}",
-            site.host.status()
+            test_host.host.status()
         );
     }
 
     // An upgraded connection whose command goes on.
-    let (_, upgraded) = api::exec(&site.docker, &id, &["sleep", "1000"]).await;
+    let (_, upgraded) = api::exec(&test_host.docker, &id, &["sleep", "1000"]).await;
     drop(upgraded);
     assert!(
         eventually_async(LONG, idle).await,
         "{:?}",
-        site.host.status()
+        test_host.host.status()
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_dropped_closes_its_stream() {
-    dropped(&Site::direct()).await;
+    dropped(&TestHost::direct()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_dropped_ends_its_dial_stdio() {
-    dropped(&Site::dial_stdio()).await;
+    dropped(&TestHost::dial_stdio()).await;
 }
 
 /// Lists and starts, each given up at some moment.
-async fn given_up(site: &Site, within: Duration) {
-    let id = api::create(&site.docker, "true").await;
+async fn given_up(test_host: &TestHost, within: Duration) {
+    let id = api::create(&test_host.docker, "true").await;
     let mut running = JoinSet::new();
     let mut answers = 0;
     for number in 0..300 {
         if running.len() == 20 {
             answers += usize::from(running.join_next().await.unwrap().unwrap());
         }
-        let (docker, id) = (site.docker.clone(), id.clone());
+        let (docker, id) = (test_host.docker.clone(), id.clone());
         let within = moment(within);
         running.spawn(async move {
             let call = async {
@@ -206,31 +213,31 @@ async fn given_up(site: &Site, within: Duration) {
     println!("{answers} of 300 answered");
     assert!(answers < 300, "none was given up");
     let idle = || {
-        let status = site.host.status();
-        status.isolated_busy + status.running + status.streams == 0 && site.processes() == 0
+        let status = test_host.host.status();
+        status.isolated_busy + status.running + status.streams == 0 && test_host.processes() == 0
     };
     assert!(
         eventually_async(LONG, idle).await,
         "{:?}",
-        site.host.status()
+        test_host.host.status()
     );
-    assert_eq!(api::list(&site.docker).await.unwrap(), [id]);
+    assert_eq!(api::list(&test_host.docker).await.unwrap(), [id]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_given_up_at_any_moment_leave_no_stream() {
-    given_up(&Site::direct(), Duration::from_millis(60)).await;
+    given_up(&TestHost::direct(), Duration::from_millis(60)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_given_up_at_any_moment_leave_no_dial_stdio() {
-    given_up(&Site::dial_stdio(), Duration::from_millis(300)).await;
+    given_up(&TestHost::dial_stdio(), Duration::from_millis(300)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn uploads_are_cut_off_with_their_connection() {
-    let site = Site::direct();
-    let (proxy, pool, docker) = site.through_proxy();
+    let test_host = TestHost::direct();
+    let (proxy, pool, docker) = test_host.through_proxy();
     let id = api::create(&docker, "true").await;
     // It would take a minute.
     proxy.throttle(Rate {
@@ -245,7 +252,7 @@ async fn uploads_are_cut_off_with_their_connection() {
     let uploading = || {
         let status = pool.status();
         let isolated = status.hosts.iter().any(|host| host.isolated_busy > 0);
-        isolated && site.dockerd.log().contains(&path)
+        isolated && test_host.dockerd.log().contains(&path)
     };
     assert!(eventually_async(SOON, uploading).await);
     proxy.reset();

@@ -5,17 +5,17 @@ use http_body_util::BodyExt;
 use ssh_pool_tests::eventually_async;
 
 use crate::api::{self, Said};
-use crate::{SOON, Site};
+use crate::{SOON, TestHost};
 
 const FOLLOWED: usize = 40;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forty_logs_are_followed_at_once_and_other_requests_go_on() {
-    let site = Site::direct();
+    let test_host = TestHost::direct();
     let script = "echo one; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo two";
-    let id = api::start(&site.docker, script).await;
+    let id = api::start(&test_host.docker, script).await;
     let follow = || async {
-        let mut body = api::follow(&site.docker, &id).await;
+        let mut body = api::follow(&test_host.docker, &id).await;
         let mut said = Said::default();
         while said.stdout != b"one\n" {
             said.push(body.frame().await.unwrap().unwrap().data_ref().unwrap());
@@ -23,20 +23,20 @@ async fn forty_logs_are_followed_at_once_and_other_requests_go_on() {
         body
     };
     let bodies = join_all((0..FOLLOWED).map(|_| follow())).await;
-    assert_eq!(site.host.status().isolated_busy, 40);
+    assert_eq!(test_host.host.status().isolated_busy, 40);
 
     // A list, a command in the container, an archive: each beside what is followed.
-    assert_eq!(api::list(&site.docker).await.unwrap().len(), 1);
+    assert_eq!(api::list(&test_host.docker).await.unwrap().len(), 1);
     let path = format!("/containers/{id}/archive?path=/tmp");
     let put = api::request(hyper::Method::PUT, &path, api::tar("go", b""));
-    api::body(site.docker.request(put).await.unwrap()).await;
+    api::body(test_host.docker.request(put).await.unwrap()).await;
     for said in join_all(bodies.into_iter().map(api::read)).await {
         assert_eq!(said.unwrap().stdout, b"two\n");
     }
-    let free = || site.host.status().isolated_busy == 0;
+    let free = || test_host.host.status().isolated_busy == 0;
     assert!(
         eventually_async(SOON, free).await,
         "{:?}",
-        site.host.status()
+        test_host.host.status()
     );
 }

@@ -16,11 +16,11 @@ mod compose;
 mod endings;
 mod followed;
 mod once;
-mod site;
 #[path = "../support/mod.rs"]
 mod support;
+mod test_host;
 mod unreachable;
 mod work;
 
-pub(crate) use site::Site;
 pub(crate) use support::{SOON, builder, known};
+pub(crate) use test_host::TestHost;

@@ -9,7 +9,7 @@ use ssh_pool::CommandState;
 use ssh_pool::docker::{Connector, Docker, Error};
 use ssh_pool_tests::{Sshd, TempDir, TestUser};
 
-use crate::site::strict;
+use crate::test_host::strict;
 use crate::{SOON, api, builder, known};
 
 /// A list, which has to come to an end.

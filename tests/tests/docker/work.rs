@@ -10,11 +10,11 @@ use ssh_pool_tests::eventually_async;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::api::{self, Said};
-use crate::{SOON, Site};
+use crate::{SOON, TestHost};
 
 /// List, run, logs, exec, archives in and out.
-async fn a_days_work(site: &Site) {
-    let docker = &site.docker;
+async fn a_days_work(test_host: &TestHost) {
+    let docker = &test_host.docker;
     assert_eq!(api::list(docker).await.unwrap(), Vec::<String>::new());
 
     // Run to the end, and its output.
@@ -90,47 +90,47 @@ fn sha256(bytes: &[u8]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_days_work_over_a_stream_to_the_socket_starts_no_process() {
-    let site = Site::direct();
-    a_days_work(&site).await;
-    assert_eq!(site.processes(), 0);
+    let test_host = TestHost::direct();
+    a_days_work(&test_host).await;
+    assert_eq!(test_host.processes(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_days_work_through_dial_stdio_leaves_no_process() {
-    let site = Site::dial_stdio();
-    a_days_work(&site).await;
-    let gone = || site.processes() == 0;
+    let test_host = TestHost::dial_stdio();
+    a_days_work(&test_host).await;
+    let gone = || test_host.processes() == 0;
     assert!(
         eventually_async(SOON, gone).await,
         "{} are left",
-        site.processes()
+        test_host.processes()
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_days_work_through_dial_stdio_on_dropbear_leaves_no_process() {
-    let site = Site::dropbear();
-    a_days_work(&site).await;
-    let gone = || site.processes() == 0;
+    let test_host = TestHost::dropbear();
+    a_days_work(&test_host).await;
+    let gone = || test_host.processes() == 0;
     assert!(
         eventually_async(SOON, gone).await,
         "{} are left",
-        site.processes()
+        test_host.processes()
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hyper_util_client_of_ones_own_works_over_the_connector() {
-    for site in [Site::direct(), Site::dial_stdio()] {
+    for test_host in [TestHost::direct(), TestHost::dial_stdio()] {
         let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(0)
-            .build::<_, Full<Bytes>>(site.docker.connector());
+            .build::<_, Full<Bytes>>(test_host.docker.connector());
         for _ in 0..3 {
             let uri = Uri::from_static("http://docker/v1.41/containers/json");
             let response = client.get(uri).await.unwrap();
             assert_eq!(api::json(response).await, serde_json::json!([]));
         }
-        site.dockerd.stop();
+        test_host.dockerd.stop();
         let uri = Uri::from_static("http://docker/v1.41/containers/json");
         let error = client.get(uri).await.unwrap_err();
         let found = Error::find::<Error>(&error);

@@ -13,7 +13,7 @@ use crate::{
     stranger,
 };
 
-/// Both clients come to that verdict, and leave the same file behind, which is returned.
+/// Both clients come to that decision, and leave the same file behind, which is returned.
 async fn both_say(sshd: &Sshd, text: &str, wanted: Verdict) -> String {
     let (theirs, ours) = (KnownHosts::new(text), KnownHosts::new(text));
     let verdict = ssh_says(sshd, &theirs.path(), Strictness::AcceptNew);

@@ -10,7 +10,7 @@ use crate::{
     KnownHosts, Strictness, Verdict, key, known, name, pool_answers, pool_says, ssh_says, stranger,
 };
 
-/// Both clients come to that verdict under that file, and neither touches it.
+/// Both clients come to that decision under that file, and neither touches it.
 async fn both_say(sshd: &Sshd, text: impl AsRef<[u8]>, wanted: Verdict) {
     let text = text.as_ref();
     let file = KnownHosts::new(text);

@@ -69,7 +69,8 @@ async fn connections_that_died_while_idle_are_replaced_and_nobody_notices() {
             } else {
                 scene.sshd.kill_connections();
             }
-            // What is sent before the end has been seen is on its way: only then it is a new story.
+            // A command that is sent before the end has been seen counts as under way, so wait until
+            // it has been seen.
             let gone = || scene.host.status().connections == 0;
             assert!(eventually_async(SOON, gone).await, "{scene:?}");
         }

@@ -40,7 +40,7 @@ async fn a_frozen_network_fails_everything_on_its_connection_together_and_in_tim
             assert_eq!(host.status().running, 0, "{release:?}: after {failed}");
             failed += 1;
         }
-        // When exactly is for the tests of transport/silence.rs, whose clock is their own.
+        // When exactly is for the tests of transport/read_timeout.rs, whose clock is their own.
         assert!(frozen.elapsed() < SOON, "{:?}", frozen.elapsed());
         assert_eq!(failed, 8);
         assert_eq!(scene.death().await, 8, "{release:?}: lost with it");

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::SOON;
 
 const GRACE: Duration = Duration::from_millis(500);
-/// Long enough for a command to start, as a rule; nothing depends on it.
+/// Long enough for a command to start, usually; nothing depends on it.
 const LATE: Duration = Duration::from_secs(1);
 
 fn pool(dropbear: &Dropbear, limits: Limits) -> (Pool, Host) {

@@ -16,7 +16,7 @@ mod descriptors;
 mod place;
 mod scenario;
 mod serve;
-mod stage;
+mod supervisor;
 mod usage;
 mod worker;
 
@@ -90,7 +90,7 @@ fn main() -> anyhow::Result<ExitCode> {
         contenders: or_all(&options.contenders, &Contender::ALL),
         report: Report {
             command: command_line(),
-            machine: stage::machine(),
+            machine: supervisor::machine(),
             ..Report::default()
         },
         ours_failed: false,

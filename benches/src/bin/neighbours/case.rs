@@ -282,7 +282,8 @@ impl Place {
 }
 
 /// Lets a server have the processors only while nothing else wants them. It stands for another
-/// machine: what its logins and commands cost there is nothing that the pool could spare a neighbour.
+/// machine: what its logins and commands cost there is nothing that the pool could save a
+/// neighbour.
 fn make_distant(server: &Sshd) -> anyhow::Result<()> {
     let mut chrt = Command::new("chrt");
     chrt.args(["--idle", "--pid", "0", &server.pid().to_string()]);

@@ -1,12 +1,12 @@
 //! A buffer that counts what it has allocated.
 
-use super::Tab;
+use super::BufferReservation;
 
 /// Up to this capacity a buffer doubles when it grows, and keeps its rest when it is handed over.
 const SMALL: usize = 4 << 10;
 
-/// A larger one grows by one part in so many. That is paid for with copies: eight for each byte at
-/// most, and none where the allocator moves pages instead, as glibc does.
+/// A larger one grows by its size divided by this. That is paid for with copies: eight for each byte
+/// at most, and none where the allocator moves pages instead, as glibc does.
 const STEP: usize = 8;
 
 /// From this capacity on, output that is collected for the end of a command is kept in pieces. A large
@@ -27,19 +27,19 @@ pub(crate) struct CountedBytes {
     bytes: Vec<u8>,
     /// As many of them have been read.
     read: usize,
-    tab: Tab,
+    reservation: BufferReservation,
 }
 
 impl CountedBytes {
-    pub(crate) fn new(tab: Tab) -> Self {
+    pub(crate) fn new(reservation: BufferReservation) -> Self {
         Self {
-            tab,
+            reservation,
             ..Self::default()
         }
     }
 
-    pub(crate) fn tab(&self) -> &Tab {
-        &self.tab
+    pub(crate) fn reservation(&self) -> &BufferReservation {
+        &self.reservation
     }
 
     /// What has not been read, of bytes that are not gathered.
@@ -71,16 +71,16 @@ impl CountedBytes {
         }
         let (here, there) = more.split_at(room);
         let ample = (self.len() / STEP).min(PIECE).max(there.len());
-        let wanted = match self.tab.add(ample) {
+        let wanted = match self.reservation.add(ample) {
             Ok(()) => ample,
             Err(_) => {
-                self.tab.add(there.len())?;
+                self.reservation.add(there.len())?;
                 there.len()
             }
         };
         let mut piece = Vec::new();
         piece.reserve_exact(wanted);
-        self.tab.add_anyway(piece.capacity() - wanted);
+        self.reservation.add_anyway(piece.capacity() - wanted);
         piece.extend_from_slice(there);
         self.bytes.extend_from_slice(here);
         self.in_full += self.bytes.len();
@@ -107,7 +107,7 @@ impl CountedBytes {
         if self.full.is_empty() {
             return;
         }
-        let pool = self.tab.pool.clone();
+        let pool = self.reservation.pool.clone();
         let _one = match &pool {
             Some(pool) => Some(pool.joining.lock().await),
             None => None,
@@ -141,9 +141,9 @@ impl CountedBytes {
     /// The pieces, and a buffer for all of them if there is room for it beside them.
     fn begin_join(&mut self) -> (Vec<u8>, Vec<Vec<u8>>) {
         let (mut whole, total) = (Vec::new(), self.len());
-        if self.tab.add(total).is_ok() || self.tab.add_joined(total) {
+        if self.reservation.add(total).is_ok() || self.reservation.add_joined(total) {
             whole.reserve_exact(total);
-            self.tab.add_anyway(whole.capacity() - total);
+            self.reservation.add_anyway(whole.capacity() - total);
         }
         self.discard_read();
         self.in_full = 0;
@@ -158,10 +158,10 @@ impl CountedBytes {
         if piece.len() > before - length {
             let more = piece.len().max(length / STEP).min(total - length);
             whole.reserve_exact(more);
-            self.tab.add_anyway(whole.capacity() - before);
+            self.reservation.add_anyway(whole.capacity() - before);
         }
         whole.extend_from_slice(piece);
-        self.tab.give_back(piece.capacity());
+        self.reservation.give_back(piece.capacity());
     }
 
     /// Adds a few bytes that are kept whatever the limit is.
@@ -169,7 +169,7 @@ impl CountedBytes {
         if self.extend(more).is_err() {
             let before = self.bytes.capacity();
             self.bytes.reserve_exact(more.len());
-            self.tab.add_anyway(self.bytes.capacity() - before);
+            self.reservation.add_anyway(self.bytes.capacity() - before);
             self.bytes.extend_from_slice(more);
         }
     }
@@ -190,16 +190,16 @@ impl CountedBytes {
         let needed = self.bytes.len().saturating_add(more);
         let step = if capacity < SMALL { 1 } else { STEP };
         let ample = capacity.saturating_add(capacity / step).max(needed);
-        let wanted = match self.tab.add(ample - capacity) {
+        let wanted = match self.reservation.add(ample - capacity) {
             Ok(()) => ample,
             Err(_) => {
-                self.tab.add(needed - capacity)?;
+                self.reservation.add(needed - capacity)?;
                 needed
             }
         };
         self.bytes.reserve_exact(wanted - self.bytes.len());
         // An allocator may give more than it was asked for.
-        self.tab.add_anyway(self.bytes.capacity() - wanted);
+        self.reservation.add_anyway(self.bytes.capacity() - wanted);
         Ok(())
     }
 
@@ -218,7 +218,7 @@ impl CountedBytes {
 
     /// The same bytes, apart from here, with the part of the count that they have.
     pub(crate) fn split_off(&mut self) -> Self {
-        let rest = Self::new(self.tab.empty());
+        let rest = Self::new(self.reservation.empty());
         std::mem::replace(self, rest)
     }
 
@@ -239,7 +239,7 @@ impl CountedBytes {
         if bytes.capacity() > SMALL {
             bytes.shrink_to_fit();
         }
-        self.tab.give_back_all();
+        self.reservation.give_back_all();
         bytes
     }
 }
@@ -255,7 +255,7 @@ mod tests {
     fn all_that_is_allocated_is_counted_and_little_of_it_is_not_filled() {
         for piece in [1, 7, 100, 32 << 10, 100_000] {
             let pool = Arc::new(Buffered::new(usize::MAX));
-            let mut bytes = CountedBytes::new(Tab::new(Some(pool.clone())));
+            let mut bytes = CountedBytes::new(BufferReservation::new(Some(pool.clone())));
             for _ in 0..3_000_000 / piece {
                 bytes.extend(&vec![1; piece]).unwrap();
                 let allocated = bytes.bytes.capacity();
@@ -276,7 +276,7 @@ mod tests {
         let runtime = runtime.expect("a runtime");
         for (limit, piece) in [(usize::MAX, 7), (usize::MAX, 32 << 10), (9 << 20, 32 << 10)] {
             let pool = Arc::new(Buffered::new(limit));
-            let mut bytes = CountedBytes::new(Tab::new(Some(pool.clone())));
+            let mut bytes = CountedBytes::new(BufferReservation::new(Some(pool.clone())));
             let mut sent = Vec::new();
             while sent.len() < 8 << 20 {
                 let next: Vec<u8> = (sent.len()..sent.len() + piece)
@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_not_gathered_in_part() {
         let pool = Arc::new(Buffered::new(600_000));
-        let mut bytes = CountedBytes::new(Tab::new(Some(pool.clone())));
+        let mut bytes = CountedBytes::new(BufferReservation::new(Some(pool.clone())));
         while bytes.gather(&[1; 7_001]).is_ok() {}
         let length = bytes.len();
         assert!(
@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn a_pool_can_be_filled_to_the_last_byte() {
         let pool = Arc::new(Buffered::new(100_000));
-        let mut bytes = CountedBytes::new(Tab::new(Some(pool.clone())));
+        let mut bytes = CountedBytes::new(BufferReservation::new(Some(pool.clone())));
         for _ in 0..1_000 {
             bytes.extend(&[1; 100]).expect("it fits");
         }
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn a_stream_that_is_read_as_it_comes_needs_no_more_than_it_holds() {
         let pool = Arc::new(Buffered::new(usize::MAX));
-        let mut bytes = CountedBytes::new(Tab::new(Some(pool.clone())));
+        let mut bytes = CountedBytes::new(BufferReservation::new(Some(pool.clone())));
         let (mut written, mut read) = (0_u32, 0_u32);
         for _ in 0..10_000 {
             for _ in 0..100 {

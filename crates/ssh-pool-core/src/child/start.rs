@@ -8,12 +8,12 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use super::task::{self, Task};
-use super::{Begun, Child, ChildStderr, ChildStdin, ChildStdout, Missed, Running, Source};
+use super::{Child, ChildStderr, ChildStdin, ChildStdout, Missed, Running, Source, StartInfo};
 use crate::command::Input;
 use crate::error::{Error, Origin, Phase, Stream};
-use crate::hub::{Deadline, Entry, Hub};
-use crate::lanes::Lanes;
-use crate::process::{self, Job, Judgement, Process};
+use crate::group::{Admission, ConnectionGroup, Deadline};
+use crate::host_pools::HostPools;
+use crate::process::{self, ExecRequest, Process, ProcessEnd};
 use crate::run;
 use crate::runtime::within;
 use crate::stream_group::StreamGroup;
@@ -22,7 +22,7 @@ use crate::waited::Waited;
 
 /// What a child is started with.
 pub(crate) struct Spawn {
-    pub(crate) job: Job,
+    pub(crate) exec_request: ExecRequest,
     pub(crate) stdin: Input,
     /// Whose output goes to this process's own.
     pub(crate) inherited: Vec<Stream>,
@@ -34,30 +34,34 @@ pub(crate) struct Spawn {
     /// Bytes that `wait_with_output` keeps.
     pub(crate) output_limit: usize,
     pub(crate) shared: bool,
-    pub(crate) group: Option<StreamGroup>,
+    pub(crate) stream_group: Option<StreamGroup>,
 }
 
 /// Starts a command, and waits until the server has accepted it.
 pub(crate) fn spawn<'a>(
-    lanes: &'a Arc<Lanes>,
-    hub: &'a Arc<Hub>,
+    pools: &'a Arc<HostPools>,
+    group: &'a Arc<ConnectionGroup>,
     spawn: Spawn,
 ) -> impl Future<Output = Result<Child, Error>> + Send + use<'a> {
-    within(hub.runtime(), started(lanes, hub, spawn))
+    within(group.runtime(), started(pools, group, spawn))
 }
 
-async fn started(lanes: &Arc<Lanes>, hub: &Arc<Hub>, spawn: Spawn) -> Result<Child, Error> {
+async fn started(
+    pools: &Arc<HostPools>,
+    group: &Arc<ConnectionGroup>,
+    spawn: Spawn,
+) -> Result<Child, Error> {
     let deadline = spawn.timeout.map(Deadline::after);
     #[cfg(feature = "metrics")]
-    let mut counted = crate::metrics::Counted::begin(lanes, hub);
+    let mut counted = crate::metrics::CommandTimer::begin(pools, group);
     let mut waited = Waited::default();
-    let started = start(lanes, hub, &spawn, deadline, &mut waited).await;
+    let started = start(pools, group, &spawn, deadline, &mut waited).await;
     #[cfg(feature = "metrics")]
     if started.is_err() {
         counted.end(&started, &waited);
     }
     let process = started.map_err(|error| error.having_waited(&waited))?;
-    let begun = Begun {
+    let begun = StartInfo {
         waited,
         #[cfg(feature = "metrics")]
         counted,
@@ -67,65 +71,73 @@ async fn started(lanes: &Arc<Lanes>, hub: &Arc<Hub>, spawn: Spawn) -> Result<Chi
 
 /// Until the server has accepted it there may be several channels.
 async fn start(
-    lanes: &Arc<Lanes>,
-    hub: &Arc<Hub>,
+    pools: &Arc<HostPools>,
+    group: &Arc<ConnectionGroup>,
     spawn: &Spawn,
     overall: Option<Deadline>,
     waited: &mut Waited,
 ) -> Result<Process, Error> {
-    let acquire = hub.acquire_deadline(overall);
-    let mut entry = Entry::stream(spawn.group.clone());
+    let acquire = group.acquire_deadline(overall);
+    let mut admission = Admission::stream(spawn.stream_group.clone());
     loop {
-        let process = process::start(lanes, hub, &spawn.job, &mut entry, acquire, waited).await?;
-        let inbox = &process.channel().inbox;
+        let process = process::start(
+            pools,
+            group,
+            &spawn.exec_request,
+            &mut admission,
+            acquire,
+            waited,
+        )
+        .await?;
+        let receiver = &process.channel().receiver;
         let answer = async {
-            inbox.answered().await;
-            match inbox.transcript().accepted {
+            receiver.answered().await;
+            match receiver.outcome().accepted {
                 Some(true) => None,
-                _ => Some(process.judge(spawn.stream_limit).await),
+                _ => Some(process.classify(spawn.stream_limit).await),
             }
         };
         let Ok(answer) = tokio::time::timeout_at(acquire.at.into(), answer).await else {
             let outcome = process.terminate().await;
             let (phase, after) = (Phase::Exec, acquire.after);
-            return Err(run::timed_out(hub, phase, after, outcome));
+            return Err(run::timed_out(group, phase, after, outcome));
         };
-        let Some(judgement) = answer else {
+        let Some(end) = answer else {
             return Ok(process);
         };
-        match judgement {
-            Judgement::NeverStarted => process.never_started(&mut entry)?,
-            Judgement::Failed(error) => return Err(error),
+        match end {
+            ProcessEnd::NeverStarted => process.never_started(&mut admission)?,
+            ProcessEnd::Failed(error) => return Err(error),
             // It has ended before it was accepted, with a status: no server does that.
-            Judgement::Done(_) => {
+            ProcessEnd::Done(_) => {
                 return Err(Error::ClosedWithoutStatus {
-                    target: hub.name().into(),
+                    target: group.name().into(),
                 });
             }
         }
     }
 }
 
-fn child(process: Process, spawn: Spawn, deadline: Option<Deadline>, begun: Begun) -> Child {
-    let hub = process.hub().clone();
+fn child(process: Process, spawn: Spawn, deadline: Option<Deadline>, begun: StartInfo) -> Child {
+    let group = process.group().clone();
     let channel = process.channel().clone();
     let source = Source {
-        inbox: channel.inbox.clone(),
-        target: Origin::from(hub.name()).after(&begun.waited),
+        receiver: channel.receiver.clone(),
+        target: Origin::from(group.name()).after(&begun.waited),
         limit: spawn.stream_limit,
     };
-    let writer = || ChildStdin::new(channel.clone(), source.clone(), hub.runtime().clone());
+    let writer = || ChildStdin::new(channel.clone(), source.clone(), group.runtime().clone());
     let mut helpers = Vec::new();
     let mut stdin = None;
     match spawn.stdin {
         Input::Piped => stdin = Some(writer()),
-        Input::Bytes(bytes) => helpers.push(feed(&hub, channel.clone(), bytes)),
-        Input::Inherit => helpers.push(task::copy_in(hub.runtime(), writer())),
+        Input::Bytes(bytes) => helpers.push(feed(&group, channel.clone(), bytes)),
+        Input::Inherit => helpers.push(task::copy_in(group.runtime(), writer())),
     }
     let piped = |stream| spawn.piped.contains(&stream).then(|| source.clone());
     let copies = (spawn.inherited.iter())
         .map(|stream| {
-            let copy = task::copy_out(hub.runtime(), source.clone(), *stream);
+            let copy = task::copy_out(group.runtime(), source.clone(), *stream);
             (*stream, copy)
         })
         .collect();
@@ -157,27 +169,27 @@ fn child(process: Process, spawn: Spawn, deadline: Option<Deadline>, begun: Begu
 }
 
 /// Sends all of stdin, then EOF. Cut off with its child it sends no EOF.
-fn feed(hub: &Hub, channel: Channel, bytes: Bytes) -> Task {
-    Task::spawn(hub.runtime(), async move {
-        let Channel { wire, inbox } = channel;
+fn feed(group: &ConnectionGroup, channel: Channel, bytes: Bytes) -> Task {
+    Task::spawn(group.runtime(), async move {
+        let Channel { sender, receiver } = channel;
         let feed = async {
-            if bytes.is_empty() || wire.send(bytes).await.is_ok() {
+            if bytes.is_empty() || sender.send(bytes).await.is_ok() {
                 // A connection that does not take it has ended, and the channel with it.
-                wire.eof().await.ok();
+                sender.eof().await.ok();
             }
         };
         tokio::select! {
             () = feed => {}
-            () = inbox.ended() => {}
+            () = receiver.ended() => {}
         }
     })
 }
 
 /// Ends the process when its time is up, or when more came than a shared connection may keep.
 fn watch(process: &Process, deadline: Option<Deadline>, missed: Missed) -> Task {
-    let doomed = process.doomed();
-    let inbox = process.channel().inbox.clone();
-    let runtime = process.hub().runtime().clone();
+    let terminator = process.terminator();
+    let receiver = process.channel().receiver.clone();
+    let runtime = process.group().runtime().clone();
     Task::spawn(&runtime.clone(), async move {
         let due = async {
             match deadline {
@@ -190,16 +202,16 @@ fn watch(process: &Process, deadline: Option<Deadline>, missed: Missed) -> Task 
         };
         let passed = tokio::select! {
             passed = due => Some(passed),
-            () = inbox.finished() => None,
+            () = receiver.finished() => None,
         };
-        if !inbox.has_ended() {
+        if !receiver.has_ended() {
             let (tell, outcome) = oneshot::channel();
             // Before the end that follows from it, so that a reader of that end sees this too.
             if let Some(deadline) = passed {
                 missed.set((deadline, outcome.shared())).ok();
             }
-            // The child may go while this is under way, and with it who is told.
-            runtime.spawn(async move { tell.send(doomed.terminate().await).ok() });
+            // The child, and with it the receiver, may be dropped while this is under way.
+            runtime.spawn(async move { tell.send(terminator.terminate().await).ok() });
         }
     })
 }

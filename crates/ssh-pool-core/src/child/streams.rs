@@ -12,13 +12,13 @@ use tokio::runtime::Handle;
 use crate::buffered::CountedBytes;
 use crate::error::{Error, Origin, Phase, Stream};
 use crate::event::EventKind;
-use crate::inbox::{Cut, Inbox, Overrun};
+use crate::receiver::{BufferOverflow, ChannelReceiver, StreamError};
 use crate::transport::{Channel, Writer};
 
 /// Where the streams of one channel come from.
 #[derive(Clone)]
 pub(crate) struct Source {
-    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) receiver: Arc<ChannelReceiver>,
     pub(crate) target: Origin,
     pub(crate) limit: usize,
 }
@@ -31,20 +31,20 @@ impl Source {
         cx: &Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let result = ready!(self.inbox.poll_read(stream, cx, buf));
+        let result = ready!(self.receiver.poll_read(stream, cx, buf));
         Poll::Ready(result.map_err(|cut| self.cut(stream, cut)))
     }
 
-    fn cut(&self, stream: Stream, cut: Cut) -> io::Error {
+    fn cut(&self, stream: Stream, cut: StreamError) -> io::Error {
         let kind = cut.kind();
         let target = self.target.clone();
         let error = match cut {
-            Cut::Overrun(overrun) => Error::OutputLimit {
+            StreamError::Overflow(overflow) => Error::OutputLimit {
                 target,
                 stream,
-                limit: overrun.limit(self.limit),
+                limit: overflow.limit(self.limit),
             },
-            Cut::Lost(source) => Error::ConnectionLost {
+            StreamError::Lost(source) => Error::ConnectionLost {
                 target,
                 phase: Phase::Running,
                 source,
@@ -55,12 +55,12 @@ impl Source {
 }
 
 /// One output stream of a command, as it comes.
-struct Incoming {
+struct OutputStream {
     source: Source,
     stream: Stream,
 }
 
-impl AsyncRead for Incoming {
+impl AsyncRead for OutputStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -71,7 +71,7 @@ impl AsyncRead for Incoming {
 }
 
 /// What came while `Child::wait` had the stream.
-struct Kept {
+struct KeptOutput {
     bytes: CountedBytes,
     /// More came than could be kept: this limit was reached, and the rest is gone.
     cut: Option<usize>,
@@ -79,20 +79,20 @@ struct Kept {
 
 /// Reads one output stream of a command: first what was kept of it.
 pub(super) struct Reader {
-    incoming: Incoming,
-    kept: Option<Kept>,
+    incoming: OutputStream,
+    kept: Option<KeptOutput>,
 }
 
 impl Reader {
     fn new(source: Source, stream: Stream) -> Self {
         Self {
-            incoming: Incoming { source, stream },
+            incoming: OutputStream { source, stream },
             kept: None,
         }
     }
 
-    fn inbox(&self) -> &Inbox {
-        &self.incoming.source.inbox
+    fn receiver(&self) -> &ChannelReceiver {
+        &self.incoming.source.receiver
     }
 
     /// Takes in what comes until the stream ends, and keeps up to `limit` bytes of it for a later
@@ -105,9 +105,9 @@ impl Reader {
             if !matches!(self.incoming.read_buf(&mut piece).await, Ok(1..)) {
                 return;
             }
-            let inbox = self.incoming.source.inbox.clone();
-            let kept = self.kept.get_or_insert_with(|| Kept {
-                bytes: inbox.counted_bytes(),
+            let receiver = self.incoming.source.receiver.clone();
+            let kept = self.kept.get_or_insert_with(|| KeptOutput {
+                bytes: receiver.counted_bytes(),
                 cut: None,
             });
             if kept.cut.is_some() {
@@ -122,7 +122,7 @@ impl Reader {
             };
             if let Some(limit) = kept.cut {
                 let stream = self.incoming.stream;
-                inbox.report(EventKind::Overrun { stream, limit });
+                receiver.report(EventKind::Overrun { stream, limit });
             }
         }
     }
@@ -157,8 +157,8 @@ impl AsyncRead for Reader {
                 return Poll::Ready(Ok(()));
             }
             if let Some(limit) = kept.cut {
-                let Incoming { source, stream } = incoming;
-                let cut = source.cut(*stream, Cut::Overrun(Overrun::Pool(limit)));
+                let OutputStream { source, stream } = incoming;
+                let cut = source.cut(*stream, StreamError::Overflow(BufferOverflow::Pool(limit)));
                 return Poll::Ready(Err(cut));
             }
         }
@@ -168,7 +168,7 @@ impl AsyncRead for Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.inbox().forget(self.incoming.stream);
+        self.receiver().forget(self.incoming.stream);
     }
 }
 
@@ -291,7 +291,7 @@ impl fmt::Debug for ChildStdin {
 impl ChildStdin {
     pub(crate) fn new(channel: Channel, source: Source, runtime: Handle) -> Self {
         Self {
-            writer: Mutex::new(channel.wire.writer()),
+            writer: Mutex::new(channel.sender.writer()),
             channel,
             source,
             runtime,
@@ -300,7 +300,7 @@ impl ChildStdin {
     }
 
     /// Dropping it is not its end.
-    pub(crate) fn give_up(&mut self) {
+    pub(crate) fn abort(&mut self) {
         self.shut = true;
     }
 
@@ -321,8 +321,8 @@ impl AsyncWrite for ChildStdin {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        // Nobody else wakes a writer that waits for window when the channel ends.
-        if self.shut || self.channel.inbox.poll_ended(cx).is_ready() {
+        // A writer that waits for window is not woken otherwise when the channel ends.
+        if self.shut || self.channel.receiver.poll_ended(cx).is_ready() {
             return Poll::Ready(Err(self.broken()));
         }
         if buf.is_empty() {
@@ -339,7 +339,7 @@ impl AsyncWrite for ChildStdin {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.shut || self.channel.inbox.poll_ended(cx).is_ready() {
+        if self.shut || self.channel.receiver.poll_ended(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
         // A connection that does not take the EOF has ended: then there is nothing to shut.
@@ -351,13 +351,13 @@ impl AsyncWrite for ChildStdin {
 
 impl Drop for ChildStdin {
     fn drop(&mut self) {
-        if self.shut || self.channel.inbox.has_ended() {
+        if self.shut || self.channel.receiver.has_ended() {
             return;
         }
-        let wire = self.channel.wire.clone();
+        let sender = self.channel.sender.clone();
         self.runtime.spawn(async move {
             // A connection that does not take it has ended, and the channel with it.
-            wire.eof().await.ok();
+            sender.eof().await.ok();
         });
     }
 }
@@ -381,9 +381,9 @@ pub(super) async fn keep(reader: Option<&mut Reader>, limit: usize) {
 }
 
 /// The bytes that a stream begins with: what was kept of it while the child was waited for.
-pub(super) fn kept(reader: Option<&mut Reader>, inbox: &Inbox) -> CountedBytes {
+pub(super) fn kept(reader: Option<&mut Reader>, receiver: &ChannelReceiver) -> CountedBytes {
     let kept = reader.and_then(Reader::take_kept);
-    kept.unwrap_or_else(|| inbox.counted_bytes())
+    kept.unwrap_or_else(|| receiver.counted_bytes())
 }
 
 /// Reads to the end, up to a limit. A stream that is lost has its reason in the child's end. Cancel

@@ -6,14 +6,14 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::Command;
-use super::line::Line;
-use super::stdio::{Input, Kind, Stdio};
+use super::line::CommandText;
+use super::stdio::{Input, Stdio, StdioKind};
 use crate::child::{self, Child, Spawn};
 use crate::error::{Error, Stream};
-use crate::inbox::Sink;
 use crate::output::{ExitStatus, Output};
-use crate::process::Job;
-use crate::run::{self, Call};
+use crate::process::ExecRequest;
+use crate::receiver::Sink;
+use crate::run::{self, BufferedExec};
 use crate::transport::Request;
 
 impl Command {
@@ -46,16 +46,16 @@ impl Command {
     /// Dropping the future while it waits costs nothing; dropping it while the command runs
     /// [ends](Command#cancelling) the remote process in the background. Neither loses a session.
     pub fn output(&mut self) -> impl Future<Output = Result<Output, Error>> + Send + use<> {
-        let lanes = self.place.lanes.clone();
+        let pools = self.context.pools.clone();
         let mut run = if self.inherits() {
             let child = self.child(Unset::Piped);
             Run::Child(async { child.await?.wait_with_output().await }.boxed())
         } else {
-            Run::Buffered(self.call(Sink::Collect(self.place.output_limit)))
+            Run::Buffered(self.buffered_exec(Sink::Collect(self.context.output_limit)))
         };
         async move {
             match &mut run {
-                Run::Buffered(call) => run::run(&lanes, lanes.shared(), call).await,
+                Run::Buffered(exec) => run::run(&pools, pools.shared(), exec).await,
                 Run::Child(output) => output.await,
             }
         }
@@ -69,16 +69,16 @@ impl Command {
     ///
     /// As for [`output`](Command::output).
     pub fn status(&mut self) -> impl Future<Output = Result<ExitStatus, Error>> + Send + use<> {
-        let lanes = self.place.lanes.clone();
+        let pools = self.context.pools.clone();
         let mut run = if self.inherits() {
             let child = self.child(Unset::Null);
             Run::Child(async { child.await?.wait().await }.boxed())
         } else {
-            Run::Buffered(self.call(Sink::Discard))
+            Run::Buffered(self.buffered_exec(Sink::Discard))
         };
         async move {
             match &mut run {
-                Run::Buffered(call) => Ok(run::run(&lanes, lanes.shared(), call).await?.status),
+                Run::Buffered(exec) => Ok(run::run(&pools, pools.shared(), exec).await?.status),
                 Run::Child(status) => status.await,
             }
         }
@@ -111,17 +111,17 @@ impl Command {
     fn inherits(&self) -> bool {
         let set = [&self.stdin, &self.stdout, &self.stderr];
         let mut set = set.into_iter().flatten();
-        set.any(|stdio| matches!(stdio.0, Kind::Inherit))
+        set.any(|stdio| matches!(stdio.0, StdioKind::Inherit))
     }
 
     fn child(&self, unset: Unset) -> impl Future<Output = Result<Child, Error>> + Send + use<> {
-        let lanes = self.place.lanes.clone();
+        let pools = self.context.pools.clone();
         let (spawn, shared) = (self.spawned(unset), self.shared);
-        async move { child::spawn(&lanes, lanes.of_stream(shared), spawn?).await }
+        async move { child::spawn(&pools, pools.of_stream(shared), spawn?).await }
     }
 
     /// A command without inherited streams. What is not set or piped is for `sink`.
-    fn call(&self, sink: Sink) -> Result<Call, Error> {
+    fn buffered_exec(&self, sink: Sink) -> Result<BufferedExec, Error> {
         let (line, stdin) = self.request()?;
         let stdin = match stdin.into() {
             Input::Bytes(bytes) => bytes,
@@ -133,19 +133,19 @@ impl Command {
             }
         };
         let sink = |stdio: &Option<Stdio>| match stdio.as_ref().map(|stdio| &stdio.0) {
-            None | Some(Kind::Piped | Kind::Inherit) => Ok(sink),
-            Some(Kind::Null) => Ok(Sink::Discard),
-            Some(Kind::Bytes(_)) => Err(not_an_output()),
+            None | Some(StdioKind::Piped | StdioKind::Inherit) => Ok(sink),
+            Some(StdioKind::Null) => Ok(Sink::Discard),
+            Some(StdioKind::Bytes(_)) => Err(not_an_output()),
         };
         let (stdout, stderr) = (sink(&self.stdout)?, sink(&self.stderr)?);
-        Ok(Call {
-            job: self.job(line, stdout, stderr),
+        Ok(BufferedExec {
+            exec_request: self.exec_request(line, stdout, stderr),
             stdin,
             timeout: self.timeout,
             idempotent: self.idempotent,
             exit_grace: self.exit_grace,
-            limit: self.place.output_limit,
-            group: self.place.group.clone(),
+            limit: self.context.output_limit,
+            stream_group: self.context.stream_group.clone(),
         })
     }
 
@@ -159,39 +159,39 @@ impl Command {
             });
         }
         let (line, stdin) = self.request()?;
-        let cap = self.shared.then_some(self.place.stream_limit);
+        let cap = self.shared.then_some(self.context.stream_limit);
         let (mut piped, mut inherited) = (Vec::new(), Vec::new());
         let mut sink = |stream, stdio: &Option<Stdio>| {
             match (stdio.as_ref().map(|stdio| &stdio.0), unset) {
-                (Some(Kind::Null), _) | (None | Some(Kind::Piped), Unset::Null) => {
+                (Some(StdioKind::Null), _) | (None | Some(StdioKind::Piped), Unset::Null) => {
                     return Ok(Sink::Discard);
                 }
-                (None | Some(Kind::Piped), Unset::Piped) => piped.push(stream),
-                (Some(Kind::Inherit), _) => inherited.push(stream),
-                (Some(Kind::Bytes(_)), _) => return Err(not_an_output()),
+                (None | Some(StdioKind::Piped), Unset::Piped) => piped.push(stream),
+                (Some(StdioKind::Inherit), _) => inherited.push(stream),
+                (Some(StdioKind::Bytes(_)), _) => return Err(not_an_output()),
             }
             Ok(Sink::Read(cap))
         };
         let stdout = sink(Stream::Stdout, &self.stdout)?;
         let stderr = sink(Stream::Stderr, &self.stderr)?;
         Ok(Spawn {
-            job: self.job(line, stdout, stderr),
+            exec_request: self.exec_request(line, stdout, stderr),
             stdin: stdin.into(),
             inherited,
             piped,
             timeout: self.timeout,
             exit_grace: self.exit_grace,
-            stream_limit: self.place.stream_limit,
-            output_limit: self.place.output_limit,
+            stream_limit: self.context.stream_limit,
+            output_limit: self.context.output_limit,
             shared: self.shared,
-            group: self.place.group.clone(),
+            stream_group: self.context.stream_group.clone(),
         })
     }
 
-    fn job(&self, line: Line, stdout: Sink, stderr: Sink) -> Job {
+    fn exec_request(&self, line: CommandText, stdout: Sink, stderr: Sink) -> ExecRequest {
         let variables = self.env.iter();
         let variable = variables.map(|(name, value)| name.len() + 1 + value.len());
-        Job {
+        ExecRequest {
             length: variable.fold(line.exports + line.text.len(), usize::max),
             request: Request::Exec(line.text),
             env: self.env.clone(),
@@ -212,7 +212,7 @@ impl Command {
 )]
 enum Run<T> {
     /// On a shared connection: everything is taken off it as it comes.
-    Buffered(Result<Call, Error>),
+    Buffered(Result<BufferedExec, Error>),
     /// As a child, because a stream of this process may be slow. In a box: seldom, and every command
     /// that waits would have room for it.
     Child(BoxFuture<'static, Result<T, Error>>),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::stdio::{Kind, Stdio};
+use super::stdio::{Stdio, StdioKind};
 use super::{Command, Error};
 use crate::quote;
 use crate::transport;
@@ -45,7 +45,7 @@ impl Command {
     }
 
     /// The command line, without its environment, and what is fed to it.
-    pub(super) fn request(&self) -> Result<(Line, Stdio), Error> {
+    pub(super) fn request(&self) -> Result<(CommandText, Stdio), Error> {
         if let Some(problem) = &self.problem {
             return Err(problem.clone());
         }
@@ -74,7 +74,7 @@ impl Command {
                     None => whole_or_nothing(text),
                     Some(_) => text.clone(),
                 };
-                if stdin.replace(Stdio(Kind::Bytes(text))).is_some() {
+                if stdin.replace(Stdio(StdioKind::Bytes(text))).is_some() {
                     return Err(Error::InvalidInput {
                         what: "stdin",
                         reason: "a script is read from it: pass data as arguments".into(),
@@ -90,7 +90,7 @@ impl Command {
             }
         }
         quote::check_line(&line, exports)?;
-        let line = Line {
+        let line = CommandText {
             text: line,
             exports,
         };
@@ -99,7 +99,7 @@ impl Command {
 }
 
 /// A command line without its environment.
-pub(super) struct Line {
+pub(super) struct CommandText {
     pub(super) text: Vec<u8>,
     /// The length of the environment, if all of it is on the line too.
     pub(super) exports: usize,

@@ -27,10 +27,10 @@ use bytes::Bytes;
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Stdio(pub(super) Kind);
+pub struct Stdio(pub(super) StdioKind);
 
 #[derive(Clone)]
-pub(super) enum Kind {
+pub(super) enum StdioKind {
     Null,
     Piped,
     Inherit,
@@ -40,10 +40,10 @@ pub(super) enum Kind {
 impl fmt::Debug for Stdio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Null => write!(f, "Stdio(null)"),
-            Kind::Piped => write!(f, "Stdio(piped)"),
-            Kind::Inherit => write!(f, "Stdio(inherit)"),
-            Kind::Bytes(bytes) => write!(f, "Stdio({} bytes)", bytes.len()),
+            StdioKind::Null => write!(f, "Stdio(null)"),
+            StdioKind::Piped => write!(f, "Stdio(piped)"),
+            StdioKind::Inherit => write!(f, "Stdio(inherit)"),
+            StdioKind::Bytes(bytes) => write!(f, "Stdio({} bytes)", bytes.len()),
         }
     }
 }
@@ -52,24 +52,24 @@ impl Stdio {
     /// Nothing: input ends at once, output is thrown away.
     #[must_use]
     pub fn null() -> Self {
-        Self(Kind::Null)
+        Self(StdioKind::Null)
     }
 
     /// A stream in the [`Child`](crate::Child) of [`Command::spawn`](crate::Command::spawn).
     #[must_use]
     pub fn piped() -> Self {
-        Self(Kind::Piped)
+        Self(StdioKind::Piped)
     }
 
     /// This process's own stream, copied. The command has an isolated connection, unless it is
     /// [`shared`](crate::Command::shared): a terminal or a pipe may be slow.
     #[must_use]
     pub fn inherit() -> Self {
-        Self(Kind::Inherit)
+        Self(StdioKind::Inherit)
     }
 
     fn bytes(bytes: impl Into<Bytes>) -> Self {
-        Self(Kind::Bytes(bytes.into()))
+        Self(StdioKind::Bytes(bytes.into()))
     }
 }
 
@@ -125,10 +125,10 @@ pub(crate) enum Input {
 impl From<Stdio> for Input {
     fn from(stdio: Stdio) -> Self {
         match stdio.0 {
-            Kind::Null => Self::Bytes(Bytes::new()),
-            Kind::Piped => Self::Piped,
-            Kind::Inherit => Self::Inherit,
-            Kind::Bytes(bytes) => Self::Bytes(bytes),
+            StdioKind::Null => Self::Bytes(Bytes::new()),
+            StdioKind::Piped => Self::Piped,
+            StdioKind::Inherit => Self::Inherit,
+            StdioKind::Bytes(bytes) => Self::Bytes(bytes),
         }
     }
 }

@@ -17,7 +17,7 @@ impl Error {
         }
     }
 
-    /// So many attempts in a row have failed.
+    /// Sets the number of attempts in a row that have failed.
     pub(crate) fn attempted(mut self, times: u32) -> Self {
         if let Error::ClosedAfterLogin { attempts, .. } = &mut self {
             *attempts = times;

@@ -24,12 +24,12 @@ pub struct Origin {
     name: Arc<str>,
     /// Set where the call returns: what failed may have been shared, its waits were not. In one place,
     /// because each error has room for it.
-    call: Option<Arc<Call>>,
+    call: Option<Arc<CallContext>>,
 }
 
 /// What is known of the call that has failed.
 #[derive(Default)]
-struct Call {
+struct CallContext {
     waited: Waited,
     output: Option<Arc<PartialOutput>>,
 }
@@ -84,7 +84,7 @@ impl Origin {
         let output = self.call.and_then(|call| call.output.clone());
         let waited = *waited;
         let known = output.is_some() || !waited.is_zero();
-        self.call = known.then(|| Arc::new(Call { waited, output }));
+        self.call = known.then(|| Arc::new(CallContext { waited, output }));
         self
     }
 
@@ -94,7 +94,7 @@ impl Origin {
 
     pub(super) fn set_output(&mut self, output: PartialOutput) {
         let waited = self.call.as_ref().map(|call| call.waited);
-        self.call = Some(Arc::new(Call {
+        self.call = Some(Arc::new(CallContext {
             waited: waited.unwrap_or_default(),
             output: Some(Arc::new(output)),
         }));

@@ -166,7 +166,7 @@ fn every_error_of_a_call_that_waited_says_where_and_for_how_long() {
             Waited::default()
         };
         assert_eq!(late.waited(), expected, "{error:?}");
-        // Whoever shares the failure has waits of their own, and all read the same.
+        // Callers that share the failure have their own wait times, and all read the same.
         assert_eq!(error.waited(), Waited::default(), "{error:?}");
         assert_eq!(late.to_string(), error.to_string());
         assert_eq!(format!("{late:?}"), format!("{error:?}"));

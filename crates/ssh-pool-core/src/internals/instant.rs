@@ -7,65 +7,66 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
-use super::Ear;
+use super::LineRecorder;
 use crate::address::Address;
 use crate::error::{Cause, Stream};
-use crate::inbox::{End, Flow, Inbox};
 use crate::login_shell::LoginShell;
 use crate::output::ExitStatus;
 use crate::pty::Pty;
+use crate::receiver::{ChannelEnd, ChannelReceiver, ReplyAction};
 use crate::transport::{
-    AddressChoice, Channel, DialError, Endpoint, EnvNames, Gone, Kept, Lifeline, Link, ListenError,
-    Listener, OpenError, Request, ServerProfile, Signals, Sizes, Transport, Unsent, Wire, Writer,
+    AddressChoice, Channel, ChannelSender, CloseSignal, ConnectError, Connection, Endpoint,
+    EnvNames, Gone, ListenError, Listener, OpenError, Request, ServerProfile, Signals, Sizes,
+    SocketGuard, Transport, Unsent, Writer,
 };
 
 /// What every command says.
 const OUTPUT: &[u8] = b"done\n";
 
 /// Everything that comes from the server between a request and the end of its channel.
-pub(super) fn run(inbox: &Inbox, output: &[u8]) {
-    inbox.exec_due(inbox.round());
-    accept(inbox);
-    inbox.data(Stream::Stdout, output);
-    inbox.eof();
-    inbox.exit(ExitStatus::from_code(0));
-    inbox.end(End::Closed);
+pub(super) fn run(receiver: &ChannelReceiver, output: &[u8]) {
+    receiver.exec_dequeued(receiver.round());
+    accept(receiver);
+    receiver.data(Stream::Stdout, output);
+    receiver.eof();
+    receiver.exit(ExitStatus::from_code(0));
+    receiver.end(ChannelEnd::Closed);
 }
 
 /// A request is granted.
-fn accept(inbox: &Inbox) {
-    answer(inbox, true);
+fn accept(receiver: &ChannelReceiver) {
+    answer(receiver, true);
 }
 
-fn answer(inbox: &Inbox, granted: bool) {
+fn answer(receiver: &ChannelReceiver, granted: bool) {
     // Only a refused command has the channel closed from here.
-    let flow = inbox.reply(granted);
-    debug_assert_eq!(flow, Flow::Continue, "it goes on");
+    let flow = receiver.reply(granted);
+    debug_assert_eq!(flow, ReplyAction::Continue, "it goes on");
 }
 
 #[derive(Default)]
-pub(super) struct Server(Option<Ear>);
+pub(super) struct InstantServer(Option<LineRecorder>);
 
-impl Server {
+impl InstantServer {
     /// Tells this one what it is asked to run, and takes no environment variables.
-    pub(super) fn with(ear: Ear) -> Self {
-        Self(Some(ear))
+    pub(super) fn with(recorder: LineRecorder) -> Self {
+        Self(Some(recorder))
     }
 }
 
-impl Transport for Server {
-    fn dial<'a>(
+impl Transport for InstantServer {
+    fn connect<'a>(
         &'a self,
         _: &'a Endpoint,
         _: &'a dyn AddressChoice,
-        kept: Kept,
-    ) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>> {
-        let connection = Connection {
-            lifeline: Lifeline::default(),
-            ear: self.0.clone(),
-            _kept: kept,
+        socket_guard: SocketGuard,
+    ) -> BoxFuture<'a, Result<Arc<dyn Connection>, ConnectError>> {
+        let connection = InstantConnection {
+            close_signal: CloseSignal::default(),
+            recorder: self.0.clone(),
+            _socket_guard: socket_guard,
         };
-        ready(Ok(Arc::new(connection) as Arc<dyn Link>)).boxed()
+        ready(Ok(Arc::new(connection) as Arc<dyn Connection>)).boxed()
     }
 }
 
@@ -75,22 +76,22 @@ const SERVER: ServerProfile = ServerProfile {
     sizes: Sizes::OPENSSH,
 };
 
-struct Connection {
-    lifeline: Lifeline,
-    ear: Option<Ear>,
-    _kept: Kept,
+struct InstantConnection {
+    close_signal: CloseSignal,
+    recorder: Option<LineRecorder>,
+    _socket_guard: SocketGuard,
 }
 
-impl Link for Connection {
+impl Connection for InstantConnection {
     fn open(&self) -> BoxFuture<'_, Result<Channel, OpenError>> {
-        let inbox = Arc::<Inbox>::default();
-        let wire = Arc::new(Session {
-            inbox: inbox.clone(),
+        let receiver = Arc::<ChannelReceiver>::default();
+        let sender = Arc::new(InstantSession {
+            receiver: receiver.clone(),
             env_names: EnvNames::default(),
             login_shell: posix(),
-            ear: self.ear.clone(),
+            recorder: self.recorder.clone(),
         });
-        ready(Ok(Channel { wire, inbox })).boxed()
+        ready(Ok(Channel { sender, receiver })).boxed()
     }
 
     fn connect<'a>(&'a self, _: &'a Address) -> BoxFuture<'a, Result<Channel, OpenError>> {
@@ -114,11 +115,11 @@ impl Link for Connection {
     }
 
     fn disconnect(&self) -> BoxFuture<'_, ()> {
-        async { self.lifeline.end(Cause::new("goodbye")) }.boxed()
+        async { self.close_signal.end(Cause::new("goodbye")) }.boxed()
     }
 
-    fn lifeline(&self) -> &Lifeline {
-        &self.lifeline
+    fn close_signal(&self) -> &CloseSignal {
+        &self.close_signal
     }
 
     fn server(&self) -> ServerProfile {
@@ -130,11 +131,11 @@ impl Link for Connection {
     }
 }
 
-struct Session {
-    inbox: Arc<Inbox>,
+struct InstantSession {
+    receiver: Arc<ChannelReceiver>,
     env_names: EnvNames,
     login_shell: Arc<LoginShell>,
-    ear: Option<Ear>,
+    recorder: Option<LineRecorder>,
 }
 
 /// The login shell is known, so command lines arrive in the direct form.
@@ -148,24 +149,24 @@ fn sent<E: Send + 'static>() -> BoxFuture<'static, Result<(), E>> {
     ready(Ok(())).boxed()
 }
 
-impl Wire for Session {
+impl ChannelSender for InstantSession {
     fn start(&self, request: Request) -> BoxFuture<'_, Result<(), Unsent>> {
-        if let (Some(ear), Request::Exec(line)) = (&self.ear, request) {
-            ear.hear(line);
+        if let (Some(recorder), Request::Exec(line)) = (&self.recorder, request) {
+            recorder.hear(line);
         }
-        run(&self.inbox, OUTPUT);
+        run(&self.receiver, OUTPUT);
         sent()
     }
 
     fn env(&self, _: String, _: String, reply: bool) -> BoxFuture<'_, Result<(), Unsent>> {
         if reply {
-            answer(&self.inbox, self.ear.is_none());
+            answer(&self.receiver, self.recorder.is_none());
         }
         sent()
     }
 
     fn pty<'a>(&'a self, _: &'a Pty) -> BoxFuture<'a, Result<(), Unsent>> {
-        accept(&self.inbox);
+        accept(&self.receiver);
         sent()
     }
 
@@ -190,7 +191,7 @@ impl Wire for Session {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        self.inbox.end_here();
+        self.receiver.end_here();
         ready(()).boxed()
     }
 
@@ -198,7 +199,7 @@ impl Wire for Session {
         SERVER
     }
 
-    fn may_sweep(&self) -> bool {
+    fn may_signal_leaderless(&self) -> bool {
         false
     }
 

@@ -1,6 +1,6 @@
 use super::*;
 
-type Story = fn(&mut Books);
+type Scenario = fn(&mut StateDriver);
 
 fn connections(sessions: u32) -> Limits {
     Limits::default()
@@ -9,7 +9,7 @@ fn connections(sessions: u32) -> Limits {
 }
 
 #[tokio::test]
-async fn a_session_that_comes_back_unused_is_a_spare() {
+async fn a_session_that_comes_back_unused_is_idle() {
     let pool = pool(connections(3)).expect("valid");
     let host = pool.host("tester@test:22").expect("valid");
     for _ in 0..100 {
@@ -45,32 +45,35 @@ async fn a_command_over_the_instant_server_ends_as_it_should() {
 }
 
 #[test]
-fn stories_of_the_books_end_where_they_began() {
+fn scenarios_of_the_state_end_where_they_began() {
     for waiters in [1, 10, 1_000] {
-        let mut books = Books::busy(4, 10, waiters);
-        let stories: [(&str, Story); 4] = [
-            ("next turn", Books::next_turn),
-            ("refused turn", Books::refused_turn),
-            ("look", Books::look),
-            ("give up", Books::give_up),
+        let mut driver = StateDriver::busy(4, 10, waiters);
+        let scenarios: [(&str, Scenario); 4] = [
+            ("next turn", StateDriver::next_turn),
+            ("refused turn", StateDriver::refused_turn),
+            ("look", StateDriver::reschedule),
+            ("give up", StateDriver::cancel_waiter),
         ];
-        for (name, story) in stories {
+        for (name, scenario) in scenarios {
             for told in 0..50 {
-                story(&mut books);
-                let counts = (books.waiting(), books.leased());
+                scenario(&mut driver);
+                let counts = (driver.waiting(), driver.in_use());
                 let waiting = usize::try_from(waiters).expect("few");
                 assert_eq!(counts, (waiting, 40), "{name}, told {told} times before");
             }
         }
     }
-    let mut books = Books::idle();
-    let spares = books.spares();
-    assert!(spares > 0);
-    for story in [Books::claim_and_return, Books::claim_and_close] {
+    let mut driver = StateDriver::idle();
+    let idle_channels = driver.idle_channels();
+    assert!(idle_channels > 0);
+    for scenario in [StateDriver::claim_and_return, StateDriver::claim_and_close] {
         for _ in 0..50 {
-            story(&mut books);
-            assert!(books.spares() > 0, "there is a spare for the next story");
-            assert_eq!((books.waiting(), books.leased()), (0, 0));
+            scenario(&mut driver);
+            assert!(
+                driver.idle_channels() > 0,
+                "there is an idle channel for the next scenario"
+            );
+            assert_eq!((driver.waiting(), driver.in_use()), (0, 0));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{CommandState, Error};
-use crate::hub::{Deadline, doubled, jitter};
+use crate::group::{Deadline, doubled, jitter};
 
 /// How often an idempotent command is tried, the first time included. A connection that is lost
 /// three times under the same command may be lost because of it.
@@ -16,7 +16,7 @@ pub(super) fn pause(error: &Error, attempts: u32, overall: Option<Deadline>) -> 
         return None;
     }
     let pause = jitter(doubled(attempts));
-    // Nobody waits for an attempt that could not begin.
+    // An attempt that could not begin in time is not waited for.
     let in_time = |overall: Deadline| Deadline::after(pause).at < overall.at;
     overall.is_none_or(in_time).then_some(pause)
 }

@@ -24,16 +24,16 @@ mod client;
 
 /// The agents of a pool, by their sockets.
 #[derive(Debug, Default)]
-pub(super) struct Agents(Mutex<HashMap<PathBuf, Arc<Turn>>>);
+pub(super) struct Agents(Mutex<HashMap<PathBuf, Arc<AgentTurn>>>);
 
 /// Held by the request that an agent is answering. Inside: when it was last found not to answer.
-type Turn = tokio::sync::Mutex<Option<Instant>>;
+type AgentTurn = tokio::sync::Mutex<Option<Instant>>;
 
 /// An agent, as one dial asks it.
 #[derive(Debug, Clone)]
 pub(crate) struct Agent {
     path: Arc<Path>,
-    turn: Arc<Turn>,
+    turn: Arc<AgentTurn>,
     limit: Duration,
     stopwatch: Arc<Stopwatch>,
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use russh::client::{Handle, Handler};
 
-use self::login::{End, Login};
+use self::login::{Login, LoginEnd};
 use super::keys::Credential;
 use super::messages::Messages;
 use crate::error::Error;
@@ -57,12 +57,12 @@ where
 {
     let mut login = Login::new(handle, credentials, rules);
     match login.run().await {
-        End::Success => Ok(()),
-        End::Exhausted => {
+        LoginEnd::Success => Ok(()),
+        LoginEnd::Exhausted => {
             let allowed = login.allowance();
             Err(login.rejected(allowed))
         }
-        End::Lost => Err(login.lost().await),
+        LoginEnd::Lost => Err(login.lost().await),
     }
 }
 

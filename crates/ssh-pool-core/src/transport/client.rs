@@ -10,29 +10,29 @@ use russh::client::{self, DisconnectReason, Session};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Sig};
 
 use super::Incoming;
-use super::known_hosts::{Judgement, TrustStore};
-use super::link::SshWire;
+use super::connection::SshChannelSender;
+use super::handshake_progress::HandshakeProgress;
+use super::known_hosts::{HostKeyDecision, TrustStore};
 use super::messages::Messages;
-use super::progress::Progress;
 use super::quirks;
 use super::translate::{is_fin, is_not_utf8, signal_name};
 use crate::address::Address;
 use crate::error::{Cause, MessageKind, NotUtf8, Phase, Stream};
-use crate::inbox::{End, Flow};
 use crate::output::ExitStatus;
 use crate::printable;
+use crate::receiver::{ChannelEnd, ReplyAction};
 
 mod channels;
 
-pub(super) use channels::Channels;
+pub(super) use channels::ChannelTable;
 
 /// SSH_EXTENDED_DATA_STDERR (RFC 4254, section 5.2).
 const STDERR: u32 = 1;
 
 /// The handler of one session. It is dropped when the session's task ends, for whatever reason.
 pub(super) struct Client {
-    channels: Arc<Channels>,
-    progress: Arc<Progress>,
+    channels: Arc<ChannelTable>,
+    progress: Arc<HandshakeProgress>,
     messages: Arc<Messages>,
     trust: Arc<TrustStore>,
     /// The host key that was judged, for the dial to store if it is new.
@@ -42,8 +42,8 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(
-        channels: Arc<Channels>,
-        progress: Arc<Progress>,
+        channels: Arc<ChannelTable>,
+        progress: Arc<HandshakeProgress>,
         messages: Arc<Messages>,
         trust: Arc<TrustStore>,
         accepted: Arc<std::sync::Mutex<Option<russh::keys::PublicKey>>>,
@@ -65,8 +65,8 @@ impl Client {
         accepted: bool,
         session: &mut Session,
     ) -> Result<(), russh::Error> {
-        if let Some(inbox) = self.channels.of_remark(id)
-            && inbox.reply(accepted) == Flow::Close
+        if let Some(receiver) = self.channels.of_remark(id)
+            && receiver.reply(accepted) == ReplyAction::Close
         {
             session.close(id)?;
             self.channels.end_here(id);
@@ -74,8 +74,8 @@ impl Client {
         Ok(())
     }
 
-    /// Hands a connection that the server has accepted to whoever listens there. Dropping the
-    /// handle refuses it.
+    /// Hands a connection that the server has accepted to its listener. Dropping the handle refuses
+    /// it.
     fn incoming(
         &self,
         on: &Address,
@@ -98,11 +98,11 @@ impl Client {
         };
         let other = reply.clone();
         let accept = async move {
-            let wire = SshWire::incoming(channel, &channels);
+            let sender = SshChannelSender::incoming(channel, &channels);
             if let Some(reply) = take(&reply) {
                 reply.accept().await;
             }
-            wire
+            sender
         };
         let reject = async move {
             if let Some(reply) = take(&other) {
@@ -142,13 +142,13 @@ impl client::Handler for Client {
     ) -> Result<bool, Self::Error> {
         self.progress.enter(Phase::HostKey);
         let key = key.public_key();
-        match self.trust.judge(&key) {
-            Judgement::Trusted => {}
-            Judgement::TrustedNew => {
+        match self.trust.decide(&key) {
+            HostKeyDecision::Trusted => {}
+            HostKeyDecision::TrustedNew => {
                 let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
                 *accepted = Some(key);
             }
-            Judgement::Refused(problem) => {
+            HostKeyDecision::Refused(problem) => {
                 self.progress.refuse(problem);
                 return Ok(false);
             }
@@ -190,9 +190,9 @@ impl client::Handler for Client {
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
         if !data.is_empty()
-            && let Some(inbox) = self.channels.of_data(id)
+            && let Some(receiver) = self.channels.of_data(id)
         {
-            inbox.data(Stream::Stdout, data);
+            receiver.data(Stream::Stdout, data);
         }
         Ok(())
     }
@@ -206,9 +206,9 @@ impl client::Handler for Client {
     ) -> Result<(), Self::Error> {
         if kind == STDERR
             && !data.is_empty()
-            && let Some(inbox) = self.channels.of_data(id)
+            && let Some(receiver) = self.channels.of_data(id)
         {
-            inbox.data(Stream::Stderr, data);
+            receiver.data(Stream::Stderr, data);
         }
         Ok(())
     }
@@ -235,8 +235,8 @@ impl client::Handler for Client {
         code: u32,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        if let Some(inbox) = self.channels.of_remark(id) {
-            inbox.exit(ExitStatus::from_code(code));
+        if let Some(receiver) = self.channels.of_remark(id) {
+            receiver.exit(ExitStatus::from_code(code));
         }
         Ok(())
     }
@@ -250,11 +250,11 @@ impl client::Handler for Client {
         _language: &str,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        if let Some(inbox) = self.channels.of_remark(id) {
-            if inbox.is_cancelled() {
+        if let Some(receiver) = self.channels.of_remark(id) {
+            if receiver.is_cancelled() {
                 self.channels.signals_arrive.store(true, Ordering::Relaxed);
             }
-            inbox.exit(ExitStatus::from_signal(signal_name(signal)));
+            receiver.exit(ExitStatus::from_signal(signal_name(signal)));
         }
         Ok(())
     }
@@ -264,8 +264,8 @@ impl client::Handler for Client {
         id: ChannelId,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        if let Some(inbox) = self.channels.of_remark(id) {
-            inbox.eof();
+        if let Some(receiver) = self.channels.of_remark(id) {
+            receiver.eof();
         }
         Ok(())
     }
@@ -275,7 +275,7 @@ impl client::Handler for Client {
         id: ChannelId,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.channels.end(id, End::Closed);
+        self.channels.end(id, ChannelEnd::Closed);
         Ok(())
     }
 

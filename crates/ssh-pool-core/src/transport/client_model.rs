@@ -1,12 +1,12 @@
-//! The channels of a connection under loom: whoever opens a channel, and whatever ends it, its
-//! inbox ends.
+//! The channels of a connection under loom: however a channel is opened and ended, its receiver
+//! ends.
 
 use std::sync::Arc;
 
 use loom::thread;
 
 use super::*;
-use crate::transport::Lifeline;
+use crate::transport::CloseSignal;
 
 /// russh hands out channel numbers only with channels; this is the first one.
 fn first_channel() -> ChannelId {
@@ -17,18 +17,18 @@ fn first_channel() -> ChannelId {
 #[test]
 fn a_channel_that_closes_while_it_is_being_claimed_is_seen_closed() {
     loom::model(|| {
-        let channels = Arc::new(Channels::default());
+        let channels = Arc::new(ChannelTable::default());
         let id = first_channel();
         let session = {
             let channels = channels.clone();
             thread::spawn(move || {
                 channels.confirmed(id);
-                channels.end(id, End::Closed);
+                channels.end(id, ChannelEnd::Closed);
             })
         };
-        let inbox = channels.claim(id);
+        let receiver = channels.claim(id);
         session.join().expect("no panic");
-        assert!(inbox.has_ended());
+        assert!(receiver.has_ended());
         assert!(channels.of_data(id).is_none(), "no entry stays behind");
     });
 }
@@ -36,7 +36,7 @@ fn a_channel_that_closes_while_it_is_being_claimed_is_seen_closed() {
 #[test]
 fn a_connection_that_ends_ends_every_channel_claimed_before_or_after() {
     loom::model(|| {
-        let channels = Arc::new(Channels::default());
+        let channels = Arc::new(ChannelTable::default());
         let id = first_channel();
         let session = {
             let channels = channels.clone();
@@ -45,9 +45,9 @@ fn a_connection_that_ends_ends_every_channel_claimed_before_or_after() {
                 channels.end_all(Cause::new("gone"));
             })
         };
-        let inbox = channels.claim(id);
+        let receiver = channels.claim(id);
         session.join().expect("no panic");
-        assert!(inbox.has_ended());
+        assert!(receiver.has_ended());
         assert!(channels.of_data(id).is_none(), "no entry stays behind");
     });
 }
@@ -56,14 +56,14 @@ fn a_connection_that_ends_ends_every_channel_claimed_before_or_after() {
 fn the_end_of_a_connection_is_told_exactly_once() {
     use std::sync::atomic::{AtomicUsize, Ordering};
     loom::model(|| {
-        let lifeline = Arc::new(Lifeline::default());
+        let close_signal = Arc::new(CloseSignal::default());
         let told = Arc::new(AtomicUsize::new(0));
         let ending = {
-            let lifeline = lifeline.clone();
-            thread::spawn(move || lifeline.end(Cause::new("gone")))
+            let close_signal = close_signal.clone();
+            thread::spawn(move || close_signal.end(Cause::new("gone")))
         };
         let count = told.clone();
-        lifeline.on_end(move |_| {
+        close_signal.on_end(move |_| {
             count.fetch_add(1, Ordering::SeqCst);
         });
         ending.join().expect("no panic");

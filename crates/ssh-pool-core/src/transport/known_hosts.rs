@@ -1,4 +1,4 @@
-//! What is known about one host's keys before it is dialled, and the verdict on the key it shows.
+//! What is known about one host's keys before it is dialled, and the decision on the key it shows.
 
 use std::io;
 #[cfg(feature = "internals")]
@@ -7,16 +7,16 @@ use std::path::Path;
 use russh::keys::{Algorithm, HashAlg, PublicKey};
 
 use self::host_lines::HostLines;
-use self::pin::Pin;
+use self::pin::HostKeyPin;
 use crate::error::HostKeyProblem;
 use crate::host_key::{HostKeyPolicy, Trust};
 
+mod decision;
 mod format;
 mod host_lines;
-mod judgement;
 mod pin;
 
-pub(crate) use judgement::{Judgement, fingerprint};
+pub(crate) use decision::{HostKeyDecision, fingerprint};
 pub(crate) use pin::check_pin;
 
 /// Why a host's keys could not be looked up or stored.
@@ -45,7 +45,7 @@ pub(crate) struct TrustStore {
 #[derive(Debug)]
 enum Known {
     Listed(HostLines),
-    Pinned(Pin),
+    Pinned(HostKeyPin),
     Anything,
 }
 
@@ -71,7 +71,7 @@ impl TrustStore {
                 }
                 Known::Listed(read_in_background(lines).await?)
             }
-            Trust::Pinned(text) => Known::Pinned(Pin::parse_or_nothing(text)),
+            Trust::Pinned(text) => Known::Pinned(HostKeyPin::parse_or_nothing(text)),
             Trust::Anything => Known::Anything,
         };
         Ok(Self { known })
@@ -110,27 +110,27 @@ impl TrustStore {
     /// Why nothing that this host signs can be checked, if each of its known keys is too long.
     pub(crate) fn uncheckable(&self) -> Option<HostKeyProblem> {
         let problems: Option<Vec<_>> = (self.keys().into_iter())
-            .map(judgement::unfit_length)
+            .map(decision::unfit_length)
             .collect();
         problems?.pop()
     }
 
-    /// The verdict on `key`. Touches nothing.
-    pub(crate) fn judge(&self, key: &PublicKey) -> Judgement {
-        if let Some(problem) = judgement::unfit_length(key) {
-            return Judgement::Refused(problem);
+    /// The decision on `key`. Touches nothing.
+    pub(crate) fn decide(&self, key: &PublicKey) -> HostKeyDecision {
+        if let Some(problem) = decision::unfit_length(key) {
+            return HostKeyDecision::Refused(problem);
         }
         match &self.known {
-            Known::Listed(lines) => lines.judge(key),
-            Known::Pinned(pin) => pin.judge(key),
-            Known::Anything => Judgement::Trusted,
+            Known::Listed(lines) => lines.decide(key),
+            Known::Pinned(pin) => pin.decide(key),
+            Known::Anything => HostKeyDecision::Trusted,
         }
     }
 
-    /// Stores a key that was judged [`Judgement::TrustedNew`].
+    /// Stores a key that was judged [`HostKeyDecision::TrustedNew`].
     ///
-    /// The file is read again under a lock: if somebody has stored this key meanwhile, there is
-    /// nothing to do; if it is another key, this one is refused.
+    /// The file is read again under a lock: if this key has been stored meanwhile, there is nothing
+    /// to do; if it is another key, this one is refused.
     pub(crate) async fn remember(&self, key: &PublicKey) -> Result<(), Untrusted> {
         let Known::Listed(lines) = &self.known else {
             return Ok(());
@@ -162,28 +162,34 @@ async fn read_in_background(mut lines: HostLines) -> Result<HostLines, Untrusted
         .unwrap_or(Err(lost.into()))
 }
 
-/// The verdict on a public key line under one known_hosts file with this text; `None` if it is no
+/// The decision on a public key line under one known_hosts file with this text; `None` if it is no
 /// such line.
 #[cfg(feature = "internals")]
-pub(crate) fn verdict(text: &[u8], host: &str, port: u16, key: &str) -> Option<Judgement> {
+pub(crate) fn host_key_decision(
+    text: &[u8],
+    host: &str,
+    port: u16,
+    key: &str,
+) -> Option<HostKeyDecision> {
     let key = format::parse_key(key)?;
     let mut lines = HostLines::new(host, port, Vec::new());
     lines.add(text, Path::new("known_hosts"));
-    Some(lines.judge(&key))
+    Some(lines.decide(&key))
 }
 
-/// The verdict on a public key line where new keys are taken. A new one has been stored in the file.
+/// The decision on a public key line where new keys are taken. A new one has been stored in the
+/// file.
 #[cfg(feature = "internals")]
-pub(crate) fn remember(path: &Path, host: &str, port: u16, key: &str) -> Option<Judgement> {
+pub(crate) fn remember(path: &Path, host: &str, port: u16, key: &str) -> Option<HostKeyDecision> {
     let key = format::parse_key(key)?;
     let mut lines = HostLines::new(host, port, vec![path.to_owned()]).accepting_new(path);
-    let judged = lines.read().map(|()| lines.judge(&key));
-    let stored = judged.and_then(|judgement| match judgement {
-        Judgement::TrustedNew => lines.blank().store(&key).map(|()| judgement),
+    let judged = lines.read().map(|()| lines.decide(&key));
+    let stored = judged.and_then(|decision| match decision {
+        HostKeyDecision::TrustedNew => lines.blank().store(&key).map(|()| decision),
         judged => Ok(judged),
     });
     Some(stored.unwrap_or_else(|untrusted| {
-        Judgement::Refused(match untrusted {
+        HostKeyDecision::Refused(match untrusted {
             Untrusted::Key(problem) => problem,
             Untrusted::Descriptors(error) => lines.unread(&error),
         })
@@ -237,33 +243,33 @@ mod tests {
         TrustStore::load(policy, "web-1", port).await.unwrap()
     }
 
-    /// The verdict on key `A` of web-1 under known_hosts and under accept_new.
-    async fn verdicts(text: &str, port: u16) -> (Judgement, Judgement) {
+    /// The decision on key `A` of web-1 under known_hosts and under accept_new.
+    async fn verdicts(text: &str, port: u16) -> (HostKeyDecision, HostKeyDecision) {
         let folder = Folder::new();
         let path = folder.file(text);
         let strict = load(&HostKeyPolicy::known_hosts_file(&path), port).await;
         let new = load(&HostKeyPolicy::accept_new_file(&path), port).await;
-        (strict.judge(&key(A)), new.judge(&key(A)))
+        (strict.decide(&key(A)), new.decide(&key(A)))
     }
 
-    fn is_unknown(judgement: &Judgement) -> bool {
+    fn is_unknown(decision: &HostKeyDecision) -> bool {
         matches!(
-            judgement,
-            Judgement::Refused(HostKeyProblem::Unknown { .. })
+            decision,
+            HostKeyDecision::Refused(HostKeyProblem::Unknown { .. })
         )
     }
 
-    fn is_changed(judgement: &Judgement) -> bool {
+    fn is_changed(decision: &HostKeyDecision) -> bool {
         matches!(
-            judgement,
-            Judgement::Refused(HostKeyProblem::Changed { .. })
+            decision,
+            HostKeyDecision::Refused(HostKeyProblem::Changed { .. })
         )
     }
 
-    fn is_revoked(judgement: &Judgement) -> bool {
+    fn is_revoked(decision: &HostKeyDecision) -> bool {
         matches!(
-            judgement,
-            Judgement::Refused(HostKeyProblem::Revoked { .. })
+            decision,
+            HostKeyDecision::Refused(HostKeyProblem::Revoked { .. })
         )
     }
 
@@ -275,7 +281,7 @@ mod tests {
         ] {
             assert_eq!(
                 verdicts(&text, 22).await,
-                (Judgement::Trusted, Judgement::Trusted)
+                (HostKeyDecision::Trusted, HostKeyDecision::Trusted)
             );
         }
     }
@@ -290,7 +296,7 @@ mod tests {
             );
         }
         let (strict, _) = verdicts(&format!("#\nweb-1 {B}"), 22).await;
-        let Judgement::Refused(problem) = strict else {
+        let HostKeyDecision::Refused(problem) = strict else {
             panic!("{strict:?}")
         };
         let text = problem.to_string();
@@ -311,7 +317,7 @@ mod tests {
         ] {
             let (strict, new) = verdicts(&text, 22).await;
             assert!(is_unknown(&strict), "{text}: {strict:?}");
-            assert_eq!(new, Judgement::TrustedNew, "{text}");
+            assert_eq!(new, HostKeyDecision::TrustedNew, "{text}");
         }
     }
 
@@ -333,10 +339,13 @@ mod tests {
     #[tokio::test]
     async fn another_port_falls_back_to_the_line_without_port() {
         let (strict, new) = verdicts(&format!("web-1 {A}"), 2222).await;
-        assert_eq!((strict, new), (Judgement::Trusted, Judgement::Trusted));
+        assert_eq!(
+            (strict, new),
+            (HostKeyDecision::Trusted, HostKeyDecision::Trusted)
+        );
         let (strict, new) = verdicts(&format!("web-1 {B}"), 2222).await;
         assert!(is_unknown(&strict), "{strict:?}");
-        assert_eq!(new, Judgement::TrustedNew);
+        assert_eq!(new, HostKeyDecision::TrustedNew);
         let (strict, new) = verdicts(&format!("web-1 {A}\n[web-1]:2222 {B}"), 2222).await;
         assert!(is_changed(&strict) && is_changed(&new));
     }
@@ -374,13 +383,13 @@ mod tests {
             &format!(" {fingerprint}\n"),
         ] {
             let store = load(&HostKeyPolicy::pinned(pin), 22).await;
-            assert_eq!(store.judge(&key(A)), Judgement::Trusted, "{pin}");
-            assert!(is_changed(&store.judge(&key(B))), "{pin}");
+            assert_eq!(store.decide(&key(A)), HostKeyDecision::Trusted, "{pin}");
+            assert!(is_changed(&store.decide(&key(B))), "{pin}");
         }
         let store = load(&HostKeyPolicy::pinned("nonsense"), 22).await;
-        assert!(is_changed(&store.judge(&key(A))));
+        assert!(is_changed(&store.decide(&key(A))));
         let store = load(&HostKeyPolicy::dangerous_accept_any(), 22).await;
-        assert_eq!(store.judge(&key(A)), Judgement::Trusted);
+        assert_eq!(store.decide(&key(A)), HostKeyDecision::Trusted);
     }
 
     #[tokio::test]
@@ -393,7 +402,7 @@ mod tests {
             file.join("below"),
         ] {
             let store = load(&HostKeyPolicy::known_hosts_file(&missing), 22).await;
-            let Judgement::Refused(problem) = store.judge(&key(A)) else {
+            let HostKeyDecision::Refused(problem) = store.decide(&key(A)) else {
                 panic!("{missing:?}")
             };
             let text = problem.to_string();
@@ -404,9 +413,9 @@ mod tests {
             assert!(text.contains(&looked), "{text}");
         }
         let store = load(&HostKeyPolicy::known_hosts_file(&file), 22).await;
-        let shown = format!("{:?}", store.judge(&key(A)));
+        let shown = format!("{:?}", store.decide(&key(A)));
         assert!(
-            is_unknown(&store.judge(&key(A))) && !shown.contains("which"),
+            is_unknown(&store.decide(&key(A))) && !shown.contains("which"),
             "{shown}"
         );
         // A folder opens and does not read, also for root.
@@ -425,14 +434,17 @@ mod tests {
         let policy = HostKeyPolicy::accept_new_file(&path);
         let store = load(&policy, 2222).await;
         let shown = key(&format!("{A} a comment"));
-        assert_eq!(store.judge(&shown), Judgement::TrustedNew);
+        assert_eq!(store.decide(&shown), HostKeyDecision::TrustedNew);
         store.remember(&shown).await.unwrap();
         store.remember(&shown).await.unwrap();
         assert_eq!(
             std::fs::read_to_string(&path).unwrap(),
             format!("[web-1]:2222 {A}\n")
         );
-        assert_eq!(load(&policy, 2222).await.judge(&shown), Judgement::Trusted);
+        assert_eq!(
+            load(&policy, 2222).await.decide(&shown),
+            HostKeyDecision::Trusted
+        );
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;

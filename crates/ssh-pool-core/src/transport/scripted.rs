@@ -1,5 +1,5 @@
-//! A server that exists only on tokio's clock: it takes as long as it is told for everything,
-//! frees session slots as late as sshd does, and counts. For tests of the pool's own logic.
+//! A server that exists only on tokio's clock: it takes a configured time for everything, frees session
+//! slots as late as sshd does, and counts. For tests of the pool's own logic.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -13,15 +13,16 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    AddressChoice, Channel, DialError, Endpoint, EnvNames, Gone, Kept, Lifeline, Link, ListenError,
-    Listener, OpenError, Request, ServerProfile, Signals, Transport, Unsent, Wire, Writer,
+    AddressChoice, Channel, ChannelSender, CloseSignal, ConnectError, Connection, Endpoint,
+    EnvNames, Gone, ListenError, Listener, OpenError, Request, ServerProfile, Signals, SocketGuard,
+    Transport, Unsent, Writer,
 };
 use crate::address::Address;
 use crate::error::{Cause, Error, Stream};
-use crate::inbox::{End, Inbox};
 use crate::login_shell::LoginShell;
 use crate::output::ExitStatus;
 use crate::pty::Pty;
+use crate::receiver::{ChannelEnd, ChannelReceiver, ReplyAction};
 
 mod endings;
 mod faults;
@@ -29,9 +30,9 @@ mod line;
 mod names;
 mod script;
 
-pub(crate) use endings::Ending;
+pub(crate) use endings::ConnectionEnding;
 pub(crate) use faults::connection_refused;
-use line::Line;
+use line::ScriptedLine;
 pub(crate) use script::{Fatal, Script};
 
 /// Something that leaves this side.
@@ -57,17 +58,17 @@ pub(crate) struct Seen {
 }
 
 #[derive(Default)]
-struct State {
+struct ScriptedState {
     seen: Seen,
     /// Sessions that the server holds, by connection.
     held: HashMap<u32, u32>,
     /// How the next dials end; success when there is nothing here.
-    failures: VecDeque<DialError>,
+    failures: VecDeque<ConnectError>,
     /// Users who are not let in.
     strangers: HashSet<String>,
     /// When they were not.
     rejected: Vec<Instant>,
-    links: Vec<std::sync::Weak<ScriptedLink>>,
+    connections: Vec<std::sync::Weak<ScriptedConnection>>,
     /// What was sent to commands.
     inputs: Vec<Bytes>,
     /// What it was asked for, in this order.
@@ -79,7 +80,7 @@ struct State {
     started_at: Vec<SocketAddr>,
     /// Later connections take nothing.
     stalls: bool,
-    ending: Ending,
+    ending: ConnectionEnding,
     /// When each attempt to log in began and its connection ended: one more, one less.
     up: Vec<(Instant, i32)>,
 }
@@ -87,7 +88,7 @@ struct State {
 #[derive(Clone)]
 pub(crate) struct Server {
     script: Script,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ScriptedState>>,
 }
 
 impl Server {
@@ -98,7 +99,7 @@ impl Server {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ScriptedState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -122,7 +123,7 @@ impl Server {
     }
 
     /// The next dial fails like this.
-    pub(crate) fn fail_next_dial(&self, failure: DialError) {
+    pub(crate) fn fail_next_connect(&self, failure: ConnectError) {
         self.state().failures.push_back(failure);
     }
 
@@ -141,20 +142,21 @@ impl Server {
         let (server, hop) = (self.clone(), self.script.hop);
         tokio::spawn(async move {
             sleep(hop).await;
-            let links = server.state().links.clone();
-            let links = links.iter().filter_map(std::sync::Weak::upgrade);
-            (links.filter(|link| link.id == id)).for_each(|link| link.die("reset"));
+            let connections = server.state().connections.clone();
+            let connections = connections.iter().filter_map(std::sync::Weak::upgrade);
+            (connections.filter(|connection| connection.id == id))
+                .for_each(|connection| connection.die("reset"));
         });
     }
 }
 
 impl Transport for Server {
-    fn dial<'a>(
+    fn connect<'a>(
         &'a self,
         endpoint: &'a Endpoint,
         choice: &'a dyn AddressChoice,
-        kept: Kept,
-    ) -> BoxFuture<'a, Result<Arc<dyn Link>, DialError>> {
+        socket_guard: SocketGuard,
+    ) -> BoxFuture<'a, Result<Arc<dyn Connection>, ConnectError>> {
         async move {
             let id = {
                 let mut state = self.state();
@@ -179,9 +181,9 @@ impl Transport for Server {
                     messages: Box::default(),
                     cooldown: endpoint.auth_cooldown,
                 };
-                return Err(DialError {
+                return Err(ConnectError {
                     error,
-                    passing: false,
+                    transient: false,
                 });
             }
             state.seen.connections += 1;
@@ -192,37 +194,37 @@ impl Transport for Server {
             } = &mut state.seen;
             *most_connections = (*most_connections).max(*connections);
             state.held.insert(id, 0);
-            let link = Arc::new(ScriptedLink {
+            let connection = Arc::new(ScriptedConnection {
                 id,
                 peer_addr,
                 server: self.clone(),
-                lifeline: Lifeline::default(),
+                close_signal: CloseSignal::default(),
                 dead: CancellationToken::new(),
-                kept: Mutex::new(Some((kept, up))),
-                inboxes: Mutex::default(),
-                line: Line::new(self.script.hop),
+                socket_guard: Mutex::new(Some((socket_guard, up))),
+                receivers: Mutex::default(),
+                line: ScriptedLine::new(self.script.hop),
             });
-            link.line.stalled.send_replace(state.stalls);
-            state.links.push(Arc::downgrade(&link));
-            state.ending.after_login(&link);
-            Ok(link as Arc<dyn Link>)
+            connection.line.stalled.send_replace(state.stalls);
+            state.connections.push(Arc::downgrade(&connection));
+            state.ending.after_login(&connection);
+            Ok(connection as Arc<dyn Connection>)
         }
         .boxed()
     }
 }
 
-struct ScriptedLink {
+struct ScriptedConnection {
     id: u32,
     peer_addr: Option<SocketAddr>,
     server: Server,
-    lifeline: Lifeline,
+    close_signal: CloseSignal,
     dead: CancellationToken,
-    kept: Mutex<Option<(Kept, endings::Up)>>,
-    inboxes: Mutex<Vec<Arc<Inbox>>>,
-    line: Line,
+    socket_guard: Mutex<Option<(SocketGuard, endings::Up)>>,
+    receivers: Mutex<Vec<Arc<ChannelReceiver>>>,
+    line: ScriptedLine,
 }
 
-impl ScriptedLink {
+impl ScriptedConnection {
     fn die(&self, why: &'static str) {
         if self.dead.is_cancelled() {
             return;
@@ -233,26 +235,30 @@ impl ScriptedLink {
             state.held.remove(&self.id);
             state.seen.connections -= 1;
         }
-        let kept = (self.kept.lock())
+        let socket_guard = (self.socket_guard.lock())
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        drop(kept);
-        self.lifeline.end(Cause::new(why));
-        let inboxes =
-            std::mem::take(&mut *self.inboxes.lock().unwrap_or_else(PoisonError::into_inner));
-        for inbox in inboxes {
-            inbox.end(End::Lost(Cause::new(why)));
+        drop(socket_guard);
+        self.close_signal.end(Cause::new(why));
+        let receivers = std::mem::take(
+            &mut *self
+                .receivers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        for receiver in receivers {
+            receiver.end(ChannelEnd::Lost(Cause::new(why)));
         }
     }
 }
 
-impl Drop for ScriptedLink {
+impl Drop for ScriptedConnection {
     fn drop(&mut self) {
         self.die("dropped");
     }
 }
 
-impl Link for ScriptedLink {
+impl Connection for ScriptedConnection {
     fn open(&self) -> BoxFuture<'_, Result<Channel, OpenError>> {
         async {
             self.server.state().asked.push(Asked::Open);
@@ -265,8 +271,8 @@ impl Link for ScriptedLink {
             if there.await.is_none() {
                 return Err(OpenError::Lost);
             }
-            let at_open = self.ends_at(Ending::AtOpen);
-            // The server decides here, and keeps the slot whoever still waits for the answer.
+            let at_open = self.ends_at(ConnectionEnding::AtOpen);
+            // The server decides here, and keeps the slot even if the answer is not waited for.
             let granted = {
                 let mut state = self.server.state();
                 let most = self.server.script.max_sessions;
@@ -283,24 +289,24 @@ impl Link for ScriptedLink {
                 return Err(OpenError::Lost);
             }
             self.line.hear();
-            self.ends_at(Ending::AfterOpen);
+            self.ends_at(ConnectionEnding::AfterOpen);
             if !granted {
                 return Err(OpenError::Refused {
                     code: 2,
                     reason: "Connect failed, reason 2".into(),
                 });
             }
-            let inbox = Arc::<Inbox>::default();
-            self.inboxes
+            let receiver = Arc::<ChannelReceiver>::default();
+            self.receivers
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .push(inbox.clone());
-            let wire = Arc::new(ScriptedWire {
-                link: self.id,
+                .push(receiver.clone());
+            let sender = Arc::new(ScriptedSender {
+                connection: self.id,
                 peer_addr: self.peer_addr,
                 server: self.server.clone(),
                 dead: self.dead.clone(),
-                inbox: inbox.clone(),
+                receiver: receiver.clone(),
                 stop: CancellationToken::new(),
                 env_names: EnvNames::default(),
                 login_shell: Arc::default(),
@@ -309,7 +315,7 @@ impl Link for ScriptedLink {
             if self.server.script.fatal == Some(Fatal::Session) {
                 self.server.kill_soon(self.id);
             }
-            Ok(Channel { wire, inbox })
+            Ok(Channel { sender, receiver })
         }
         .boxed()
     }
@@ -368,8 +374,8 @@ impl Link for ScriptedLink {
         self.peer_addr
     }
 
-    fn lifeline(&self) -> &Lifeline {
-        &self.lifeline
+    fn close_signal(&self) -> &CloseSignal {
+        &self.close_signal
     }
 
     fn server(&self) -> ServerProfile {
@@ -377,28 +383,28 @@ impl Link for ScriptedLink {
     }
 }
 
-struct ScriptedWire {
-    link: u32,
+struct ScriptedSender {
+    connection: u32,
     peer_addr: Option<SocketAddr>,
     server: Server,
     dead: CancellationToken,
-    inbox: Arc<Inbox>,
+    receiver: Arc<ChannelReceiver>,
     stop: CancellationToken,
     env_names: EnvNames,
     login_shell: Arc<LoginShell>,
-    line: Line,
+    line: ScriptedLine,
 }
 
 /// Counts as running.
-struct Process(Server);
+struct ScriptedProcess(Server);
 
-impl Drop for Process {
+impl Drop for ScriptedProcess {
     fn drop(&mut self) {
         self.0.state().seen.running -= 1;
     }
 }
 
-impl ScriptedWire {
+impl ScriptedSender {
     /// The connection takes it after a while, unless it has ended.
     async fn taken_after(&self, time: Duration) -> Result<(), Gone> {
         self.dead
@@ -412,16 +418,16 @@ impl ScriptedWire {
     /// What happens on the server between exec and CLOSE.
     async fn serve(
         server: Server,
-        link: u32,
-        line: Line,
-        inbox: Arc<Inbox>,
+        connection: u32,
+        line: ScriptedLine,
+        receiver: Arc<ChannelReceiver>,
         stop: CancellationToken,
         mark: Option<Vec<u8>>,
         held: bool,
     ) {
         let Script {
             mut runtime,
-            errand,
+            control_runtime,
             heeds_signals,
             signals,
             replies,
@@ -430,7 +436,7 @@ impl ScriptedWire {
         if held {
             runtime = Duration::from_secs(100_000);
         } else if mark.is_none() && signals != Signals::Group {
-            runtime = errand;
+            runtime = control_runtime;
         }
         line.pass().await;
         {
@@ -438,18 +444,18 @@ impl ScriptedWire {
             state.seen.started += 1;
             state.seen.running += 1;
         }
-        if server.ends_at_exec(link) {
+        if server.ends_at_exec(connection) {
             return;
         }
-        let process = Process(server.clone());
+        let process = ScriptedProcess(server.clone());
         line.pass().await;
         if !replies {
             std::future::pending::<()>().await;
         }
         line.hear();
-        assert_eq!(inbox.reply(true), crate::inbox::Flow::Continue, "accepted");
+        assert_eq!(receiver.reply(true), ReplyAction::Continue, "accepted");
         if let Some(mark) = mark {
-            inbox.data(Stream::Stderr, &mark);
+            receiver.data(Stream::Stderr, &mark);
         }
         let status = tokio::select! {
             () = sleep(runtime) => ExitStatus::from_code(0),
@@ -458,21 +464,21 @@ impl ScriptedWire {
         drop(process);
         line.pass().await;
         line.hear();
-        inbox.data(Stream::Stdout, b"done");
-        inbox.eof();
-        inbox.exit(status);
+        receiver.data(Stream::Stdout, b"done");
+        receiver.eof();
+        receiver.exit(status);
         sleep(Duration::from_millis(1)).await;
-        inbox.end(End::Closed);
+        receiver.end(ChannelEnd::Closed);
         // Our CLOSE travels; the slot is free only after everything that arrived with it.
         line.pass().await;
         sleep(Duration::from_micros(1)).await;
-        if let Some(held) = server.state().held.get_mut(&link) {
+        if let Some(held) = server.state().held.get_mut(&connection) {
             *held -= 1;
         }
     }
 }
 
-impl Wire for ScriptedWire {
+impl ChannelSender for ScriptedSender {
     fn start(&self, request: Request) -> BoxFuture<'_, Result<(), Unsent>> {
         async move {
             {
@@ -489,19 +495,19 @@ impl Wire for ScriptedWire {
             let server = self.server.clone();
             let work = Self::serve(
                 server.clone(),
-                self.link,
+                self.connection,
                 self.line.clone(),
-                self.inbox.clone(),
+                self.receiver.clone(),
                 self.stop.clone(),
                 script::mark(&request),
                 script::is_held(&request),
             );
-            let (inbox, round) = (self.inbox.clone(), self.inbox.round());
+            let (receiver, round) = (self.receiver.clone(), self.receiver.round());
             tokio::spawn(async move {
                 // Then the request lies in it for another.
                 sleep(Duration::from_millis(1)).await;
-                inbox.exec_due(round);
-                if inbox.has_ended() {
+                receiver.exec_dequeued(round);
+                if receiver.has_ended() {
                     return; // not sent
                 }
                 server.state().seen.requested += 1;
@@ -526,12 +532,12 @@ impl Wire for ScriptedWire {
         async move {
             let fatal = self.server.script.fatal == Some(Fatal::Variable);
             if fatal || self.line.is_reset() {
-                self.server.kill_soon(self.link);
+                self.server.kill_soon(self.connection);
             } else if reply && self.server.script.answers_variables {
-                let (line, inbox) = (self.line.clone(), self.inbox.clone());
+                let (line, receiver) = (self.line.clone(), self.receiver.clone());
                 tokio::spawn(async move {
                     line.answer().await;
-                    assert_eq!(inbox.reply(true), crate::inbox::Flow::Continue);
+                    assert_eq!(receiver.reply(true), ReplyAction::Continue);
                 });
             }
             Ok(self.taken_after(Duration::ZERO).await?)
@@ -556,7 +562,7 @@ impl Wire for ScriptedWire {
             // As on a connection whose queue is full, while nothing passes.
             self.line.pass().await;
             self.line.taken().await;
-            self.inbox.end_here();
+            self.receiver.end_here();
         }
         .boxed()
     }
@@ -569,7 +575,7 @@ impl Wire for ScriptedWire {
         self.server.script.profile()
     }
 
-    fn may_sweep(&self) -> bool {
+    fn may_signal_leaderless(&self) -> bool {
         false
     }
 

@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Stage;
+use super::PhaseCell;
 use crate::error::Phase;
 
 /// The time limit of a dial, which stands still while an agent is asked or a key is decrypted.
 #[derive(Debug)]
 pub(super) struct Stopwatch {
-    state: Mutex<State>,
+    state: Mutex<StopwatchState>,
     /// Shows what it stands still for.
-    stage: Arc<Stage>,
+    phase_cell: Arc<PhaseCell>,
 }
 
 #[derive(Debug)]
-struct State {
+struct StopwatchState {
     /// How much of the limit is left, as of `since`.
     left: Duration,
     since: Instant,
@@ -28,7 +28,7 @@ struct State {
     pauses: usize,
 }
 
-impl State {
+impl StopwatchState {
     /// Counts the time since the last change.
     fn advance(&mut self, now: Instant) {
         if self.pauses == 0 {
@@ -57,30 +57,30 @@ impl Drop for Pause {
         state.advance(Instant::now());
         state.pauses = state.pauses.saturating_sub(1);
         drop(state);
-        self.watch.stage.set(self.interrupted);
+        self.watch.phase_cell.set(self.interrupted);
     }
 }
 
 impl Stopwatch {
     #[cfg(test)]
     pub(super) fn new(limit: Duration) -> Arc<Self> {
-        Self::of_dial(limit, Arc::default())
+        Self::of_handshake(limit, Arc::default())
     }
 
     /// The limit of the dial that shows there how far it has come.
-    pub(super) fn of_dial(limit: Duration, stage: Arc<Stage>) -> Arc<Self> {
-        let state = State {
+    pub(super) fn of_handshake(limit: Duration, phase_cell: Arc<PhaseCell>) -> Arc<Self> {
+        let state = StopwatchState {
             left: limit,
             since: Instant::now(),
             pauses: 0,
         };
         Arc::new(Self {
             state: Mutex::new(state),
-            stage,
+            phase_cell,
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, StopwatchState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -90,8 +90,8 @@ impl Stopwatch {
         state.advance(Instant::now());
         state.pauses += 1;
         drop(state);
-        let interrupted = self.stage.phase();
-        self.stage.set(Some(phase));
+        let interrupted = self.phase_cell.phase();
+        self.phase_cell.set(Some(phase));
         Pause {
             watch: self.clone(),
             interrupted,

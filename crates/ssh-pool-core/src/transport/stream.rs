@@ -1,4 +1,4 @@
-//! The socket under a connection: with a way to pull it away, an ear for silence, and a valve.
+//! The socket under a connection: with a kill switch, a read timeout, and a read gate.
 //!
 //! russh keeps a session's task and socket alive after its future has been dropped. Reading or
 //! writing this one fails once its token is cancelled, or when the peer has been silent for too
@@ -16,13 +16,13 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::Kept;
-use super::progress::Progress;
-use super::pulse::Pulse;
-use super::silence::Silence;
+use super::SocketGuard;
+use super::handshake_progress::HandshakeProgress;
+use super::last_heard::LastHeard;
+use super::read_timeout::ReadTimeout;
 use super::traffic::{PacketMeter, Traffic};
 use crate::error::Phase;
-use crate::valve::Valve;
+use crate::read_gate::ReadGate;
 
 /// russh reads each packet in two pieces, its length and the rest. Most packets of a short command
 /// are smaller than 60 bytes, and a handful of them comes at once: one system call reads them all.
@@ -32,23 +32,23 @@ pub(super) struct Socket {
     tcp: TcpStream,
     ahead: Ahead,
     cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
-    progress: Arc<Progress>,
+    progress: Arc<HandshakeProgress>,
     /// Whether the peer sends small packets at once.
     prompt: Arc<AtomicBool>,
     /// Whether the dial still looks at what is said.
     listening: bool,
     /// Nothing is read while it is shut.
-    valve: Option<Arc<Valve>>,
+    read_gate: Option<Arc<ReadGate>>,
     held_back: bool,
     /// Bytes that the session has still to write and that have been sent.
     written: usize,
-    pulse: Arc<Pulse>,
+    last_heard: Arc<LastHeard>,
     traffic: Arc<Traffic>,
     meter: PacketMeter,
     /// Of the peer. russh asks it for a sign of life well before it may last no longer.
-    silence: Silence,
+    read_timeout: ReadTimeout,
     /// Behind the socket: fields are dropped in their order.
-    _kept: Kept,
+    _socket_guard: SocketGuard,
 }
 
 impl Socket {
@@ -59,13 +59,13 @@ impl Socket {
     pub(super) fn new(
         tcp: TcpStream,
         kill: CancellationToken,
-        progress: Arc<Progress>,
+        progress: Arc<HandshakeProgress>,
         prompt: Arc<AtomicBool>,
-        pulse: Arc<Pulse>,
+        last_heard: Arc<LastHeard>,
         traffic: Arc<Traffic>,
-        silence: Silence,
-        valve: Option<Arc<Valve>>,
-        kept: Kept,
+        read_timeout: ReadTimeout,
+        read_gate: Option<Arc<ReadGate>>,
+        socket_guard: SocketGuard,
     ) -> Self {
         Self {
             tcp,
@@ -74,14 +74,14 @@ impl Socket {
             progress,
             prompt,
             listening: true,
-            valve,
+            read_gate,
             held_back: false,
             written: 0,
-            pulse,
+            last_heard,
             meter: PacketMeter::new(traffic.clone()),
             traffic,
-            silence,
-            _kept: kept,
+            read_timeout,
+            _socket_guard: socket_guard,
         }
     }
 
@@ -107,25 +107,26 @@ impl Socket {
     }
 
     /// Fails when the peer has been silent for too long.
-    fn poll_silence(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    fn poll_read_timeout(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         // What we do not listen to is not silent.
         if self.held_back {
             return Ok(());
         }
         let progress = &self.progress;
         // A dial has a deadline of its own, and sends no keepalives.
-        self.silence.poll(cx, || progress.phase() < Phase::Channel)
+        self.read_timeout
+            .poll(cx, || progress.phase() < Phase::Channel)
     }
 
-    fn poll_valve(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if let Some(valve) = &self.valve {
-            if valve.poll_open(cx).is_pending() {
+    fn poll_read_gate(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if let Some(read_gate) = &self.read_gate {
+            if read_gate.poll_open(cx).is_pending() {
                 self.held_back = true;
                 return Poll::Pending;
             }
             if self.held_back {
                 self.held_back = false;
-                self.silence.end(Instant::now());
+                self.read_timeout.end(Instant::now());
             }
         }
         Poll::Ready(())
@@ -188,7 +189,7 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.poll_cancelled(cx)?;
-        ready!(self.poll_valve(cx));
+        ready!(self.poll_read_gate(cx));
         let before = buf.filled().len();
         let counts = self.progress.phase() >= Phase::Channel;
         self.meter.before(buf.remaining(), counts)?;
@@ -209,7 +210,7 @@ impl AsyncRead for Socket {
             false => Pin::new(tcp).poll_read(cx, buf),
         };
         let Poll::Ready(result) = read else {
-            self.poll_silence(cx)?;
+            self.poll_read_timeout(cx)?;
             return Poll::Pending;
         };
         result?;
@@ -220,13 +221,13 @@ impl AsyncRead for Socket {
             ahead,
             progress,
             listening,
-            pulse,
-            silence,
+            last_heard,
+            read_timeout,
             ..
         } = &mut *self;
         let now = Instant::now();
-        silence.end(now);
-        pulse.beat(now.into_std(), SystemTime::now());
+        read_timeout.end(now);
+        last_heard.record(now.into_std(), SystemTime::now());
         if *listening {
             progress.heard(match little {
                 true => ahead.unread(),
@@ -255,7 +256,7 @@ impl AsyncWrite for Socket {
         }
         let Poll::Ready(result) = Pin::new(&mut self.tcp).poll_write(cx, buf) else {
             // The session reads nothing while it cannot write.
-            self.poll_silence(cx)?;
+            self.poll_read_timeout(cx)?;
             return Poll::Pending;
         };
         match result {
@@ -264,7 +265,7 @@ impl AsyncWrite for Socket {
             Err(_) if self.listening => Poll::Ready(Ok(buf.len())),
             Ok(count) => {
                 self.traffic.sent(count);
-                self.pulse.wrote();
+                self.last_heard.wrote();
                 Poll::Ready(Ok(count))
             }
             result => Poll::Ready(result),
@@ -300,7 +301,7 @@ mod tests {
             Arc::new(AtomicBool::new(prompt)),
             Arc::default(),
             Arc::default(),
-            Silence::new(Duration::from_secs(15), 3),
+            ReadTimeout::new(Duration::from_secs(15), 3),
             None,
             Box::new(()),
         );

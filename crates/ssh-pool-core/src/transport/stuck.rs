@@ -12,15 +12,15 @@ use russh::client::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Channels, Client};
-use super::link::no_channel;
+use super::client::{ChannelTable, Client};
+use super::connection::no_channel;
 use crate::error::Cause;
 
 /// Ends the connection when its session loop has taken nothing, and has written nothing, for as long
 /// as the peer may be silent: one interval more than keepalives may be missed.
 pub(super) fn watch(
     handle: &Arc<Handle<Client>>,
-    channels: Arc<Channels>,
+    channels: Arc<ChannelTable>,
     socket: CancellationToken,
     interval: Duration,
     misses: usize,
@@ -33,12 +33,15 @@ pub(super) fn watch(
             || taken(handle.clone()),
             // On a slow line one write may take long. What is held back may be the answer.
             || {
-                let held_back = channels.valve.as_ref().is_some_and(|valve| valve.is_shut());
-                (channels.pulse.writes(), held_back)
+                let held_back = channels
+                    .read_gate
+                    .as_ref()
+                    .is_some_and(|read_gate| read_gate.is_shut());
+                (channels.last_heard.writes(), held_back)
             },
         );
         tokio::select! {
-            () = channels.lifeline.ended() => return,
+            () = channels.close_signal.ended() => return,
             () = stuck => {}
         }
         channels.end_all(Cause::new(
@@ -94,7 +97,7 @@ async fn taken(handle: Weak<Handle<Client>>) {
     };
     let (sender, taken) = oneshot::channel();
     let probe = Bytes::from_owner(Probe { _taken: sender });
-    // A session that has ended takes nothing, and the lifeline says so.
+    // A session that has ended takes nothing, and the close signal says so.
     handle.data(nowhere, probe).await.ok();
     drop(handle);
     // It is dropped, and never sent.

@@ -9,7 +9,7 @@ use ssh_pool_core::{Pool, Target};
 use tempfile::TempDir;
 
 use super::connector::{Connector, Sharing};
-use crate::shim::{self, Command, Detour, Disguise, Duplex, Error, Hosts, Persuade};
+use crate::shim::{self, Command, Duplex, Error, Hosts, Redirect, SetUpShim, ShimSetup};
 
 /// What docker asks its ssh to run.
 const DIAL_STDIO: &str = "docker system dial-stdio";
@@ -22,7 +22,7 @@ const SSH: &str = "ssh";
 ///
 /// docker finds its ssh by name. So there is a temporary folder with a link called `ssh` to the
 /// shim in it, which comes first in docker's `PATH`, and which goes away with the command. A
-/// process that is killed leaves the link behind, which is of no use to anybody.
+/// process that is killed leaves the link behind, unused.
 ///
 /// Each docker gets streams of its own to the daemon's socket, as [`Connector`] opens them, and
 /// may reach this one host. They are one [`StreamGroup`](crate::StreamGroup): `docker compose up` holds
@@ -85,7 +85,7 @@ impl Cli {
         let url = format!("ssh://{target}");
         let mut hosts = Hosts::new(pool);
         hosts.allow(None, target)?;
-        hosts.take_detour(Detour {
+        hosts.set_redirect(Redirect {
             line: DIAL_STDIO,
             open: Arc::new(move |group| {
                 let connector = connector.in_group(group);
@@ -120,7 +120,7 @@ impl Cli {
     #[must_use]
     pub fn command(&self) -> Command {
         let (shim, url) = (self.shim.clone(), self.url.clone());
-        let persuade: Persuade = Arc::new(move |command| {
+        let set_up_shim: SetUpShim = Arc::new(move |command| {
             let folder = link(&shim::file(shim.as_ref())?)?;
             command.env("DOCKER_HOST", &url);
             for name in ["DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY"] {
@@ -128,12 +128,12 @@ impl Cli {
             }
             let path = first(folder.path(), path_of(command))?;
             command.env("PATH", path);
-            Ok(Disguise {
+            Ok(ShimSetup {
                 name: SSH.into(),
                 keep: Some(Box::new(folder)),
             })
         });
-        Command::new("docker", self.hosts.clone(), persuade)
+        Command::new("docker", self.hosts.clone(), set_up_shim)
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::body::AnyBody;
 use super::connector::{Connector, Sharing};
 use super::error::Error;
-use super::kept::{self, Keep, Kept, Sender};
+use super::idle_pool::{self, IdlePool, Keep, Sender};
 use super::route::{Route, route};
 
 /// Requests at once on shared connections while it is not known that a stream leads to the socket.
@@ -38,12 +38,11 @@ const TRIES: usize = 3;
 ///   each is a process and a session, for 1 s, and 8 at most. One whose SSH connection is retired is
 ///   not used again, and closed within a second.
 /// - Logs, events, attached and executed commands, archives, images, builds, requests with a large
-///   body, and all that this does not know have an SSH connection to themselves, of
-///   `Limits::isolated_per_host`. There a response that is not read holds back the daemon and
-///   nobody else. So many of them can be open at once; the next waits for up to
-///   `Timeouts::acquire`. Where some are held until others have been opened, make the client with a
-///   handle of a group: `Docker::new(&host.in_group(&group))`; see
-///   [`StreamGroup`](crate::StreamGroup).
+///   body, and all that this does not know have an SSH connection to themselves. There a response
+///   that is not read holds back the daemon and no other request. `Limits::isolated_per_host` of
+///   them can be open at once; the next waits for up to `Timeouts::acquire`. Where some are held
+///   until others have been opened, make the client with a handle of a stream group:
+///   `Docker::new(&host.in_group(&group))`; see [`StreamGroup`](crate::StreamGroup).
 ///
 /// A short answer that is not read is cut off beyond `Limits::stream_bytes`, as every shared stream
 /// is.
@@ -65,7 +64,7 @@ pub struct Docker(Arc<Inner>);
 
 struct Inner {
     connector: Connector,
-    kept: Arc<Kept>,
+    idle_pool: Arc<IdlePool>,
     gate: Semaphore,
     /// The gate has been opened.
     confident: AtomicBool,
@@ -98,7 +97,7 @@ impl Docker {
     fn over(connector: Connector) -> Self {
         Self(Arc::new(Inner {
             connector,
-            kept: Arc::default(),
+            idle_pool: Arc::default(),
             gate: Semaphore::new(CAUTIOUS),
             confident: AtomicBool::new(false),
         }))
@@ -220,24 +219,24 @@ impl Inner {
             Route::Wait | Route::Stream => return Ok((self.fresh(route).await?, false)),
             // It may be sent twice, and so on one that has ended unnoticed.
             Route::Look => {
-                if let Some(sender) = self.kept.take() {
+                if let Some(sender) = self.idle_pool.take() {
                     return Ok((sender, true));
                 }
             }
             // A daemon may end a connection at any time between two requests. So it gets a fresh
-            // one, and for a process the session of one that nobody uses.
+            // one, and for a process the session of an unused one.
             Route::Act => {
-                let direct = self.connector.ways().is_direct();
-                let _room = (!direct).then(|| self.kept.make_room());
+                let direct = self.connector.transports().is_direct();
+                let _room = (!direct).then(|| self.idle_pool.make_room());
                 return Ok((self.fresh(route).await?, false));
             }
         }
-        let mut waiting = self.kept.wait();
+        let mut waiting = self.idle_pool.wait();
         tokio::select! {
             Ok(sender) = &mut waiting => Ok((sender, true)),
             fresh = self.fresh(route) => {
                 if let Ok(sender) = waiting.try_recv() {
-                    self.kept.put(sender, self.keep());
+                    self.idle_pool.put(sender, self.keep());
                 }
                 Ok((fresh?, false))
             }
@@ -258,7 +257,7 @@ impl Inner {
         let (http, driver) = http1::handshake(stream).await.map_err(not_started)?;
         let (tell, told) = oneshot::channel();
         let driver = tokio::spawn(async move {
-            // Who waits for a response or reads a body is told too.
+            // Callers that wait for a response or read a body get it too.
             if let Err(error) = driver.with_upgrades().await {
                 tracing::debug!(%error, "an HTTP connection to a Docker daemon has ended");
                 tell.send(error).ok();
@@ -273,7 +272,7 @@ impl Inner {
             Ok(Some(sender)) => Ok(sender),
             Ok(None) => Err(Error::hung_up(self.connector.socket())),
             Err(error) => {
-                // One that ends before it is asked for anything tells nobody else why.
+                // One that ends before its first request reports why to no other caller.
                 let ended = error.is_closed() || error.is_canceled();
                 let why = if ended { told.await.ok() } else { None };
                 Err(not_started(why.unwrap_or(error)))
@@ -288,22 +287,22 @@ impl Inner {
         }
         let keep = self.keep();
         if sender.http.is_ready() {
-            return self.kept.put(sender, keep);
+            return self.idle_pool.put(sender, keep);
         }
-        let kept = Arc::downgrade(&self.kept);
+        let idle_pool = Arc::downgrade(&self.idle_pool);
         tokio::spawn(async move {
             if sender.http.ready().await.is_ok()
-                && let Some(kept) = kept.upgrade()
+                && let Some(idle_pool) = idle_pool.upgrade()
             {
-                kept.put(sender, keep);
+                idle_pool.put(sender, keep);
             }
         });
     }
 
     fn keep(&self) -> Keep {
-        match self.connector.ways().is_direct() {
-            true => kept::STREAMS,
-            false => kept::PROCESSES,
+        match self.connector.transports().is_direct() {
+            true => idle_pool::STREAMS,
+            false => idle_pool::PROCESSES,
         }
     }
 }

@@ -16,7 +16,7 @@ use super::dial_stdio::DialStdio;
 use super::error::Error;
 use super::socket::SocketPath;
 use super::stream::Stream;
-use super::ways::Ways;
+use super::transport::TransportMemory;
 
 /// Connects to the Docker daemon of a host, whatever URI it is asked for: a connector for
 /// `hyper_util::client::legacy::Client`.
@@ -40,7 +40,7 @@ use super::ways::Ways;
 #[derive(Debug, Clone)]
 pub struct Connector {
     socket: SocketPath,
-    ways: Arc<Ways>,
+    transports: Arc<TransportMemory>,
     shared: bool,
 }
 
@@ -71,7 +71,7 @@ impl Connector {
     fn to(socket: SocketPath) -> Self {
         Self {
             socket,
-            ways: Arc::default(),
+            transports: Arc::default(),
             shared: false,
         }
     }
@@ -98,13 +98,13 @@ impl Connector {
         &self.socket
     }
 
-    pub(super) fn ways(&self) -> &Ways {
-        &self.ways
+    pub(super) fn transports(&self) -> &TransportMemory {
+        &self.transports
     }
 
     /// Opens a stream, by the way that works.
     pub(super) async fn connect(&self, sharing: Sharing) -> Result<Stream, Error> {
-        let refusal = match self.ways.detour() {
+        let refusal = match self.transports.fallback_reason() {
             Some(refusal) => refusal,
             None => {
                 let mut connect = self.socket.host().connect_unix(self.socket.path());
@@ -113,7 +113,7 @@ impl Connector {
                 }
                 match connect.await {
                     Ok(stream) => {
-                        self.ways.direct_works();
+                        self.transports.direct_works();
                         return Ok(Stream::direct(stream));
                     }
                     // sshd gives one answer for a socket that is not there, one that it may not
@@ -131,7 +131,7 @@ impl Connector {
             }
         };
         tracing::debug!(reason = %refusal, "docker system dial-stdio instead of a stream");
-        let process = DialStdio::start(&self.socket, &self.ways, refusal, sharing.dial_stdio);
+        let process = DialStdio::start(&self.socket, &self.transports, refusal, sharing.dial_stdio);
         Ok(Stream::dial_stdio(process.await?))
     }
 }

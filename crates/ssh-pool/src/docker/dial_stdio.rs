@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::error::Error;
 use super::socket::SocketPath;
-use super::ways::Ways;
+use super::transport::TransportMemory;
 
 /// How much of its standard error is kept.
 const WORDS: usize = 1 << 10;
@@ -25,7 +25,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// The process, as a stream.
 pub(super) struct DialStdio {
     socket: SocketPath,
-    ways: Arc<Ways>,
+    transports: Arc<TransportMemory>,
     /// Why there is no direct stream.
     refusal: SshError,
     connection: ConnectionHandle,
@@ -34,13 +34,13 @@ pub(super) struct DialStdio {
     said: Said,
     /// It has delivered a byte.
     answered: bool,
-    state: State,
+    state: DialState,
 }
 
 /// How it ended.
 type End = Pin<Box<dyn Future<Output = Result<(), io::Error>> + Send>>;
 
-enum State {
+enum DialState {
     Running(Box<Child>),
     /// Only reached through `&mut self`: the lock is never taken, and makes the whole `Sync`.
     Ending(Mutex<End>),
@@ -58,7 +58,7 @@ impl DialStdio {
     /// Starts it. That it has started says nothing about whether it reaches a daemon.
     pub(super) async fn start(
         socket: &SocketPath,
-        ways: &Arc<Ways>,
+        transports: &Arc<TransportMemory>,
         refusal: SshError,
         shared: bool,
     ) -> Result<Self, Error> {
@@ -92,7 +92,7 @@ impl DialStdio {
         match spawned {
             Ok((child, stdin, stdout, stderr)) => Ok(Self {
                 socket: socket.clone(),
-                ways: ways.clone(),
+                transports: transports.clone(),
                 refusal,
                 connection: child.connection(),
                 stdin: Some(stdin),
@@ -102,10 +102,10 @@ impl DialStdio {
                     words: Vec::new(),
                 },
                 answered: false,
-                state: State::Running(Box::new(child)),
+                state: DialState::Running(Box::new(child)),
             }),
             Err(dial_stdio) => {
-                ways.dial_stdio_fails();
+                transports.dial_stdio_fails();
                 let (target, path) = socket.names();
                 Err(Error::Unreachable {
                     target,
@@ -130,8 +130,11 @@ impl DialStdio {
         // It would wait for the end of its input.
         drop(self.stdin.take());
         let mut said = std::mem::take(&mut self.said);
-        let (socket, ways, refusal) =
-            (self.socket.clone(), self.ways.clone(), self.refusal.clone());
+        let (socket, transports, refusal) = (
+            self.socket.clone(),
+            self.transports.clone(),
+            self.refusal.clone(),
+        );
         let answered = self.answered;
         let host = socket.host().clone();
         // Who polls this may have no runtime.
@@ -164,7 +167,7 @@ impl DialStdio {
                     dial_stdio,
                 }
             } else {
-                ways.dial_stdio_fails();
+                transports.dial_stdio_fails();
                 Error::Unreachable {
                     target,
                     path,
@@ -187,7 +190,7 @@ impl AsyncRead for DialStdio {
         let this = &mut *self;
         loop {
             match &mut this.state {
-                State::Running(_) => {
+                DialState::Running(_) => {
                     // Unread, it would hold up the process.
                     this.said.poll_listen(cx);
                     let before = buf.filled().len();
@@ -195,22 +198,23 @@ impl AsyncRead for DialStdio {
                     if buf.filled().len() > before || buf.remaining() == 0 {
                         if !this.answered && buf.filled().len() > before {
                             this.answered = true;
-                            this.ways.dial_stdio_works(&this.refusal);
+                            this.transports.dial_stdio_works(&this.refusal);
                         }
                         return Poll::Ready(Ok(()));
                     }
-                    if let State::Running(child) = std::mem::replace(&mut this.state, State::Ended)
+                    if let DialState::Running(child) =
+                        std::mem::replace(&mut this.state, DialState::Ended)
                     {
-                        this.state = State::Ending(Mutex::new(Box::pin(this.end(child))));
+                        this.state = DialState::Ending(Mutex::new(Box::pin(this.end(child))));
                     }
                 }
-                State::Ending(end) => {
+                DialState::Ending(end) => {
                     let end = end.get_mut().unwrap_or_else(PoisonError::into_inner);
                     let ended = ready!(end.as_mut().poll(cx));
-                    this.state = State::Ended;
+                    this.state = DialState::Ended;
                     return Poll::Ready(ended);
                 }
-                State::Ended => return Poll::Ready(Ok(())),
+                DialState::Ended => return Poll::Ready(Ok(())),
             }
         }
     }

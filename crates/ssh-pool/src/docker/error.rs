@@ -249,8 +249,8 @@ impl Error {
         }
     }
 
-    /// Finds an error of this module or of the pool in an error of somebody else's, such as the
-    /// one that reading a response body gives.
+    /// Finds an error of this module or of the pool in the source chain of another error, such as
+    /// the one that reading a response body gives.
     ///
     /// hyper and bollard wrap what a stream says in errors of their own, and the standard library's
     /// chain of sources leaves out what an [`io::Error`] holds. This looks there too. bollard's

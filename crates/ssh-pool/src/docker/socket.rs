@@ -10,7 +10,7 @@ use ssh_pool_core::StreamGroup;
 
 use super::error::Error;
 
-/// Where dockerd listens if nobody says otherwise.
+/// Where dockerd listens by default.
 const USUAL: &str = "/var/run/docker.sock";
 
 /// A host, and a path on it that is safe to hand on.

@@ -32,12 +32,12 @@ use super::dial_stdio::DialStdio;
 pub struct Stream(TokioIo<Io>);
 
 struct Io {
-    way: Way,
-    /// A write has failed, which nobody has been told.
+    transport: Transport,
+    /// A write has failed, and the error has not been returned.
     broken: bool,
 }
 
-enum Way {
+enum Transport {
     Direct(Box<ChannelStream>),
     DialStdio(Box<DialStdio>),
 }
@@ -52,15 +52,18 @@ impl fmt::Debug for Stream {
 
 impl Stream {
     pub(super) fn direct(stream: ChannelStream) -> Self {
-        Self::new(Way::Direct(Box::new(stream)))
+        Self::new(Transport::Direct(Box::new(stream)))
     }
 
     pub(super) fn dial_stdio(process: DialStdio) -> Self {
-        Self::new(Way::DialStdio(Box::new(process)))
+        Self::new(Transport::DialStdio(Box::new(process)))
     }
 
-    fn new(way: Way) -> Self {
-        Self(TokioIo::new(Io { way, broken: false }))
+    fn new(transport: Transport) -> Self {
+        Self(TokioIo::new(Io {
+            transport,
+            broken: false,
+        }))
     }
 
     /// For those who speak no HTTP themselves.
@@ -72,16 +75,16 @@ impl Stream {
     /// Whether it goes to the socket itself, and not through `docker system dial-stdio`.
     #[must_use]
     pub fn is_direct(&self) -> bool {
-        matches!(self.0.inner().way, Way::Direct(_))
+        matches!(self.0.inner().transport, Transport::Direct(_))
     }
 
     /// The SSH connection that it is on. Who keeps a stream between requests closes it when that is
     /// [retiring](ConnectionHandle::is_retiring); [`Docker`](super::Docker) does.
     #[must_use]
     pub fn connection(&self) -> ConnectionHandle {
-        match &self.0.inner().way {
-            Way::Direct(stream) => stream.connection(),
-            Way::DialStdio(process) => process.connection(),
+        match &self.0.inner().transport {
+            Transport::Direct(stream) => stream.connection(),
+            Transport::DialStdio(process) => process.connection(),
         }
     }
 }
@@ -92,9 +95,9 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.way {
-            Way::Direct(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
-            Way::DialStdio(process) => Pin::new(process.as_mut()).poll_read(cx, buf),
+        match &mut self.transport {
+            Transport::Direct(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+            Transport::DialStdio(process) => Pin::new(process.as_mut()).poll_read(cx, buf),
         }
     }
 }
@@ -105,9 +108,9 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = match &mut self.way {
-            Way::Direct(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
-            Way::DialStdio(process) => Pin::new(process.as_mut()).poll_write(cx, buf),
+        let written = match &mut self.transport {
+            Transport::Direct(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
+            Transport::DialStdio(process) => Pin::new(process.as_mut()).poll_write(cx, buf),
         };
         match written {
             // That the pipe is broken is all a writer knows. Why, the reader does: hyper would give
@@ -121,16 +124,16 @@ impl AsyncWrite for Io {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.way {
-            Way::Direct(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
-            Way::DialStdio(process) => Pin::new(process.as_mut()).poll_flush(cx),
+        match &mut self.transport {
+            Transport::Direct(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+            Transport::DialStdio(process) => Pin::new(process.as_mut()).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.way {
-            Way::Direct(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
-            Way::DialStdio(process) => Pin::new(process.as_mut()).poll_shutdown(cx),
+        match &mut self.transport {
+            Transport::Direct(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+            Transport::DialStdio(process) => Pin::new(process.as_mut()).poll_shutdown(cx),
         }
     }
 }

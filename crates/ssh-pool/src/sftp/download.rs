@@ -243,7 +243,7 @@ async fn attempt(
     if work.place.is_none() {
         place(call, remote, local, size, work).await?;
     }
-    pump(call, &handle, remote, &found, work).await?;
+    transfer(call, &handle, remote, &found, work).await?;
     close(handle).await;
     let Some((temp, writer)) = work.place.take() else {
         return Ok(());
@@ -367,7 +367,7 @@ fn mismatch(call: &Call, remote: &str) -> Error {
 }
 
 /// Fetches what is missing.
-async fn pump(
+async fn transfer(
     call: &Call,
     handle: &Handle,
     remote: &str,

@@ -273,7 +273,7 @@ pub enum Error {
         path: String,
     },
 
-    /// Larger than may be. Nobody has trees of this depth or that many files; a hostile server
+    /// Larger than may be. Real trees do not have this depth or that many files; a hostile server
     /// does.
     TooMuch {
         /// The target as `user@host:port`.
@@ -288,7 +288,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same call may succeed later without anybody changing anything.
+    /// Whether the same call may succeed later although nothing is changed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {

@@ -147,7 +147,7 @@ impl Source {
                         let count = read.as_ref().map_or(0, Vec::len);
                         at += count as u64;
                         let end = count == 0 && read.is_ok();
-                        // Nobody takes it: the transfer was dropped, or has failed.
+                        // It has no receiver: the transfer was dropped, or has failed.
                         if end || sender.blocking_send(read).is_err() || count < chunk {
                             return;
                         }
@@ -424,7 +424,7 @@ pub(super) fn make_link(target: &str, path: &Path, aside: &Path) -> Result<(), E
     let made = std::os::unix::fs::symlink(target, aside);
     made.map_err(|e| failed("make the link", path, e))?;
     fs::rename(aside, path).map_err(|error| {
-        // It was made a moment ago; whoever has removed it has done this.
+        // It was made a moment ago, and has been removed since.
         fs::remove_file(aside).ok();
         failed("make the link", path, error)
     })

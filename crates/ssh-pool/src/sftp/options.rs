@@ -279,7 +279,7 @@ impl Call {
     }
 }
 
-/// What so many bytes take of the window.
+/// What this many bytes take of the window.
 pub(super) fn permits(bytes: usize) -> u32 {
     u32::try_from((bytes >> 10) + 1).unwrap_or(u32::MAX)
 }

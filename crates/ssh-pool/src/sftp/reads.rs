@@ -92,7 +92,7 @@ impl<'a> Reads<'a> {
             let window = self.call.window.clone();
             let permit = match window.clone().try_acquire_many_owned(room) {
                 Ok(permit) => Some(permit),
-                // Whoever holds some goes on first, so nobody waits for himself.
+                // A transfer that holds some goes on first, so none waits for itself.
                 Err(_) if !self.queue.is_empty() => return,
                 // The semaphore is never closed.
                 Err(_) => window.acquire_many_owned(room).await.ok(),

@@ -17,7 +17,7 @@ mod handle;
 mod line;
 mod packet;
 
-use line::{End, Line, Pace};
+use line::{Line, LineEnd, Pace};
 use packet::{Answer, Name, Request, kind, open};
 
 pub(super) use handle::Handle;
@@ -26,8 +26,8 @@ pub(super) use packet::Attributes;
 
 /// A server that has accepted the subsystem says its version at once, or never.
 const HELLO: Duration = Duration::from_secs(30);
-/// How long something that nobody waits for any more may take.
-pub(super) const FAREWELL: Duration = Duration::from_secs(30);
+/// How long a cleanup in the background may take.
+pub(super) const CLEANUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// The draft makes every server take 32 KiB in one request; more only `limits@openssh.com` allows.
 const PLAIN: u64 = 32 << 10;
 /// What OpenSSH allows, and the most that is asked for at once.
@@ -115,10 +115,10 @@ impl Fault {
     }
 
     /// The line ended before it had begun.
-    fn at_hello(end: End) -> Self {
+    fn at_hello(end: LineEnd) -> Self {
         match end {
-            End::Closed => Self::NotSftp("ended without a word of SFTP"),
-            End::Nonsense => Self::NotSftp("says what is not SFTP"),
+            LineEnd::Closed => Self::NotSftp("ended without a word of SFTP"),
+            LineEnd::Nonsense => Self::NotSftp("says what is not SFTP"),
             end => end.into(),
         }
     }
@@ -133,13 +133,13 @@ impl Fault {
     }
 }
 
-impl From<End> for Fault {
-    fn from(end: End) -> Self {
+impl From<LineEnd> for Fault {
+    fn from(end: LineEnd) -> Self {
         match end {
-            End::Closed => Self::Lost(None),
-            End::Lost(error) => Self::Lost(Some(Box::new(error))),
-            End::Nonsense => Self::Protocol("says what is not SFTP"),
-            End::Silent(after) => Self::TimedOut(after),
+            LineEnd::Closed => Self::Lost(None),
+            LineEnd::Lost(error) => Self::Lost(Some(Box::new(error))),
+            LineEnd::Nonsense => Self::Protocol("says what is not SFTP"),
+            LineEnd::Silent(after) => Self::TimedOut(after),
         }
     }
 }
@@ -335,7 +335,7 @@ impl Session {
                 Ok(answer) => Err(unexpected(answer)),
                 Err(fault) => Err(fault),
             };
-            // A handle that nobody takes is dropped, which closes it.
+            // A handle that is not taken is dropped, which closes it.
             drop(answer.send(opened));
         });
         opened.await.unwrap_or(Err(Fault::Lost(None)))
@@ -460,7 +460,7 @@ impl Session {
             return false;
         }
         let answer = self.ask(Request::extended(STATVFS).word(path)).await;
-        // PROTOCOL, section 4.4: the fifth number is that of free blocks for everybody.
+        // PROTOCOL, section 4.4: the fifth number is that of free blocks for all users.
         matches!(answer, Ok(Answer::Extended(data)) if packet::numbers(&data).get(4) == Some(&0))
     }
 }

@@ -271,7 +271,7 @@ pub(super) struct FileMeter<'a> {
 }
 
 impl FileMeter<'_> {
-    /// So many bytes have arrived in all: less than before, if a file is begun again.
+    /// The bytes that have arrived in all: less than before, if a file is begun again.
     pub(super) fn set(&mut self, done: u64) {
         let meter = self.meter;
         let grown = done.wrapping_sub(self.done);

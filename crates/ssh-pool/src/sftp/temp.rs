@@ -6,7 +6,7 @@ use tokio::runtime::Handle as Runtime;
 
 use super::Sftp;
 use super::error::Reason;
-use super::session::{FAREWELL, Session};
+use super::session::{CLEANUP_TIMEOUT, Session};
 
 /// Dropped, the file is removed in the background, unless it is to be kept.
 pub(super) struct RemoteTemp {
@@ -96,7 +96,7 @@ async fn remove(sftp: Sftp, path: String, made_with: Option<Arc<Session>>) {
             removed => removed,
         }
     };
-    match tokio::time::timeout(FAREWELL, removed).await {
+    match tokio::time::timeout(CLEANUP_TIMEOUT, removed).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) | Err(_) => {
             tracing::warn!(host = %sftp.target(), path, "an unfinished file stays behind");

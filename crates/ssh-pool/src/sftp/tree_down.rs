@@ -23,7 +23,7 @@ const DEEPEST: u64 = 100;
 const MOST: u64 = 1_000_000;
 
 /// Something of the tree.
-struct Item {
+struct DownloadItem {
     remote: String,
     local: PathBuf,
     found: Metadata,
@@ -32,11 +32,11 @@ struct Item {
 }
 
 #[derive(Default)]
-struct Plan {
+struct DownloadPlan {
     /// Parents before their children, without the root.
-    dirs: Vec<Item>,
-    files: Vec<Item>,
-    links: Vec<Item>,
+    dirs: Vec<DownloadItem>,
+    files: Vec<DownloadItem>,
+    links: Vec<DownloadItem>,
     skipped: Vec<Skipped>,
     names: u64,
     bytes: u64,
@@ -63,7 +63,7 @@ pub(super) async fn copy(call: &Call, remote: &str, local: &Path) -> Result<Summ
     // Dropped, the folders get their modes, whatever becomes of the copy.
     let made = make_dirs(call, local.to_owned(), root, plan.dirs).await?;
     summary.dirs = made.0.len() as u64;
-    let copy = |item: Item| async move {
+    let copy = |item: DownloadItem| async move {
         let done = download::file(call, &item.remote, &item.local, item.found.len()).await;
         call.part(Path::new(&item.remote), done)
     };
@@ -71,7 +71,7 @@ pub(super) async fn copy(call: &Call, remote: &str, local: &Path) -> Result<Summ
         done.count(&mut summary);
     }
     // After all files: nothing is written through a link of the server's.
-    let link = |item: Item| async move {
+    let link = |item: DownloadItem| async move {
         let path = item.remote.clone();
         call.part(Path::new(&path), make_link(call, item, local).await)
     };
@@ -118,9 +118,14 @@ impl Drop for Made {
 }
 
 /// Lists everything, a level of depth after the other.
-async fn plan(call: &Call, remote: &str, local: &Path, root: Metadata) -> Result<Plan, Error> {
-    let mut plan = Plan::default();
-    let mut folders = vec![Item {
+async fn plan(
+    call: &Call,
+    remote: &str,
+    local: &Path,
+    root: Metadata,
+) -> Result<DownloadPlan, Error> {
+    let mut plan = DownloadPlan::default();
+    let mut folders = vec![DownloadItem {
         remote: remote.to_owned(),
         local: local.to_owned(),
         found: root,
@@ -137,7 +142,7 @@ async fn plan(call: &Call, remote: &str, local: &Path, root: Metadata) -> Result
         if level > DEEPEST {
             return Err(too_much("folders in each other", DEEPEST));
         }
-        let list = |folder: Item| async move {
+        let list = |folder: DownloadItem| async move {
             let listed = list(call, &folder.remote).await;
             if folder.depth == 0 {
                 return listed.map(|entries| Some((folder, entries)));
@@ -173,10 +178,10 @@ async fn list(call: &Call, remote: &str) -> Result<Vec<DirEntry>, Error> {
 /// Puts a name where it belongs. Impossible ones have been refused with the whole listing.
 async fn sort(
     call: &Call,
-    plan: &mut Plan,
-    folder: &Item,
+    plan: &mut DownloadPlan,
+    folder: &DownloadItem,
     entry: DirEntry,
-    below: &mut Vec<Item>,
+    below: &mut Vec<DownloadItem>,
     root: &Path,
 ) -> Result<(), Error> {
     let local = folder.local.join(&entry.name);
@@ -196,7 +201,7 @@ async fn sort(
         }
     }
     let found_type = found.file_type();
-    let item = Item {
+    let item = DownloadItem {
         remote,
         local,
         found,
@@ -229,7 +234,7 @@ async fn make_dirs(
     call: &Call,
     local: PathBuf,
     root: Metadata,
-    dirs: Vec<Item>,
+    dirs: Vec<DownloadItem>,
 ) -> Result<Made, Error> {
     let mode = |found: &Metadata| found.mode.unwrap_or(0o755) & 0o777;
     let (made, failed) = blocking(move || {
@@ -257,7 +262,7 @@ async fn make_dirs(
 }
 
 /// Makes a link, unless it may lead out of the tree.
-async fn make_link(call: &Call, item: Item, root: &Path) -> Result<Option<Skipped>, Error> {
+async fn make_link(call: &Call, item: DownloadItem, root: &Path) -> Result<Option<Skipped>, Error> {
     let remote = &*item.remote;
     let target = persistent!(call, "read the link", remote, session => {
         session.read_link(remote)

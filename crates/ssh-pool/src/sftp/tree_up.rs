@@ -21,13 +21,13 @@ use super::{attributes, links, upload};
 
 /// What is in a local folder, parents before their children.
 #[derive(Default)]
-struct Plan {
+struct UploadPlan {
     root: PathBuf,
     keep_going: bool,
     /// Each level of depth for itself: a folder can be made when the one above it is there.
     levels: Vec<Vec<Dir>>,
-    files: Vec<Item>,
-    links: Vec<(Item, String)>,
+    files: Vec<UploadItem>,
+    links: Vec<(UploadItem, String)>,
     skipped: Vec<Skipped>,
     failed: Vec<Failed>,
     bytes: u64,
@@ -39,7 +39,7 @@ struct Dir {
     mode: u32,
 }
 
-struct Item {
+struct UploadItem {
     local: PathBuf,
     remote: String,
 }
@@ -63,7 +63,7 @@ pub(super) async fn copy(call: &Call, local: &Path, remote: &str) -> Result<Summ
             make_dirs(call, level, depth == 0, &mut folders).await?;
         }
         copy_files(call, plan.files, &folders, &mut summary).await?;
-        let link = |(item, target): (Item, String)| async move {
+        let link = |(item, target): (UploadItem, String)| async move {
             let made = links::make(call, &target, &item.remote).await;
             call.part(&item.local, made)
         };
@@ -145,7 +145,7 @@ async fn make_dirs(
 
 async fn copy_files(
     call: &Call,
-    mut files: Vec<Item>,
+    mut files: Vec<UploadItem>,
     folders: &Folders,
     summary: &mut Summary,
 ) -> Result<(), Error> {
@@ -155,7 +155,7 @@ async fn copy_files(
     // What is small is taken into memory; what is large has a thread that reads ahead.
     let small = call.session(&first.remote).await?.write_len;
     files.retain(|item| folders.has(&item.remote));
-    let copy = |item: Item| async move {
+    let copy = |item: UploadItem| async move {
         let is_fresh = folders.fresh.contains(path::folder(&item.remote));
         let copied = async {
             let source = Source::open(&item.local, small).await?;
@@ -169,7 +169,7 @@ async fn copy_files(
     Ok(())
 }
 
-/// Does the same for all of them, so many at once; the first error ends it.
+/// Does the same for all of them, a limited number at once; the first error ends it.
 pub(super) async fn at_once<T, R, F>(
     call: &Call,
     items: Vec<T>,
@@ -195,16 +195,16 @@ where
 }
 
 /// Looks at everything, without following a link.
-fn plan(local: &Path, remote: &str, keep_going: bool) -> Result<Plan, Error> {
+fn plan(local: &Path, remote: &str, keep_going: bool) -> Result<UploadPlan, Error> {
     let root = fs::metadata(local).map_err(|e| local::failed("open", local, e))?;
     if !root.is_dir() {
         let found = root.file_type().into();
         return Err(local::wrong_type(local, found, FileType::Dir));
     }
-    let mut plan = Plan {
+    let mut plan = UploadPlan {
         root: local.to_owned(),
         keep_going,
-        ..Plan::default()
+        ..UploadPlan::default()
     };
     let mut folders = vec![(
         local.to_owned(),
@@ -237,7 +237,7 @@ fn plan(local: &Path, remote: &str, keep_going: bool) -> Result<Plan, Error> {
     Ok(plan)
 }
 
-impl Plan {
+impl UploadPlan {
     fn skip(&mut self, local: &Path, reason: SkipReason) {
         let path = local.strip_prefix(&self.root).unwrap_or(local).to_owned();
         self.skipped.push(Skipped { path, reason });
@@ -264,7 +264,7 @@ impl Plan {
     reason = "a disk access for each entry costs more"
 )]
 fn add(
-    plan: &mut Plan,
+    plan: &mut UploadPlan,
     folder: &Path,
     remote: &str,
     entry: io::Result<fs::DirEntry>,
@@ -288,14 +288,14 @@ fn add(
         FileType::Dir => below.push((local, remote, found.permissions().mode())),
         FileType::File => {
             plan.bytes += found.len();
-            plan.files.push(Item { local, remote });
+            plan.files.push(UploadItem { local, remote });
         }
         FileType::Symlink => {
             let target = fs::read_link(&local).map_err(failed("read the link"))?;
             match target.to_str() {
                 Some(target) => {
                     let target = target.to_owned();
-                    plan.links.push((Item { local, remote }, target));
+                    plan.links.push((UploadItem { local, remote }, target));
                 }
                 None => plan.skip(&local, SkipReason::Name),
             }

@@ -270,7 +270,7 @@ async fn attempt(
     let session = call.session(remote).await?;
     let handle = open(call, &session, source, remote, work).await?;
     let written = async {
-        pump(call, &handle, source, remote, work).await?;
+        transfer(call, &handle, source, remote, work).await?;
         let wanted = Settings {
             mode: source.settings.mode.filter(|_| !work.place.keeps_mode),
             owner: work.place.owner,
@@ -361,7 +361,7 @@ async fn open(
 }
 
 /// Sends what is missing, many requests at once.
-async fn pump(
+async fn transfer(
     call: &Call,
     handle: &Handle,
     source: &Source,

@@ -15,17 +15,18 @@ use super::hosts::Hosts;
 use super::rights::{self, COUNT};
 use super::session;
 
-/// Of so many it is told. A hook that asks for nonsense in a loop takes no more memory than that.
-const MOST_TROUBLES: usize = 100;
+/// At most this many are reported. A hook that asks for nonsense in a loop takes no more memory
+/// than that.
+const MOST_ERRORS: usize = 100;
 
 /// What went wrong between a program and its hosts, in order.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Troubles(Arc<Mutex<Vec<Error>>>);
+pub(super) struct ErrorLog(Arc<Mutex<Vec<Error>>>);
 
-impl Troubles {
+impl ErrorLog {
     pub(super) fn add(&self, error: Error) {
         let mut list = self.list();
-        if list.len() < MOST_TROUBLES {
+        if list.len() < MOST_ERRORS {
             list.push(error);
         }
     }
@@ -62,7 +63,7 @@ async fn is_cut(mut cut: watch::Receiver<bool>) {
 
 /// Makes the socket that the program and its children inherit, and serves what comes through it
 /// until the last of them has gone. In the current runtime.
-pub(super) fn start(hosts: Arc<Hosts>, troubles: Troubles) -> io::Result<(Broker, OwnedFd)> {
+pub(super) fn start(hosts: Arc<Hosts>, errors: ErrorLog) -> io::Result<(Broker, OwnedFd)> {
     let (ours, theirs) = StdUnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let ours = UnixStream::from_std(ours)?;
@@ -70,7 +71,7 @@ pub(super) fn start(hosts: Arc<Hosts>, troubles: Troubles) -> io::Result<(Broker
     // The program and all that it starts: a stream of one may not end before another one has its own.
     let group = StreamGroup::new();
     tokio::spawn(async move {
-        let listening = listen(&ours, &hosts, &group, &troubles, &to_cut);
+        let listening = listen(&ours, &hosts, &group, &errors, &to_cut);
         let error = tokio::select! {
             result = listening => result.err(),
             () = is_cut(to_cut.clone()) => None,
@@ -86,7 +87,7 @@ async fn listen(
     socket: &UnixStream,
     hosts: &Arc<Hosts>,
     group: &StreamGroup,
-    troubles: &Troubles,
+    errors: &ErrorLog,
     to_cut: &watch::Receiver<bool>,
 ) -> io::Result<()> {
     loop {
@@ -101,17 +102,17 @@ async fn listen(
         };
         let Ok(descriptors) = <[OwnedFd; COUNT]>::try_from(descriptors) else {
             // Also when this process has no descriptors left: the kernel drops what does not fit,
-            // and the shim is told by the end of its control stream.
+            // and the end of its control stream tells the shim.
             let error = io::Error::other("the descriptors of a shim did not arrive");
-            troubles.add(Error::Request { source: error });
+            errors.add(Error::Request { source: error });
             continue;
         };
         let (hosts, group) = (hosts.clone(), group.clone());
-        let (troubles, to_cut) = (troubles.clone(), to_cut.clone());
+        let (errors, to_cut) = (errors.clone(), to_cut.clone());
         tokio::spawn(async move {
             // Dropped, a session ends its command and its shim.
             tokio::select! {
-                () = session::serve(descriptors, &hosts, &group, &troubles) => {}
+                () = session::serve(descriptors, &hosts, &group, &errors) => {}
                 () = is_cut(to_cut) => {}
             }
         });

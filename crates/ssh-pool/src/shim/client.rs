@@ -52,7 +52,7 @@ fn complain(problem: &Problem) {
         problem.what,
         because.unwrap_or_default()
     );
-    // There is nobody else to tell.
+    // There is no other place to report it.
     io::stderr().write_all(text.as_bytes()).ok();
 }
 
@@ -111,7 +111,7 @@ fn run(descriptor: Option<RawFd>, arguments: Vec<OsString>) -> Result<u8, Proble
     control.write_all(&request).map_err(problem(gone))?;
     let code = loop {
         match Frame::read(&mut control) {
-            // Nobody reads it: that is no reason to stop.
+            // It has no reader: that is no reason to stop.
             Ok(Frame::Text(text)) => drop(io::stderr().write_all(&text)),
             Ok(Frame::Exit(code)) => break code,
             Err(_) => {
@@ -182,7 +182,7 @@ fn let_go(input: Passed, output: Passed) -> io::Result<Option<thread::JoinHandle
         Passed::Itself => rustix::stdio::dup2_stdin(&nothing)?,
         Passed::Copied { mut ours, .. } => {
             thread::spawn(move || {
-                // Whoever does not read any more closes it.
+                // A reader that has stopped closes it.
                 io::copy(&mut io::stdin().lock(), &mut ours).ok();
                 ours.shutdown(std::net::Shutdown::Write).ok();
             });

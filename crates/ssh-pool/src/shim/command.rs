@@ -12,17 +12,17 @@ use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 
-use super::broker::{self, Broker, Troubles};
+use super::broker::{self, Broker, ErrorLog};
 use super::error::Error;
 use super::hosts::Hosts;
 use super::message::{DESCRIPTOR, VARIABLE, address};
 
 /// Makes a program take the shim for its ssh.
-pub(crate) type Persuade =
-    Arc<dyn Fn(&mut std::process::Command) -> Result<Disguise, Error> + Send + Sync>;
+pub(crate) type SetUpShim =
+    Arc<dyn Fn(&mut std::process::Command) -> Result<ShimSetup, Error> + Send + Sync>;
 
 /// How the program will know the shim.
-pub(crate) struct Disguise {
+pub(crate) struct ShimSetup {
     /// Under this name it will run it.
     pub(crate) name: OsString,
     /// What has to stay as long as the program.
@@ -61,7 +61,7 @@ pub struct Command {
     stdout: Option<Stdio>,
     stderr: Option<Stdio>,
     hosts: Arc<Hosts>,
-    persuade: Persuade,
+    set_up_shim: SetUpShim,
 }
 
 /// Shows the program and how many arguments there are: they may hold secrets.
@@ -75,7 +75,7 @@ impl fmt::Debug for Command {
 }
 
 impl Command {
-    pub(crate) fn new(program: &'static str, hosts: Arc<Hosts>, persuade: Persuade) -> Self {
+    pub(crate) fn new(program: &'static str, hosts: Arc<Hosts>, set_up_shim: SetUpShim) -> Self {
         Self {
             program,
             arguments: Vec::new(),
@@ -85,7 +85,7 @@ impl Command {
             stdout: None,
             stderr: None,
             hosts,
-            persuade,
+            set_up_shim,
         }
     }
 
@@ -151,7 +151,7 @@ impl Command {
         // The caller's runtime may end before the program does, and there may be none.
         let hosts = self.hosts.clone();
         let _entered = hosts.enter();
-        let troubles = Troubles::default();
+        let troubles = ErrorLog::default();
         let (broker, socket) = broker::start(self.hosts.clone(), troubles.clone())
             .map_err(|source| Error::Prepare { source })?;
         let mut command = std::process::Command::new(self.program);
@@ -178,7 +178,7 @@ impl Command {
                 setter(&mut command, stdio);
             }
         }
-        let Disguise { name, keep } = (self.persuade)(&mut command)?;
+        let ShimSetup { name, keep } = (self.set_up_shim)(&mut command)?;
         command.env(VARIABLE, address(&name));
         // Done in the child, so that no other child of this process gets it too.
         let mapping = FdMapping {
@@ -295,7 +295,7 @@ pub struct Child {
     pub stderr: Option<ChildStderr>,
     process: Process,
     program: &'static str,
-    troubles: Troubles,
+    troubles: ErrorLog,
 }
 
 /// A process that does not outlive this.

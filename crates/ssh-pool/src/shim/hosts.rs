@@ -21,14 +21,14 @@ pub(crate) type Opening = Pin<Box<dyn Future<Output = Result<Box<dyn Duplex>, Er
 
 /// Opens streams in the place of this command line.
 #[derive(Clone)]
-pub(crate) struct Detour {
+pub(crate) struct Redirect {
     pub(crate) line: &'static str,
     pub(crate) open: Arc<dyn Fn(&StreamGroup) -> Opening + Send + Sync>,
 }
 
-impl fmt::Debug for Detour {
+impl fmt::Debug for Redirect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Detour").field(&self.line).finish()
+        f.debug_tuple("Redirect").field(&self.line).finish()
     }
 }
 
@@ -46,7 +46,7 @@ struct Allowed {
 pub(crate) struct Hosts {
     pool: Pool,
     allowed: Vec<Allowed>,
-    detour: Option<Detour>,
+    redirect: Option<Redirect>,
 }
 
 impl Hosts {
@@ -54,14 +54,14 @@ impl Hosts {
         Self {
             pool: pool.clone(),
             allowed: Vec::new(),
-            detour: None,
+            redirect: None,
         }
     }
 
     /// One more, under another name too.
     pub(crate) fn allow(&mut self, alias: Option<String>, target: Target) -> Result<(), SshError> {
         if let Some(alias) = &alias {
-            // What could not be a host's name is nobody's.
+            // What could not be a host's name is refused.
             Target::new("user", alias.as_str(), 22)?;
         }
         let host = self.pool.host(target.clone())?;
@@ -80,14 +80,17 @@ impl Hosts {
 
     /// Takes this way where that command is asked for.
     #[cfg(feature = "docker")]
-    pub(crate) fn take_detour(&mut self, detour: Detour) {
-        self.detour = Some(detour);
+    pub(crate) fn set_redirect(&mut self, redirect: Redirect) {
+        self.redirect = Some(redirect);
     }
 
     /// A stream in the place of this command, if there is one.
-    pub(super) fn detour(&self, line: &OsStr, group: &StreamGroup) -> Option<Opening> {
-        let detour = self.detour.as_ref().filter(|detour| line == detour.line)?;
-        Some((detour.open)(group))
+    pub(super) fn redirect(&self, line: &OsStr, group: &StreamGroup) -> Option<Opening> {
+        let redirect = self
+            .redirect
+            .as_ref()
+            .filter(|redirect| line == redirect.line)?;
+        Some((redirect.open)(group))
     }
 
     /// The one that is meant. Where no user or no port is named, any will do, if there is only

@@ -52,16 +52,16 @@ pub fn read_question(from: &mut impl Read) -> io::Result<Question> {
     })
 }
 
-/// What a shim is told.
+/// What is sent to a shim.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum ShimAnswer {
     /// For standard error.
     Text(Vec<u8>),
     /// The end, with this exit code.
     Exit(u8),
 }
 
-impl Answer {
+impl ShimAnswer {
     /// As it is sent.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -73,15 +73,15 @@ impl Answer {
     }
 }
 
-/// Reads what a shim is told.
+/// Reads what is sent to a shim.
 ///
 /// # Errors
 ///
 /// It is not whole, too long, or none.
-pub fn read_answer(from: &mut impl Read) -> io::Result<Answer> {
+pub fn read_answer(from: &mut impl Read) -> io::Result<ShimAnswer> {
     Ok(match Frame::read(from)? {
-        Frame::Text(text) => Answer::Text(text),
-        Frame::Exit(code) => Answer::Exit(code),
+        Frame::Text(text) => ShimAnswer::Text(text),
+        Frame::Exit(code) => ShimAnswer::Exit(code),
     })
 }
 

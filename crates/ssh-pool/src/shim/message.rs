@@ -114,7 +114,7 @@ fn too_many() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
-/// What the pool's process tells a shim: a letter, a length, and so many bytes.
+/// What the pool's process tells a shim: a letter, a length, and the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Frame {
     /// For standard error.

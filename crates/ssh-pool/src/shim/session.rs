@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, pipe};
 
-use super::broker::Troubles;
+use super::broker::ErrorLog;
 use super::error::Error;
 use super::hosts::{Duplex, Hosts};
 use super::invocation::Invocation;
@@ -27,48 +27,48 @@ type Inlet = Box<dyn AsyncRead + Send + Unpin>;
 type Outlet = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// Serves one shim from its request to its exit code. Whatever fails is told to it, and kept for
-/// whoever started the program, of whose streams the group is.
+/// the program's caller, whose stream group it is.
 pub(super) async fn serve(
     descriptors: [OwnedFd; COUNT],
     hosts: &Hosts,
     group: &StreamGroup,
-    troubles: &Troubles,
+    errors: &ErrorLog,
 ) {
     let [control, stdin, stdout] = descriptors;
     let control = match socket(control) {
         Ok(control) => control,
-        Err(source) => return troubles.add(Error::Request { source }),
+        Err(source) => return errors.add(Error::Request { source }),
     };
-    let (mut ear, mut mouth) = control.into_split();
+    let (mut control_reader, mut control_writer) = control.into_split();
     let mut cut_off = None;
     let served = async {
         let bad = |source| Error::Request { source };
-        let request = read_request(&mut ear).await.map_err(bad)?;
+        let request = read_request(&mut control_reader).await.map_err(bad)?;
         let mut streams = Streams {
             stdin: Some(inlet(stdin).map_err(bad)?),
             stdout: Some(outlet(stdout).map_err(bad)?),
         };
         tokio::select! {
-            code = run(&request, hosts, group, &mut streams, &mut mouth) => {
+            code = run(&request, hosts, group, &mut streams, &mut control_writer) => {
                 // The program may end as soon as this is closed, and then it is asked why.
                 cut_off = streams.stdout.take();
                 code
             }
-            // The shim has gone, and nobody waits. The command ends when its future is dropped.
-            () = ended(&mut ear) => Ok(OWN_FAILURE),
+            // The shim has gone, and nothing waits. The command ends when its future is dropped.
+            () = ended(&mut control_reader) => Ok(OWN_FAILURE),
         }
     };
     let code = match served.await {
         Ok(code) => code,
         Err(error) => {
             let text = format!("ssh-pool: {}\n", with_causes(&error));
-            troubles.add(error);
-            tell(&mut mouth, &Frame::Text(text.into_bytes())).await;
+            errors.add(error);
+            tell(&mut control_writer, &Frame::Text(text.into_bytes())).await;
             OWN_FAILURE
         }
     };
     drop(cut_off);
-    tell(&mut mouth, &Frame::Exit(code)).await;
+    tell(&mut control_writer, &Frame::Exit(code)).await;
 }
 
 /// The program's pipes.
@@ -83,14 +83,14 @@ async fn run(
     hosts: &Hosts,
     group: &StreamGroup,
     streams: &mut Streams,
-    mouth: &mut OwnedWriteHalf,
+    control_writer: &mut OwnedWriteHalf,
 ) -> Result<u8, Error> {
     let invocation = Invocation::parse(&request.arguments)?;
     let host = hosts.find(&invocation)?.in_group(group);
-    if let Some(stream) = hosts.detour(&invocation.line, group) {
+    if let Some(stream) = hosts.redirect(&invocation.line, group) {
         return pass(stream.await?, streams).await;
     }
-    // A connection of its own: git reads a pack at its own pace, and holds up nobody.
+    // A connection of its own: git reads a pack at its own pace, and holds up no other stream.
     let mut command = host.shell(&invocation.line);
     command.verbatim().stdin(Stdio::piped());
     if let Some(protocol) = &request.protocol {
@@ -101,7 +101,7 @@ async fn run(
     let output = async {
         tokio::try_join!(
             copy_stdout(from, &mut streams.stdout),
-            copy_stderr(&mut child, mouth)
+            copy_stderr(&mut child, control_writer)
         )
     };
     let output = tokio::select! {
@@ -110,7 +110,7 @@ async fn run(
         output = output => output,
     };
     if let Err(Unread) = output {
-        // As ssh, which a broken pipe ends: the command has nobody to talk to.
+        // As ssh, which a broken pipe ends: the command has no reader.
         return Ok(OWN_FAILURE);
     }
     let status = child.wait().await?;
@@ -208,35 +208,35 @@ async fn copy(
 
 /// What the command complains about goes to the shim, whose standard error may be a terminal: the
 /// flags of that are not for us to change.
-async fn copy_stderr(child: &mut Child, mouth: &mut OwnedWriteHalf) -> Result<(), Unread> {
+async fn copy_stderr(child: &mut Child, control_writer: &mut OwnedWriteHalf) -> Result<(), Unread> {
     let Some(mut stderr) = child.stderr.take() else {
         return Ok(());
     };
     let mut buffer = vec![0; LONGEST_TEXT];
     while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
         let text = buffer.get(..count).unwrap_or_default().to_vec();
-        tell(mouth, &Frame::Text(text)).await;
+        tell(control_writer, &Frame::Text(text)).await;
     }
     Ok(())
 }
 
-async fn tell(mouth: &mut OwnedWriteHalf, frame: &Frame) {
-    if let Err(error) = mouth.write_all(&frame.encode()).await {
+async fn tell(control_writer: &mut OwnedWriteHalf, frame: &Frame) {
+    if let Err(error) = control_writer.write_all(&frame.encode()).await {
         tracing::debug!(%error, "a shim has gone");
     }
 }
 
 /// Waits until the shim has closed its side. It says nothing after its request.
-async fn ended(ear: &mut OwnedReadHalf) {
+async fn ended(control_reader: &mut OwnedReadHalf) {
     let mut byte = [0];
-    while let Ok(1..) = ear.read(&mut byte).await {}
+    while let Ok(1..) = control_reader.read(&mut byte).await {}
 }
 
-async fn read_request(ear: &mut OwnedReadHalf) -> io::Result<Request> {
+async fn read_request(control_reader: &mut OwnedReadHalf) -> io::Result<Request> {
     let mut head = [0; 4];
-    ear.read_exact(&mut head).await?;
+    control_reader.read_exact(&mut head).await?;
     let mut body = vec![0; Request::length(head)?];
-    ear.read_exact(&mut body).await?;
+    control_reader.read_exact(&mut body).await?;
     Request::decode(&body)
 }
 

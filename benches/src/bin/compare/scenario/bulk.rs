@@ -7,7 +7,7 @@ use super::{Job, warmed};
 use crate::bench::{Bench, Case, Plan};
 use crate::contender::Contender;
 use crate::place::Place;
-use crate::stage::Stage;
+use crate::supervisor::Supervisor;
 use crate::worker::Found;
 
 const PLAN: Plan = Plan {
@@ -19,7 +19,7 @@ const PLAN: Plan = Plan {
 const MEBIBYTE: u64 = 1 << 20;
 
 pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
-    let mut stage = Stage::new();
+    let mut supervisor = Supervisor::new();
     let bytes = bench.pick(64, 1024) * MEBIBYTE;
     for _ in 0..bench.rounds(1, 3) {
         for (same_cipher, cipher) in [(false, "default cipher"), (true, "same cipher")] {
@@ -27,7 +27,7 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
                 for contender in bench.drawn() {
                     let place = Place {
                         same_cipher,
-                        ..stage.place()?
+                        ..supervisor.place()?
                     };
                     let case = Case {
                         setting: format!("{direction}, {cipher}"),

@@ -11,7 +11,7 @@ use super::{Job, ask, close_all, since, tally, warmed};
 use crate::bench::{Bench, Case, Plan};
 use crate::contender::{Contender, Session};
 use crate::place::Place;
-use crate::stage::Stage;
+use crate::supervisor::Supervisor;
 use crate::worker::Found;
 
 const PLAN: Plan = Plan {
@@ -30,7 +30,7 @@ const AT_ONCE: usize = 50;
 
 pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     // Without a delay: what is compared is what a server's limits do to each.
-    let mut stage = Stage::new();
+    let mut supervisor = Supervisor::new();
     for _ in 0..bench.rounds(1, 5) {
         for (setting, warm_up) in [("cold", 0), ("warm", 20)] {
             for contender in bench.drawn() {
@@ -42,15 +42,15 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
                     setting: setting.to_owned(),
                     contender,
                     job: Job::Burst {
-                        place: stage.place()?,
+                        place: supervisor.place()?,
                         warm_up,
                         commands: COMMANDS,
                         at_once: AT_ONCE,
                     },
                 };
-                let before = stage.sshd().accepted();
+                let before = supervisor.sshd().accepted();
                 let add = |found: &mut Found| {
-                    let logins = stage.sshd().accepted() - before;
+                    let logins = supervisor.sshd().accepted() - before;
                     #[allow(clippy::cast_precision_loss, reason = "a count of logins")]
                     found.set(metric::LOGINS, logins as f64);
                 };

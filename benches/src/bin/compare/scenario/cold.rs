@@ -10,7 +10,7 @@ use super::{Job, since};
 use crate::bench::{Bench, Case, Plan};
 use crate::contender::{Contender, Session};
 use crate::place::Place;
-use crate::stage::Stage;
+use crate::supervisor::Supervisor;
 use crate::worker::Found;
 
 /// For the stage alone: seconds since 1970.
@@ -28,13 +28,13 @@ const TRIPS: Plan = Plan {
 };
 
 pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
-    let mut stage = Stage::new();
+    let mut supervisor = Supervisor::new();
     let lines = bench.pick([(0, 3), (40, 2)], [(0, 10), (40, 10)]);
     for _ in 0..bench.rounds(1, 5) {
         for (milliseconds, times) in lines {
             for contender in bench.drawn() {
                 let line = Duration::from_millis(milliseconds);
-                let place = stage.behind(line, true)?;
+                let place = supervisor.behind(line, true)?;
                 let case = Case {
                     setting: format!("{milliseconds} ms"),
                     contender,
@@ -46,8 +46,8 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     }
     // They are the same each time.
     for contender in bench.drawn() {
-        let line = CountedLine::to(stage.sshd().addr()).await;
-        let place = stage.at(line.addr())?;
+        let line = CountedLine::to(supervisor.sshd().addr()).await;
+        let place = supervisor.at(line.addr())?;
         let case = Case {
             setting: "100 ms".to_owned(),
             contender,

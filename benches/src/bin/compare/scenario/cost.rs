@@ -9,7 +9,7 @@ use super::{Job, warmed};
 use crate::bench::{Bench, Case, Plan};
 use crate::contender::{Client, Contender};
 use crate::place::Place;
-use crate::stage::Stage;
+use crate::supervisor::Supervisor;
 use crate::usage;
 use crate::worker::Found;
 
@@ -36,14 +36,14 @@ const FEWER: usize = 20;
 const FIRST: usize = 5;
 
 pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
-    let mut stage = Stage::new();
+    let mut supervisor = Supervisor::new();
     let commands = bench.pick(200, 1000);
     let rounds = bench.rounds(1, 5);
     for _ in 0..rounds {
         for contender in bench.drawn() {
             let new = contender == Contender::NewSsh;
             let job = Job::Cost {
-                place: stage.place()?,
+                place: supervisor.place()?,
                 warm_up: if new { 1 } else { 20 },
                 commands: if new { commands / FEWER } else { commands },
             };
@@ -51,13 +51,13 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         }
         for contender in bench.drawn() {
             if contender.has_master() {
-                let place = stage.place()?;
+                let place = supervisor.place()?;
                 let job = Job::Master { place };
                 bench.measure(&MASTER, case(contender, job)).await;
             }
         }
     }
-    let places = stage.crowd(bench.pick(25, 100))?;
+    let places = supervisor.crowd(bench.pick(25, 100))?;
     for _ in 0..rounds {
         for contender in bench.drawn() {
             if contender.has_master() || contender == Contender::NewSsh {

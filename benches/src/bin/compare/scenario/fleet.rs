@@ -11,7 +11,7 @@ use super::{Answer, Job, ask, close_all, since, tally};
 use crate::bench::{Bench, Case, Plan};
 use crate::contender::{Client, Contender, Session};
 use crate::place::Place;
-use crate::stage::Stage;
+use crate::supervisor::Supervisor;
 use crate::worker::Found;
 
 const PLAN: Plan = Plan {
@@ -26,10 +26,10 @@ const PLAN: Plan = Plan {
 };
 
 pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
-    let mut stage = Stage::new();
+    let mut supervisor = Supervisor::new();
     let hosts = bench.pick(10, 100);
     eprintln!("fleet: {hosts} servers are started");
-    let fleet = stage.fleet(hosts)?;
+    let fleet = supervisor.fleet(hosts)?;
     for _ in 0..bench.rounds(1, 5) {
         for (setting, warm) in [("cold", false), ("warm", true)] {
             for contender in bench.drawn() {
@@ -41,7 +41,7 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
                     setting: setting.to_owned(),
                     contender,
                     job: Job::Fleet {
-                        places: stage.places(&fleet)?,
+                        places: supervisor.places(&fleet)?,
                         warm,
                     },
                 };

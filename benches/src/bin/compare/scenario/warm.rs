@@ -9,7 +9,7 @@ use super::{Job, since, warmed};
 use crate::bench::{Bench, Case, Plan};
 use crate::contender::Contender;
 use crate::place::Place;
-use crate::stage::Stage;
+use crate::supervisor::Supervisor;
 use crate::worker::Found;
 
 const PLAN: Plan = Plan {
@@ -29,7 +29,7 @@ const LONG: u64 = 40;
 const FEWER: usize = 10;
 
 pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
-    let mut stage = Stage::new();
+    let mut supervisor = Supervisor::new();
     // Round trips in ms, and the commands: before measuring, and measured.
     let lines: [(u64, usize, usize); 4] = bench.pick(
         [(0, 20, 100), (10, 3, 15), (40, 2, 6), (100, 2, 4)],
@@ -41,7 +41,7 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
             for contender in bench.drawn() {
                 let new = contender == Contender::NewSsh;
                 let job = Job::Warm {
-                    place: stage.behind(Duration::from_millis(milliseconds), false)?,
+                    place: supervisor.behind(Duration::from_millis(milliseconds), false)?,
                     warm_up: if new { 1 } else { warm_up },
                     commands: if new {
                         commands.div_ceil(FEWER)

@@ -60,14 +60,14 @@ impl Key {
 }
 
 #[cfg(unix)]
-type Stream = tokio::net::UnixStream;
+type AgentStream = tokio::net::UnixStream;
 #[cfg(not(unix))]
-type Stream = tokio::io::DuplexStream;
+type AgentStream = tokio::io::DuplexStream;
 
 #[cfg(unix)]
-async fn connect(path: &Path) -> Result<Stream, Failure> {
+async fn connect(path: &Path) -> Result<AgentStream, Failure> {
     loop {
-        match Stream::connect(path).await {
+        match AgentStream::connect(path).await {
             // An agent that other programs keep busy: Linux does not wait for room in its queue.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -78,7 +78,7 @@ async fn connect(path: &Path) -> Result<Stream, Failure> {
 }
 
 #[cfg(not(unix))]
-async fn connect(_: &Path) -> Result<Stream, Failure> {
+async fn connect(_: &Path) -> Result<AgentStream, Failure> {
     Err(Failure::Unsupported)
 }
 
@@ -91,7 +91,7 @@ pub(super) async fn probe(path: &Path) -> Result<(), Failure> {
 async fn open(
     path: &Path,
     session: Option<&AgentSessionBinding>,
-) -> Result<AgentClient<Stream>, Failure> {
+) -> Result<AgentClient<AgentStream>, Failure> {
     let mut client = AgentClient::connect(connect(path).await?);
     if let Some(session) = session {
         match client.bind_session(session, false).await {

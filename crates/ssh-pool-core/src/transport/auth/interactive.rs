@@ -7,7 +7,7 @@ use russh::client::{
 };
 use zeroize::Zeroizing;
 
-use super::login::{Login, Outcome};
+use super::login::{Login, OfferOutcome};
 use crate::error::MessageKind;
 use crate::identity::{Challenge, Prompt, Responder};
 use crate::printable;
@@ -36,7 +36,7 @@ where
 {
     /// One attempt. If there is no answer, the connection has to be given up: an empty one would
     /// count as a wrong one at the server, and the library sends nothing else before it.
-    pub(super) async fn converse(&mut self, answers: &Answers) -> Outcome {
+    pub(super) async fn converse(&mut self, answers: &Answers) -> OfferOutcome {
         self.attempt(answers.name().into());
         if matches!(answers, Answers::Nothing) {
             // No credential has been offered.
@@ -49,7 +49,7 @@ where
         let (mut rounds, mut asked) = (0, 0);
         loop {
             let prompts = match reply {
-                Ok(Reply::Success) => return Outcome::Success,
+                Ok(Reply::Success) => return OfferOutcome::Success,
                 Ok(Reply::Failure {
                     remaining_methods,
                     partial_success,
@@ -70,7 +70,7 @@ where
                         .add(MessageKind::Instruction, &instructions);
                     self.challenge(&name, &instructions, prompts)
                 }
-                Err(_) => return Outcome::Lost,
+                Err(_) => return OfferOutcome::Lost,
             };
             rounds += 1;
             // A round without prompts only shows a text.
@@ -85,7 +85,7 @@ where
             };
             let Some(answers) = answered else {
                 self.unanswered(&prompts);
-                return Outcome::Stuck;
+                return OfferOutcome::Stuck;
             };
             // The library takes them as they are; what is copied here is wiped.
             let answers = answers.iter().map(|answer| answer.to_string()).collect();

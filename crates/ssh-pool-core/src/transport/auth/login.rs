@@ -19,17 +19,17 @@ use crate::transport::keys::{AgentKey, Credential, FromAgent};
 use crate::transport::translate::{NOT_UTF8, is_fin, is_not_utf8};
 
 /// How long a session that is known to have ended may take to say how.
-const EPITAPH: Duration = Duration::from_secs(1);
+const DISCONNECT_REASON_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How a login ended.
-pub(super) enum End {
+pub(super) enum LoginEnd {
     Success,
     Exhausted,
     Lost,
 }
 
 /// What came of one offer.
-pub(super) enum Outcome {
+pub(super) enum OfferOutcome {
     /// Logged in.
     Success,
     /// The server has answered: more is needed.
@@ -137,7 +137,7 @@ where
 
     /// Logs in as ssh does: `none` first, then what is there for the methods that the server allows
     /// at each step, and after each partial success from there on.
-    pub(super) async fn run(&mut self) -> End {
+    pub(super) async fn run(&mut self) -> LoginEnd {
         let max_attempts = self.rules.max_attempts;
         if let Some(end) = self.ask_for_methods().await {
             return end;
@@ -148,25 +148,25 @@ where
                 self.tried.push(format!(
                     "({left} more not offered: the limit is {max_attempts})"
                 ));
-                return End::Exhausted;
+                return LoginEnd::Exhausted;
             }
             let offered = offer.clone();
             match self.offer(offer).await {
-                Outcome::Success => return End::Success,
-                Outcome::Continue { partial: true } => {
+                OfferOutcome::Success => return LoginEnd::Success,
+                OfferOutcome::Continue { partial: true } => {
                     self.attempts = self.attempts.saturating_sub(1);
                     self.accepted.extend(self.tried.last().cloned());
                     self.next_step();
                 }
-                Outcome::Continue { partial: false } if offered.is_key() => {
+                OfferOutcome::Continue { partial: false } if offered.is_key() => {
                     self.refused.push(offered);
                 }
-                Outcome::Continue { partial: false } | Outcome::Skipped => {}
-                Outcome::Stuck => return End::Exhausted,
-                Outcome::Lost => return End::Lost,
+                OfferOutcome::Continue { partial: false } | OfferOutcome::Skipped => {}
+                OfferOutcome::Stuck => return LoginEnd::Exhausted,
+                OfferOutcome::Lost => return LoginEnd::Lost,
             }
         }
-        End::Exhausted
+        LoginEnd::Exhausted
     }
 
     /// The server wants something else from now on, which a key may be that was refused before.
@@ -178,11 +178,11 @@ where
 
     /// Asks with method "none" what the server allows. An account without authentication is
     /// logged in by it.
-    async fn ask_for_methods(&mut self) -> Option<End> {
+    async fn ask_for_methods(&mut self) -> Option<LoginEnd> {
         let result = self.handle.authenticate_none(self.rules.user).await;
         match self.answered(result) {
-            Outcome::Success => Some(End::Success),
-            Outcome::Lost => Some(End::Lost),
+            OfferOutcome::Success => Some(LoginEnd::Success),
+            OfferOutcome::Lost => Some(LoginEnd::Lost),
             _ => None,
         }
     }
@@ -219,13 +219,13 @@ where
             .is_none_or(|allowed| allowed.contains(&method))
     }
 
-    async fn offer(&mut self, offer: Offer) -> Outcome {
+    async fn offer(&mut self, offer: Offer) -> OfferOutcome {
         match offer {
             Offer::Credential(Credential::Key { key, name }) => {
                 let blob = key.public_key().to_bytes().ok();
                 let algorithm = key.algorithm();
                 let Some(hash) = self.prepare(blob, &algorithm, Form::Key, &name).await else {
-                    return Outcome::Skipped;
+                    return OfferOutcome::Skipped;
                 };
                 let public = key.public_key().clone();
                 let mut signer = KeySigner(key);
@@ -243,7 +243,7 @@ where
                 let blob = certificate.to_bytes().ok();
                 let (algorithm, form) = (key.algorithm(), Form::Certificate);
                 let Some(hash) = self.prepare(blob, &algorithm, form, &name).await else {
-                    return Outcome::Skipped;
+                    return OfferOutcome::Skipped;
                 };
                 let mut signer = KeySigner(key);
                 let result = self
@@ -274,33 +274,33 @@ where
             // Turned into other offers.
             Offer::Credential(
                 Credential::Password(_) | Credential::Prompt(_) | Credential::None,
-            ) => Outcome::Skipped,
+            ) => OfferOutcome::Skipped,
         }
     }
 
     /// Puts what an agent holds in its place, in its order.
-    async fn ask_agent(&mut self, source: &FromAgent) -> Outcome {
+    async fn ask_agent(&mut self, source: &FromAgent) -> OfferOutcome {
         let found = source.find(self.handle.agent_session_binding()).await;
         for credential in found.credentials.into_iter().rev() {
             self.offers.push_front(Offer::Credential(credential));
         }
         let Some((identity, problem)) = found.problem else {
-            return Outcome::Skipped;
+            return OfferOutcome::Skipped;
         };
         tracing::warn!(%identity, %problem, "an identity is not used");
         if problem.is_want_of_descriptors() {
             self.descriptors = Some(Cause::new(problem));
-            return Outcome::Stuck;
+            return OfferOutcome::Stuck;
         }
         self.tried.push(not_used(&identity, &problem));
         self.agent_problem
             .get_or_insert((identity, Cause::new(problem)));
-        Outcome::Skipped
+        OfferOutcome::Skipped
     }
 
-    async fn offer_agent_key(&mut self, key: &AgentKey) -> Outcome {
+    async fn offer_agent_key(&mut self, key: &AgentKey) -> OfferOutcome {
         if self.silent_agents.contains(key.agent().path()) {
-            return Outcome::Skipped;
+            return OfferOutcome::Skipped;
         }
         let public = key.offered().public_key().into_owned();
         let (blob, algorithm) = (key.blob(), public.algorithm());
@@ -310,7 +310,7 @@ where
         };
         let prepared = self.prepare(blob.clone(), &algorithm, form, key.name());
         let Some(hash) = prepared.await else {
-            return Outcome::Skipped;
+            return OfferOutcome::Skipped;
         };
         let session = self.handle.agent_session_binding().cloned();
         let mut signer = AgentSigner {
@@ -338,7 +338,7 @@ where
         let error = match signed {
             Ok(result) => return self.result(result),
             Err(SignError::Agent(error)) => error,
-            Err(SignError::Key(_) | SignError::Gone) => return Outcome::Lost,
+            Err(SignError::Key(_) | SignError::Gone) => return OfferOutcome::Lost,
         };
         // The server would have taken the key: it does not count it, and another credential may
         // still sign with it.
@@ -356,7 +356,7 @@ where
         let identity = format!("{} of the agent at {}", key.name(), path.display());
         self.agent_problem
             .get_or_insert((identity, Cause::new(error)));
-        Outcome::Skipped
+        OfferOutcome::Skipped
     }
 
     /// The hash to sign with.
@@ -418,40 +418,40 @@ where
         }
     }
 
-    fn answered(&mut self, result: Result<AuthResult, russh::Error>) -> Outcome {
+    fn answered(&mut self, result: Result<AuthResult, russh::Error>) -> OfferOutcome {
         match result {
             Ok(result) => self.result(result),
-            Err(_) => Outcome::Lost,
+            Err(_) => OfferOutcome::Lost,
         }
     }
 
     /// What came of a key in memory.
-    fn signed(&mut self, result: Result<AuthResult, SignError>) -> Outcome {
+    fn signed(&mut self, result: Result<AuthResult, SignError>) -> OfferOutcome {
         match result {
             Err(SignError::Key(error)) => {
                 tracing::warn!(%error, "a key cannot sign");
-                Outcome::Continue { partial: false }
+                OfferOutcome::Continue { partial: false }
             }
             // There is no agent in this.
-            Err(SignError::Gone | SignError::Agent(_)) => Outcome::Lost,
+            Err(SignError::Gone | SignError::Agent(_)) => OfferOutcome::Lost,
             Ok(result) => self.result(result),
         }
     }
 
-    pub(super) fn result(&mut self, result: AuthResult) -> Outcome {
+    pub(super) fn result(&mut self, result: AuthResult) -> OfferOutcome {
         match result {
-            AuthResult::Success => Outcome::Success,
+            AuthResult::Success => OfferOutcome::Success,
             // This is how the library reports a lost connection here. A server that allows nothing
             // more says the same, and the library then ends the session.
             AuthResult::Failure {
                 remaining_methods, ..
-            } if remaining_methods.is_empty() => Outcome::Lost,
+            } if remaining_methods.is_empty() => OfferOutcome::Lost,
             AuthResult::Failure {
                 remaining_methods,
                 partial_success,
             } => {
                 self.allowed = Some(remaining_methods);
-                Outcome::Continue {
+                OfferOutcome::Continue {
                     partial: partial_success,
                 }
             }
@@ -503,7 +503,8 @@ where
     /// seen too many, has given its answer: dialling again would only add to what it counts.
     pub(super) async fn lost(&mut self) -> Error {
         let mut lost = true;
-        let source = match tokio::time::timeout(EPITAPH, &mut *self.handle).await {
+        let source = match tokio::time::timeout(DISCONNECT_REASON_TIMEOUT, &mut *self.handle).await
+        {
             Ok(Ok(())) if self.attempts > 0 => {
                 return self.rejected("no further attempt: it disconnected".into());
             }

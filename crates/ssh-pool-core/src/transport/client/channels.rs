@@ -10,18 +10,18 @@ use russh::ChannelId;
 use crate::address::Address;
 use crate::buffered::Buffered;
 use crate::error::Cause;
-use crate::inbox::{End, Inbox};
 use crate::login_shell::LoginShell;
+use crate::read_gate::ReadGate;
+use crate::receiver::{ChannelEnd, ChannelReceiver};
 use crate::sync::{Mutex, MutexGuard};
-use crate::transport::pulse::Pulse;
+use crate::transport::last_heard::LastHeard;
 use crate::transport::traffic::Traffic;
-use crate::transport::{EnvNames, Lifeline, Listener, quirks};
-use crate::valve::Valve;
+use crate::transport::{CloseSignal, EnvNames, Listener, quirks};
 
 /// The channels of a connection, shared between its session loop and those who open channels.
 #[derive(Default)]
-pub(in crate::transport) struct Channels {
-    inboxes: Mutex<HashMap<ChannelId, Entry>>,
+pub(in crate::transport) struct ChannelTable {
+    receivers: Mutex<HashMap<ChannelId, ChannelEntry>>,
     listeners: std::sync::Mutex<HashMap<Address, Arc<Listener>>>,
     pub(super) server: OnceLock<quirks::Server>,
     pub(in crate::transport) peer_addr: Option<SocketAddr>,
@@ -31,11 +31,11 @@ pub(in crate::transport) struct Channels {
     pub(in crate::transport) prompt: Arc<AtomicBool>,
     pub(in crate::transport) env_names: EnvNames,
     pub(in crate::transport) login_shell: Arc<LoginShell>,
-    pub(in crate::transport) lifeline: Lifeline,
-    pub(in crate::transport) pulse: Arc<Pulse>,
+    pub(in crate::transport) close_signal: CloseSignal,
+    pub(in crate::transport) last_heard: Arc<LastHeard>,
     pub(in crate::transport) traffic: Arc<Traffic>,
-    /// Of a connection that is shared with nobody.
-    pub(in crate::transport) valve: Option<Arc<Valve>>,
+    /// Of a connection that is not shared.
+    pub(in crate::transport) read_gate: Option<Arc<ReadGate>>,
     buffered: Option<Arc<Buffered>>,
 }
 
@@ -43,8 +43,8 @@ pub(in crate::transport) struct Channels {
 /// it ended. What comes after is ignored.
 const REMARKS: u32 = 4096;
 
-struct Entry {
-    inbox: Arc<Inbox>,
+struct ChannelEntry {
+    receiver: Arc<ChannelReceiver>,
     /// How often the server has said anything but data.
     remarks: u32,
     /// The opener has fetched it.
@@ -54,22 +54,24 @@ struct Entry {
     over: bool,
 }
 
-impl Channels {
+impl ChannelTable {
     pub(in crate::transport) fn new(
         peer_addr: SocketAddr,
-        valve: Option<Arc<Valve>>,
+        read_gate: Option<Arc<ReadGate>>,
         buffered: Option<Arc<Buffered>>,
     ) -> Self {
         Self {
             peer_addr: Some(peer_addr),
-            valve,
+            read_gate,
             buffered,
             ..Self::default()
         }
     }
 
-    fn inboxes(&self) -> MutexGuard<'_, HashMap<ChannelId, Entry>> {
-        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn receivers(&self) -> MutexGuard<'_, HashMap<ChannelId, ChannelEntry>> {
+        self.receivers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known of the server, from its identification line.
@@ -77,30 +79,33 @@ impl Channels {
         self.server.get().copied().unwrap_or_default()
     }
 
-    fn unclaimed(&self) -> Entry {
-        Entry {
-            inbox: Arc::new(Inbox::new(self.valve.clone(), self.buffered.clone())),
+    fn unclaimed(&self) -> ChannelEntry {
+        ChannelEntry {
+            receiver: Arc::new(ChannelReceiver::new(
+                self.read_gate.clone(),
+                self.buffered.clone(),
+            )),
             remarks: 0,
             claimed: false,
             over: false,
         }
     }
 
-    /// For the opener of a channel: its inbox.
-    pub(in crate::transport) fn claim(&self, id: ChannelId) -> Arc<Inbox> {
-        let mut inboxes = self.inboxes();
-        let entry = inboxes.entry(id).or_insert_with(|| self.unclaimed());
+    /// For the opener of a channel: its receiver.
+    pub(in crate::transport) fn claim(&self, id: ChannelId) -> Arc<ChannelReceiver> {
+        let mut receivers = self.receivers();
+        let entry = receivers.entry(id).or_insert_with(|| self.unclaimed());
         entry.claimed = true;
-        let inbox = entry.inbox.clone();
+        let receiver = entry.receiver.clone();
         if entry.over {
-            inboxes.remove(&id);
-        } else if let Some(cause) = self.lifeline.cause() {
+            receivers.remove(&id);
+        } else if let Some(cause) = self.close_signal.cause() {
             // The session ended between the confirmation and now.
-            inboxes.remove(&id);
-            drop(inboxes);
-            inbox.end(End::Lost(cause));
+            receivers.remove(&id);
+            drop(receivers);
+            receiver.end(ChannelEnd::Lost(cause));
         }
-        inbox
+        receiver
     }
 
     /// What the server accepts on this address arrives here.
@@ -135,71 +140,77 @@ impl Channels {
     }
 
     pub(super) fn confirmed(&self, id: ChannelId) {
-        if let hash_map::Entry::Vacant(entry) = self.inboxes().entry(id) {
+        if let hash_map::Entry::Vacant(entry) = self.receivers().entry(id) {
             entry.insert(self.unclaimed());
             self.traffic.expected();
         }
     }
 
     /// Where data of this channel goes.
-    pub(super) fn of_data(&self, id: ChannelId) -> Option<Arc<Inbox>> {
-        let inbox = self.inboxes().get(&id).map(|entry| entry.inbox.clone())?;
+    pub(super) fn of_data(&self, id: ChannelId) -> Option<Arc<ChannelReceiver>> {
+        let receiver = self
+            .receivers()
+            .get(&id)
+            .map(|entry| entry.receiver.clone())?;
         self.traffic.expected();
-        Some(inbox)
+        Some(receiver)
     }
 
     /// Where anything else about it goes.
-    pub(super) fn of_remark(&self, id: ChannelId) -> Option<Arc<Inbox>> {
-        let mut inboxes = self.inboxes();
-        let entry = inboxes.get_mut(&id)?;
+    pub(super) fn of_remark(&self, id: ChannelId) -> Option<Arc<ChannelReceiver>> {
+        let mut receivers = self.receivers();
+        let entry = receivers.get_mut(&id)?;
         entry.remarks = entry.remarks.saturating_add(1);
         if entry.remarks > REMARKS {
             return None;
         }
         self.traffic.expected();
-        Some(entry.inbox.clone())
+        Some(entry.receiver.clone())
     }
 
-    /// See [`Wire::may_sweep`](crate::transport::Wire::may_sweep).
-    pub(in crate::transport) fn may_sweep(&self) -> bool {
+    /// See [`ChannelSender::may_signal_leaderless`](crate::transport::ChannelSender::may_signal_leaderless).
+    pub(in crate::transport) fn may_signal_leaderless(&self) -> bool {
         self.signals_arrive.load(Ordering::Relaxed)
-            && !self.inboxes().values().any(|entry| entry.inbox.lingers())
+            && !self
+                .receivers()
+                .values()
+                .any(|entry| entry.receiver.lingers())
     }
 
     /// We have closed this channel.
     pub(in crate::transport) fn end_here(&self, id: ChannelId) {
-        if let Some(inbox) = self.take(id) {
-            inbox.end_here();
+        if let Some(receiver) = self.take(id) {
+            receiver.end_here();
         }
     }
 
-    pub(super) fn end(&self, id: ChannelId, end: End) {
-        if let Some(inbox) = self.take(id) {
-            inbox.end(end);
+    pub(super) fn end(&self, id: ChannelId, end: ChannelEnd) {
+        if let Some(receiver) = self.take(id) {
+            receiver.end(end);
         }
     }
 
-    /// The inbox of a channel that is over.
-    fn take(&self, id: ChannelId) -> Option<Arc<Inbox>> {
-        let mut inboxes = self.inboxes();
-        let entry = inboxes.get_mut(&id)?;
+    /// The receiver of a channel that is over.
+    fn take(&self, id: ChannelId) -> Option<Arc<ChannelReceiver>> {
+        let mut receivers = self.receivers();
+        let entry = receivers.get_mut(&id)?;
         self.traffic.expected();
         entry.over = true;
-        let inbox = entry.inbox.clone();
+        let receiver = entry.receiver.clone();
         if entry.claimed {
-            inboxes.remove(&id);
+            receivers.remove(&id);
         }
-        Some(inbox)
+        Some(receiver)
     }
 
-    /// The connection is gone: the pool first, so that nobody is handed a dead channel, then
-    /// everybody who uses one.
+    /// The connection is gone: the pool first, so that no dead channel is handed out, then the
+    /// users of its channels.
     pub(in crate::transport) fn end_all(&self, cause: Cause) {
-        self.lifeline.end(cause.clone());
+        self.close_signal.end(cause.clone());
         self.listeners().clear();
-        let all = std::mem::take(&mut *self.inboxes());
+        let all = std::mem::take(&mut *self.receivers());
         for entry in all.into_values() {
-            entry.inbox.end(End::Lost(cause.clone()));
+            entry.receiver.end(ChannelEnd::Lost(cause.clone()));
         }
     }
 }
@@ -207,11 +218,11 @@ impl Channels {
 #[cfg(all(test, not(feature = "model")))]
 mod tests {
     use super::*;
-    use crate::transport::link::no_channel;
+    use crate::transport::connection::no_channel;
 
     #[test]
     fn a_server_that_says_too_much_on_a_channel_is_heard_no_more_but_for_its_data() {
-        let channels = Channels::default();
+        let channels = ChannelTable::default();
         let id = no_channel().expect("a number");
         channels.claim(id);
         let heard = (0..2 * REMARKS).filter(|_| channels.of_remark(id).is_some());

@@ -23,17 +23,17 @@ const MOST: usize = 64;
 const LIMIT: Duration = Duration::from_secs(5 * 60);
 
 /// What came of it, once that is known.
-type Outcome = Option<Result<Arc<PrivateKey>, Arc<Problem>>>;
+type DecryptionResult = Option<Result<Arc<PrivateKey>, Arc<Problem>>>;
 
 /// The results of one pool. They are wiped when it is dropped.
 #[derive(Debug, Default)]
-pub(super) struct DecryptedKeys(Mutex<VecDeque<Entry>>);
+pub(super) struct DecryptedKeys(Mutex<VecDeque<DecryptedEntry>>);
 
 #[derive(Debug)]
-struct Entry {
+struct DecryptedEntry {
     text: Secret,
     passphrase: Secret,
-    outcome: watch::Receiver<Outcome>,
+    outcome: watch::Receiver<DecryptionResult>,
 }
 
 impl DecryptedKeys {
@@ -59,13 +59,13 @@ impl DecryptedKeys {
         &self,
         text: Secret,
         passphrase: Secret,
-    ) -> Result<watch::Receiver<Outcome>, Problem> {
+    ) -> Result<watch::Receiver<DecryptionResult>, Problem> {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let stopped = |entry: &Entry| {
+        let stopped = |entry: &DecryptedEntry| {
             entry.outcome.borrow().is_none() && entry.outcome.has_changed().is_err()
         };
         entries.retain(|entry| !stopped(entry));
-        let same = |entry: &&Entry| entry.text == text && entry.passphrase == passphrase;
+        let same = |entry: &&DecryptedEntry| entry.text == text && entry.passphrase == passphrase;
         if let Some(entry) = entries.iter().find(same) {
             return Ok(entry.outcome.clone());
         }
@@ -83,7 +83,7 @@ impl DecryptedKeys {
         if entries.len() >= MOST {
             entries.pop_front();
         }
-        entries.push_back(Entry {
+        entries.push_back(DecryptedEntry {
             text,
             passphrase,
             outcome: outcome.clone(),

@@ -25,7 +25,7 @@ const PATTERN_LIMIT: usize = 1023;
 
 /// One line that applies to the host.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(super) struct KnownHostsEntry {
     pub(super) kind: EntryKind,
     pub(super) key: PublicKey,
     /// `file:line`, for messages.
@@ -36,11 +36,11 @@ pub(super) struct Entry {
 pub(super) enum EntryKind {
     /// The host has this key.
     Plain,
-    /// `@revoked`: nobody has this key any more.
+    /// `@revoked`: the key must not be trusted.
     Revoked,
 }
 
-impl Entry {
+impl KnownHostsEntry {
     /// Whether this line lists `key`. Comments do not count.
     pub(super) fn is_for(&self, key: &PublicKey) -> bool {
         self.key.key_data() == key.key_data()
@@ -61,14 +61,14 @@ pub(super) fn host_name(host: &str, port: u16) -> String {
 ///
 /// Malformed lines, key types unknown to us and `@cert-authority` lines are skipped, as ssh skips
 /// them where no certificate was offered.
-pub(super) fn matching(text: &[u8], path: &Path, name: &str) -> Vec<Entry> {
+pub(super) fn matching(text: &[u8], path: &Path, name: &str) -> Vec<KnownHostsEntry> {
     text.split(|byte| *byte == b'\n')
         .map(String::from_utf8_lossy)
         .enumerate()
         .filter_map(|(index, line)| {
             let (kind, key) = parse_line(&line, name)?;
             let location = format!("{}:{}", path.display(), index + 1);
-            Some(Entry {
+            Some(KnownHostsEntry {
                 kind,
                 key,
                 location,

@@ -11,12 +11,12 @@ use std::time::Duration;
 use russh::keys::PublicKey;
 
 use super::Untrusted;
-use super::format::{DEFAULT_PORT, Entry, EntryKind, host_name, matching};
-use super::judgement::{Judgement, fingerprint};
+use super::decision::{HostKeyDecision, fingerprint};
+use super::format::{DEFAULT_PORT, EntryKind, KnownHostsEntry, host_name, matching};
 use crate::error::{HostKeyProblem, no_descriptors};
 use crate::printable;
 
-/// The largest known_hosts file that is read, in bytes: somebody's `/dev/zero` must not fill the
+/// The largest known_hosts file that is read, in bytes: a link to `/dev/zero` must not fill the
 /// memory.
 const FILE_LIMIT: u64 = 64 << 20;
 
@@ -39,10 +39,10 @@ pub(super) struct HostLines {
     /// Where an unknown key is stored, if unknown keys are taken.
     append_to: Option<PathBuf>,
     /// Lines for the host on its port.
-    exact: Vec<Entry>,
+    exact: Vec<KnownHostsEntry>,
     /// Lines for the host as if it were on port 22, when it is not. ssh falls back to them
     /// ("checking without port identifier").
-    portless: Vec<Entry>,
+    portless: Vec<KnownHostsEntry>,
 }
 
 impl HostLines {
@@ -124,42 +124,42 @@ impl HostLines {
         })
     }
 
-    fn listed(&self) -> impl Iterator<Item = &Entry> {
+    fn listed(&self) -> impl Iterator<Item = &KnownHostsEntry> {
         let exact = plain(&self.exact).next().is_some();
         plain(if exact { &self.exact } else { &self.portless })
     }
 
-    /// Whether lines that [`judge`](Self::judge) looks at first revoke a listed key.
+    /// Whether lines that [`decide`](Self::decide) looks at first revoke a listed key.
     fn is_revoked(&self, key: &PublicKey) -> bool {
         let exact = plain(&self.exact).next().is_some();
         revoked(&self.exact, key).is_some() || !exact && revoked(&self.portless, key).is_some()
     }
 
-    pub(super) fn judge(&self, key: &PublicKey) -> Judgement {
+    pub(super) fn decide(&self, key: &PublicKey) -> HostKeyDecision {
         if let Some(problem) = revoked(&self.exact, key) {
-            return Judgement::Refused(problem);
+            return HostKeyDecision::Refused(problem);
         }
         if plain(&self.exact).any(|entry| entry.is_for(key)) {
-            return Judgement::Trusted;
+            return HostKeyDecision::Trusted;
         }
         // Also when only keys of another type are known: ssh says "changed" then, too.
         if plain(&self.exact).next().is_some() {
-            return Judgement::changed(key, plain(&self.exact).map(describe).collect());
+            return HostKeyDecision::changed(key, plain(&self.exact).map(describe).collect());
         }
         // In this fallback ssh's accept-new warns, then stores and accepts even a revoked key.
         // That cannot be meant: what revokes a key for the host revokes it on every port.
         if let Some(problem) = revoked(&self.portless, key) {
-            return Judgement::Refused(problem);
+            return HostKeyDecision::Refused(problem);
         }
         if plain(&self.portless).any(|entry| entry.is_for(key)) {
-            return Judgement::Trusted;
+            return HostKeyDecision::Trusted;
         }
         // Portless lines with another key do not make it "changed": another port may be another
         // machine.
         if self.append_to.is_some() {
-            return Judgement::TrustedNew;
+            return HostKeyDecision::TrustedNew;
         }
-        Judgement::Refused(HostKeyProblem::Unknown {
+        HostKeyDecision::Refused(HostKeyProblem::Unknown {
             algorithm: printable(key.algorithm().to_string()),
             fingerprint: fingerprint(key),
             searched: self
@@ -192,15 +192,15 @@ impl HostLines {
         lock(&file).map_err(|error| fail(&error))?;
         let text = read_limited(&mut file).map_err(|error| unreadable(&path, &error))?;
         self.add(&text, &path);
-        match self.judge(key) {
-            Judgement::Trusted => return Ok(()),
-            Judgement::Refused(problem) => return Err(problem.into()),
-            Judgement::TrustedNew => {}
+        match self.decide(key) {
+            HostKeyDecision::Trusted => return Ok(()),
+            HostKeyDecision::Refused(problem) => return Err(problem.into()),
+            HostKeyDecision::TrustedNew => {}
         }
         // Without the comment that the key may carry.
         let key_text = PublicKey::from(key.key_data().clone()).to_openssh();
         let key_text = key_text.map_err(|error| fail(&error))?;
-        // The line must not continue somebody's unfinished one.
+        // The line must not continue an unfinished one.
         let newline = if text.last().is_some_and(|byte| *byte != b'\n') {
             "\n"
         } else {
@@ -235,13 +235,13 @@ impl HostLines {
     }
 }
 
-fn plain(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
+fn plain(entries: &[KnownHostsEntry]) -> impl Iterator<Item = &KnownHostsEntry> {
     entries
         .iter()
         .filter(|entry| entry.kind == EntryKind::Plain)
 }
 
-fn revoked(entries: &[Entry], key: &PublicKey) -> Option<HostKeyProblem> {
+fn revoked(entries: &[KnownHostsEntry], key: &PublicKey) -> Option<HostKeyProblem> {
     let entry = entries
         .iter()
         .find(|e| e.kind == EntryKind::Revoked && e.is_for(key))?;
@@ -252,8 +252,8 @@ fn revoked(entries: &[Entry], key: &PublicKey) -> Option<HostKeyProblem> {
     })
 }
 
-fn describe(entry: &Entry) -> String {
-    let Entry { key, location, .. } = entry;
+fn describe(entry: &KnownHostsEntry) -> String {
+    let KnownHostsEntry { key, location, .. } = entry;
     format!("{} {} ({location})", key.algorithm(), fingerprint(key))
 }
 

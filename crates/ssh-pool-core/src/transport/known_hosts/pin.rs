@@ -3,18 +3,18 @@
 use russh::keys::PublicKey;
 use russh::keys::ssh_key::Fingerprint;
 
+use super::decision::{HostKeyDecision, fingerprint};
 use super::format::parse_key;
-use super::judgement::{Judgement, fingerprint};
 
 /// The one key that is trusted.
 #[derive(Debug)]
-pub(super) enum Pin {
+pub(super) enum HostKeyPin {
     Key(Box<PublicKey>),
     /// `SHA256:…`
     Fingerprint(String),
 }
 
-impl Pin {
+impl HostKeyPin {
     /// A public key line or a fingerprint; what is wrong with the text, if it is neither.
     fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
@@ -50,20 +50,20 @@ impl Pin {
         }
     }
 
-    pub(super) fn judge(&self, key: &PublicKey) -> Judgement {
+    pub(super) fn decide(&self, key: &PublicKey) -> HostKeyDecision {
         let (same, pinned) = match self {
             Self::Key(pinned) => (pinned.key_data() == key.key_data(), fingerprint(pinned)),
             Self::Fingerprint(pinned) => (*pinned == fingerprint(key), pinned.clone()),
         };
         if same {
-            Judgement::Trusted
+            HostKeyDecision::Trusted
         } else {
-            Judgement::changed(key, vec![format!("{pinned} (pinned)")])
+            HostKeyDecision::changed(key, vec![format!("{pinned} (pinned)")])
         }
     }
 }
 
 /// Whether `text` can be a pin; what is wrong with it, if not.
 pub(crate) fn check_pin(text: &str) -> Result<(), String> {
-    Pin::parse(text).map(drop)
+    HostKeyPin::parse(text).map(drop)
 }

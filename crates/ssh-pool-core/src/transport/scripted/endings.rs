@@ -1,16 +1,16 @@
-//! Servers that let us in, and then end each connection; and those that do not let anybody in.
+//! Servers that accept a login and then end each connection, and servers that accept none.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{DialError, ScriptedLink, Server};
+use super::{ConnectError, ScriptedConnection, Server};
 use crate::error::{Cause, Error};
 
 /// What makes the server end a connection, every time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum ConnectionEnding {
     #[default]
     Never,
     /// So long after its login, whatever is on it.
@@ -21,11 +21,11 @@ pub(crate) enum Ending {
     AfterOpen,
     /// The first command, which has started.
     AtExec,
-    /// Nobody is let in: it says that there are too many.
+    /// It refuses each connection: there are too many.
     Throttles,
-    /// Nobody is let in: it resets connections in the key exchange.
+    /// It resets connections in the key exchange.
     Resets,
-    /// Nobody is let in: it speaks another protocol.
+    /// It speaks another protocol.
     Garbage,
 }
 
@@ -38,23 +38,23 @@ impl Drop for Up {
     }
 }
 
-impl Ending {
-    pub(super) fn after_login(self, link: &Arc<ScriptedLink>) {
-        if let Ending::After(time) = self {
-            let link = Arc::downgrade(link);
+impl ConnectionEnding {
+    pub(super) fn after_login(self, connection: &Arc<ScriptedConnection>) {
+        if let ConnectionEnding::After(time) = self {
+            let connection = Arc::downgrade(connection);
             tokio::spawn(async move {
                 sleep(time).await;
-                if let Some(link) = link.upgrade() {
-                    link.die("ended by the server");
+                if let Some(connection) = connection.upgrade() {
+                    connection.die("ended by the server");
                 }
             });
         }
     }
 }
 
-impl ScriptedLink {
+impl ScriptedConnection {
     /// Ends the connection if this is what ends it.
-    pub(super) fn ends_at(&self, moment: Ending) -> bool {
+    pub(super) fn ends_at(&self, moment: ConnectionEnding) -> bool {
         let ends = self.server.state().ending == moment;
         if ends {
             self.die("ended by the server");
@@ -65,7 +65,7 @@ impl ScriptedLink {
 
 impl Server {
     /// From now on connections end like this.
-    pub(crate) fn end_each(&self, ending: Ending) {
+    pub(crate) fn end_each(&self, ending: ConnectionEnding) {
         self.state().ending = ending;
     }
 
@@ -79,27 +79,27 @@ impl Server {
         Up(self.clone())
     }
 
-    pub(super) fn ends_at_exec(&self, link: u32) -> bool {
-        let links = {
+    pub(super) fn ends_at_exec(&self, connection: u32) -> bool {
+        let connections = {
             let state = self.state();
             match state.ending {
-                Ending::AtExec => state.links.clone(),
+                ConnectionEnding::AtExec => state.connections.clone(),
                 _ => return false,
             }
         };
-        let mut links = links.iter().filter_map(std::sync::Weak::upgrade);
-        if let Some(link) = links.find(|other| other.id == link) {
-            link.die("ended by the server");
+        let mut connections = connections.iter().filter_map(std::sync::Weak::upgrade);
+        if let Some(connection) = connections.find(|other| other.id == connection) {
+            connection.die("ended by the server");
         }
         true
     }
 
     /// How the next dial ends, if it fails.
-    pub(super) fn next_failure(&self, name: &Arc<str>) -> Option<DialError> {
+    pub(super) fn next_failure(&self, name: &Arc<str>) -> Option<ConnectError> {
         let mut state = self.state();
         let (target, source) = (name.into(), Cause::new("closed"));
-        let (error, passing) = match state.ending {
-            Ending::Throttles => {
+        let (error, transient) = match state.ending {
+            ConnectionEnding::Throttles => {
                 let message = "Exceeded MaxStartups".into();
                 let error = Error::Throttled {
                     target,
@@ -108,7 +108,7 @@ impl Server {
                 };
                 (error, true)
             }
-            Ending::Resets => {
+            ConnectionEnding::Resets => {
                 let lost = true;
                 let error = Error::KeyExchange {
                     target,
@@ -117,7 +117,7 @@ impl Server {
                 };
                 (error, true)
             }
-            Ending::Garbage => {
+            ConnectionEnding::Garbage => {
                 let received = "220 ready".into();
                 let error = Error::NotSsh {
                     target,
@@ -128,6 +128,6 @@ impl Server {
             }
             _ => return state.failures.pop_front(),
         };
-        Some(DialError { error, passing })
+        Some(ConnectError { error, transient })
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 /// The network under a connection.
 #[derive(Clone)]
-pub(super) struct Line {
+pub(super) struct ScriptedLine {
     hop: Duration,
     pub(super) forgotten: watch::Sender<bool>,
     pub(super) stalled: watch::Sender<bool>,
@@ -19,7 +19,7 @@ pub(super) struct Line {
     heard: Arc<Mutex<Instant>>,
 }
 
-impl Line {
+impl ScriptedLine {
     pub(super) fn new(hop: Duration) -> Self {
         Self {
             hop,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::super::connect::{self, Attempts};
-use super::super::{AddressChoice, DialError};
+use super::super::happy_eyeballs::{self, Attempts};
+use super::super::{AddressChoice, ConnectError};
 use super::{Server, connection_refused};
 
 impl Server {
@@ -26,7 +26,7 @@ impl Server {
     pub(super) async fn connect(
         &self,
         choice: &dyn AddressChoice,
-    ) -> Result<Option<SocketAddr>, DialError> {
+    ) -> Result<Option<SocketAddr>, ConnectError> {
         let addresses = self.state().addresses.clone();
         if addresses.is_empty() {
             return Ok(None);
@@ -42,7 +42,8 @@ impl Server {
             }
             Ok(())
         };
-        let connected = connect::connect(&resolved, choice, &Attempts::default(), open).await;
+        let connected =
+            happy_eyeballs::connect(&resolved, choice, &Attempts::default(), open).await;
         match connected {
             Some((address, ())) => Ok(Some(address)),
             None => Err(connection_refused()),

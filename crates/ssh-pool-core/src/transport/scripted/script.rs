@@ -15,8 +15,8 @@ pub(crate) struct Script {
     pub(crate) max_sessions: u32,
     /// How long a command runs.
     pub(crate) runtime: Duration,
-    /// How long one does that has no mark where the others have one.
-    pub(crate) errand: Duration,
+    /// How long one runs that has no tag where the others have one: a helper command.
+    pub(crate) control_runtime: Duration,
     /// Whether a signal ends a command.
     pub(crate) heeds_signals: bool,
     /// What it does with them otherwise.
@@ -47,7 +47,7 @@ impl Default for Script {
             handshake: Duration::from_millis(10),
             max_sessions: 10,
             runtime: Duration::from_millis(10),
-            errand: Duration::from_millis(10),
+            control_runtime: Duration::from_millis(10),
             heeds_signals: true,
             signals: Signals::Group,
             answers_variables: false,
@@ -75,7 +75,7 @@ pub(super) fn is_held(request: &Request) -> bool {
     }
 }
 
-/// What a marked command says first.
+/// What a tagged command says first.
 pub(super) fn mark(request: &Request) -> Option<Vec<u8>> {
     let Request::Exec(line) = request else {
         return None;

@@ -12,7 +12,7 @@ const MAKE_FOLDER: &str = "make the folder";
 
 /// The longest path that Linux takes is shown whole.
 const MOST_SHOWN: usize = 4096;
-/// Of a longer one so many characters.
+/// Characters shown of a longer one.
 const SHOWN: usize = 64;
 
 impl fmt::Display for Error {

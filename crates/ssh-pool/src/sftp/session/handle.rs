@@ -6,7 +6,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::line::Pace;
 use super::packet::{Attributes, Request, kind};
-use super::{FAREWELL, Fault, Session};
+use super::{CLEANUP_TIMEOUT, Fault, Session};
 use crate::sftp::metadata::Metadata;
 
 /// An open file or folder of a server. Dropped, it is closed in the background.
@@ -95,7 +95,7 @@ impl Drop for Handle {
             self.session.runtime.clone().spawn(async move {
                 let _until_closed = permit;
                 let close = session.tell(request, Pace::Slow);
-                if tokio::time::timeout(FAREWELL, close).await.is_err() {
+                if tokio::time::timeout(CLEANUP_TIMEOUT, close).await.is_err() {
                     tracing::debug!("a server does not close a file");
                 }
             });

@@ -15,7 +15,7 @@ use crate::ChannelStream;
 
 /// How a line ended.
 #[derive(Debug, Clone)]
-pub(super) enum End {
+pub(super) enum LineEnd {
     /// The server ended the stream: its SFTP process has ended.
     Closed,
     /// The connection was lost.
@@ -26,7 +26,7 @@ pub(super) enum End {
     Silent(Duration),
 }
 
-impl End {
+impl LineEnd {
     /// A lost connection is the inner error of what a stream says.
     pub(super) fn of(error: &io::Error) -> Self {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
@@ -85,17 +85,17 @@ struct Pending {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LineState {
     /// By number, which is the order in which they were sent.
     pending: BTreeMap<u32, Pending>,
     next: u32,
     /// Since when the first of them is the first. A server answers in order, or nearly, so what is
     /// behind a long queue on a slow line has not yet begun to wait.
     since: Option<Instant>,
-    end: Option<End>,
+    end: Option<LineEnd>,
 }
 
-impl State {
+impl LineState {
     /// When the server has left the first request unanswered for too long.
     fn due(&self) -> Option<(Instant, Duration)> {
         let (_, first) = self.pending.first_key_value()?;
@@ -108,18 +108,18 @@ impl State {
 /// What both tasks and all requests of a line know.
 #[derive(Debug, Default)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<LineState>,
     over: Notify,
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LineState> {
         // Nothing panics while it is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Only the first end counts. All requests fail, and both tasks end.
-    fn ended(&self, end: End) {
+    fn ended(&self, end: LineEnd) {
         let pending = {
             let mut state = self.state();
             state.end.get_or_insert(end);
@@ -169,7 +169,7 @@ impl Line {
     pub(super) async fn open(
         mut stream: ChannelStream,
         timeout: Arc<RequestTimeout>,
-    ) -> Result<(Self, u32, Vec<Vec<u8>>), End> {
+    ) -> Result<(Self, u32, Vec<Vec<u8>>), LineEnd> {
         let hello = async {
             let written = async {
                 stream.write_all(&packet::INIT).await?;
@@ -179,8 +179,8 @@ impl Line {
             written.await.ok();
             read_packet(&mut stream).await
         };
-        let hello = hello.await.map_err(|error| End::of(&error))?;
-        let (version, extensions) = packet::version(&hello?).ok_or(End::Nonsense)?;
+        let hello = hello.await.map_err(|error| LineEnd::of(&error))?;
+        let (version, extensions) = packet::version(&hello?).ok_or(LineEnd::Nonsense)?;
         let shared = Arc::new(Shared::default());
         let (outbox, packets) = mpsc::unbounded_channel();
         let (from, to) = tokio::io::split(stream);
@@ -202,7 +202,7 @@ impl Line {
 
     /// Sends a request and waits for its answer, or for the end of the line: a server that leaves a
     /// request unanswered is given up.
-    pub(super) async fn ask(&self, request: Request, pace: Pace) -> Result<Answer, End> {
+    pub(super) async fn ask(&self, request: Request, pace: Pace) -> Result<Answer, LineEnd> {
         let mut answer = self.send(request, pace)?;
         loop {
             let due = self.shared.state().due();
@@ -222,14 +222,14 @@ impl Line {
                     // The first may be another one by now.
                     let due = self.shared.state().due();
                     if due.is_some_and(|(due, _)| due <= Instant::now()) {
-                        self.shared.ended(End::Silent(timeout));
+                        self.shared.ended(LineEnd::Silent(timeout));
                     }
                 }
             }
         }
     }
 
-    fn send(&self, request: Request, pace: Pace) -> Result<oneshot::Receiver<Answer>, End> {
+    fn send(&self, request: Request, pace: Pace) -> Result<oneshot::Receiver<Answer>, LineEnd> {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.shared.state();
         if let Some(end) = &state.end {
@@ -252,14 +252,14 @@ impl Line {
     }
 
     /// How it ended, after a request has failed without an answer.
-    fn end(&self) -> End {
-        self.shared.state().end.clone().unwrap_or(End::Closed)
+    fn end(&self) -> LineEnd {
+        self.shared.state().end.clone().unwrap_or(LineEnd::Closed)
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.shared.ended(End::Closed);
+        self.shared.ended(LineEnd::Closed);
     }
 }
 
@@ -268,7 +268,7 @@ struct EndsLine(Arc<Shared>);
 
 impl Drop for EndsLine {
     fn drop(&mut self) {
-        self.0.ended(End::Closed);
+        self.0.ended(LineEnd::Closed);
     }
 }
 
@@ -284,19 +284,19 @@ async fn read(mut from: ReadHalf<ChannelStream>, shared: Arc<Shared>) {
         match read_packet(&mut from).await {
             Ok(Ok(packet)) => match packet::answer(packet) {
                 Some((id, answer)) => shared.answered(id, answer),
-                None => break End::Nonsense,
+                None => break LineEnd::Nonsense,
             },
             Ok(Err(end)) => break end,
-            Err(error) => break End::of(&error),
+            Err(error) => break LineEnd::of(&error),
         }
     };
     shared.ended(end);
 }
 
-async fn read_packet(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Result<Vec<u8>, End>> {
+async fn read_packet(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Result<Vec<u8>, LineEnd>> {
     let length = from.read_u32().await?;
     if length > packet::LONGEST {
-        return Ok(Err(End::Nonsense));
+        return Ok(Err(LineEnd::Nonsense));
     }
     let mut packet = vec![0; usize::try_from(length).unwrap_or_default()];
     from.read_exact(&mut packet).await?;
