@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Both clients come to that decision, and leave the same file behind, which is returned.
-async fn both_say(sshd: &Sshd, text: &str, wanted: Verdict) -> String {
+pub(crate) async fn both_say(sshd: &Sshd, text: &str, wanted: Verdict) -> String {
     let (theirs, ours) = (KnownHosts::new(text), KnownHosts::new(text));
     let verdict = ssh_says(sshd, &theirs.path(), Strictness::AcceptNew);
     assert_eq!(verdict, wanted, "ssh, with\n{text}");

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Both clients come to that decision under that file, and neither touches it.
-async fn both_say(sshd: &Sshd, text: impl AsRef<[u8]>, wanted: Verdict) {
+pub(crate) async fn both_say(sshd: &Sshd, text: impl AsRef<[u8]>, wanted: Verdict) {
     let text = text.as_ref();
     let file = KnownHosts::new(text);
     let show = text.escape_ascii().to_string().replace("\\n", "\n");

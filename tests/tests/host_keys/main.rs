@@ -20,6 +20,7 @@ mod files;
 mod homes;
 mod pins;
 mod refusals;
+mod spellings;
 #[path = "../support/mod.rs"]
 mod support;
 

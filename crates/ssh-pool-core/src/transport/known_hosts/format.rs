@@ -12,7 +12,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use russh::keys::ssh_encoding::base64::{Base64, Encoding};
 use russh::keys::ssh_key::known_hosts::HostPatterns;
 use russh::keys::ssh_key::public::KeyData;
-use russh::keys::{PublicKey, parse_public_key_base64};
+use russh::keys::{Algorithm, PublicKey, parse_public_key_base64};
 use sha1::Sha1;
 
 use crate::wildcard::matches_pattern;
@@ -41,7 +41,8 @@ pub(super) enum EntryKind {
 }
 
 impl KnownHostsEntry {
-    /// Whether this line lists `key`. Comments do not count.
+    /// Whether this line lists `key`. Comments do not count. A line with a certificate lists no plain
+    /// key, and yet the host is known by it.
     pub(super) fn is_for(&self, key: &PublicKey) -> bool {
         self.key.key_data() == key.key_data()
     }
@@ -60,7 +61,7 @@ pub(super) fn host_name(host: &str, port: u16) -> String {
 /// The lines of a file that apply to `name`, in order.
 ///
 /// Malformed lines, key types unknown to us and `@cert-authority` lines are skipped, as ssh skips
-/// them where no certificate was offered.
+/// them where no certificate was offered. A line that ssh honours must not be: it may revoke the key.
 pub(super) fn matching(text: &[u8], path: &Path, name: &str) -> Vec<KnownHostsEntry> {
     text.split(|byte| *byte == b'\n')
         .map(String::from_utf8_lossy)
@@ -103,23 +104,69 @@ fn parse_line(line: &str, name: &str) -> Option<(EntryKind, PublicKey)> {
     } else {
         (EntryKind::Plain, line)
     };
-    let (hosts, rest) = split_word(line)?;
+    // A NUL ends a line, but for one that ends the hosts.
+    let (hosts, rest) = line.split_once(|c| is_blank(c) || c == '\0')?;
     if !applies(hosts, name) {
         return None;
     }
-    Some((kind, parse_key(rest)?))
+    let rest = rest.trim_start_matches(is_blank).split('\0').next()?;
+    let key = match parse_key_data(rest)? {
+        // Revoking a certificate revokes its key.
+        KeyData::Certificate(certificate) if kind == EntryKind::Revoked => {
+            certificate.public_key().clone()
+        }
+        key => key,
+    };
+    Some((kind, key.into()))
 }
 
 /// A public key from `type base64 comment`, when it is a plain key of a type we know.
 pub(super) fn parse_key(text: &str) -> Option<PublicKey> {
-    let (algorithm, rest) = split_word(text)?;
-    let blob = rest.split(is_blank).next()?;
-    let key = parse_public_key_base64(blob).ok()?;
-    let plain = !matches!(key.key_data(), KeyData::Certificate(_) | KeyData::Other(_));
+    parse_key_data(text)
+        .filter(|key| !key.is_certificate())
+        .map(PublicKey::from)
+}
+
+/// The same, or a certificate.
+fn parse_key_data(text: &str) -> Option<KeyData> {
+    let (name, rest) = split_word(text)?;
+    // `b64_pton`, and with it ssh, passes over white space of every kind.
+    let blob = rest.split(is_blank).next()?.replace(is_space, "");
+    let key = parse_public_key_base64(&blob).ok()?;
     // The type inside the blob is the one that counts; a line that says another is malformed. So is
     // one that says more than the key.
     let whole = Base64::encode_string(&key.to_bytes().ok()?) == blob;
-    (plain && whole && key.algorithm().as_str() == algorithm).then_some(key)
+    let key = KeyData::from(key);
+    (whole && is_named(&key, name)).then_some(key)
+}
+
+/// Whether a line may call the key that: by the name of its type, or of the signatures that are made
+/// with it (sshkey.c, `peek_type_nid`). Short names (`RSA`) are not read in a file.
+fn is_named(key: &KeyData, name: &str) -> bool {
+    let algorithm = key.algorithm();
+    let (own, others): (_, &[&str]) = match (&algorithm, key.is_certificate()) {
+        (Algorithm::Other(_), _) => return false,
+        (Algorithm::Rsa { .. }, false) => ("ssh-rsa".into(), &["rsa-sha2-256", "rsa-sha2-512"]),
+        (Algorithm::Rsa { .. }, true) => (
+            "ssh-rsa-cert-v01@openssh.com".into(),
+            &[
+                "rsa-sha2-256-cert-v01@openssh.com",
+                "rsa-sha2-512-cert-v01@openssh.com",
+            ],
+        ),
+        (Algorithm::SkEcdsaSha2NistP256, false) => (
+            algorithm.to_string(),
+            &["webauthn-sk-ecdsa-sha2-nistp256@openssh.com"],
+        ),
+        (plain, false) => (plain.to_string(), &[]),
+        (certified, true) => (certified.to_certificate_type(), &[]),
+    };
+    name == own || others.contains(&name)
+}
+
+/// C's `isspace`.
+fn is_space(c: char) -> bool {
+    matches!(c, '\t'..='\r' | ' ')
 }
 
 fn applies(hosts: &str, name: &str) -> bool {

@@ -117,6 +117,7 @@ impl HostLines {
     pub(super) fn first_keys(&self) -> impl Iterator<Item = &PublicKey> {
         let mut kinds = Vec::new();
         let keys = self.listed().map(|entry| &entry.key);
+        let keys = keys.filter(|key| !key.key_data().is_certificate());
         keys.filter(move |key| {
             let is_first = !kinds.contains(&key.algorithm());
             kinds.push(key.algorithm());
@@ -254,7 +255,16 @@ fn revoked(entries: &[KnownHostsEntry], key: &PublicKey) -> Option<HostKeyProble
 
 fn describe(entry: &KnownHostsEntry) -> String {
     let KnownHostsEntry { key, location, .. } = entry;
-    format!("{} {} ({location})", key.algorithm(), fingerprint(key))
+    let what = if key.key_data().is_certificate() {
+        "certificate of "
+    } else {
+        ""
+    };
+    format!(
+        "{what}{} {} ({location})",
+        key.algorithm(),
+        fingerprint(key)
+    )
 }
 
 fn read_limited(file: &mut File) -> io::Result<Vec<u8>> {
