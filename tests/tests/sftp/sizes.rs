@@ -2,14 +2,17 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 
 use ssh_pool::sftp::{Error, Progress};
+use ssh_pool_tests::Sshd;
 
-use crate::Place;
+use crate::{Place, names};
 
 /// Without a size; with a page; with the right one; without one, and more than one request brings.
 const ODD: &[&str] = &[
@@ -115,5 +118,75 @@ async fn a_file_that_becomes_shorter_while_it_is_copied_is_an_error() {
         let error = changed_meanwhile(&place, up, cut).await.unwrap_err();
         assert!(matches!(error, Error::Changed { .. }), "up: {up}: {error}");
         assert!(!place.there("to").exists() && !place.here("to").exists());
+    }
+}
+
+/// A file that grows, a byte at a time, for as long as this exists.
+struct Log {
+    stop: Arc<AtomicBool>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Log {
+    fn at(path: &Path) -> Self {
+        let mut file = File::options().append(true).open(path).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let writer = thread::spawn(move || {
+            while !stopped.load(Ordering::SeqCst) {
+                file.write_all(b"+").unwrap();
+            }
+        });
+        Self {
+            stop,
+            writer: Some(writer),
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.writer.take().unwrap().join().unwrap();
+    }
+}
+
+/// One that tells sums, and one where files are read back.
+async fn places() -> [Place; 2] {
+    let reads_back = Sshd::builder().option("ForceCommand internal-sftp");
+    [Place::new().await, Place::on(reads_back).await]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_grows_while_it_is_copied_and_compared_is_like_its_copy() {
+    for place in places().await {
+        let path = place.remote_file("log", b"");
+        let _log = Log::at(&path);
+        for _ in 0..10 {
+            let down = place.sftp.download(&path, place.here("log")).verify(true);
+            let copied = down.await.unwrap().bytes;
+            let content = content(&place.here("log"));
+            assert_eq!(copied, content.len() as u64);
+            assert!(content.iter().all(|byte| *byte == b'+'));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_grows_and_changes_in_what_was_copied_is_not_like_its_copy() {
+    for place in places().await {
+        let path = place.remote_file("from", b"");
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_len(LARGE).unwrap();
+        let progress = move |progress: &Progress<'_>| {
+            if progress.file_bytes > 0 {
+                file.write_all_at(b"other", 0).unwrap();
+                file.write_all_at(b"more", LARGE).unwrap();
+            }
+        };
+        let down = place.sftp.download(&path, place.here("to")).verify(true);
+        let error = down.progress(progress).await.unwrap_err();
+        assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+        assert!(names(place.local.path()).is_empty());
     }
 }

@@ -356,6 +356,7 @@ async fn verified(
     path: &Path,
 ) -> Result<bool, Error> {
     let sum = verify::local(content, size, path).await?;
+    // What was appended meanwhile is not in the copy.
     verify::remote_is(call, session, remote, &sum, size).await
 }
 
@@ -415,14 +416,22 @@ async fn whole(
     Ok(all)
 }
 
-/// The sum of a remote file, which is read for it.
-pub(super) async fn sum(call: &Call, handle: &Handle, remote: &str) -> Result<Sum, Error> {
+/// The sum of the first `most` bytes of a remote file, which are read for it.
+pub(super) async fn sum(
+    call: &Call,
+    handle: &Handle,
+    remote: &str,
+    most: u64,
+) -> Result<Sum, Error> {
     let found = handle.stat().await;
-    let found = found.map_err(|fault| call.sftp.at(fault, "read", remote))?;
+    let mut found = found.map_err(|fault| call.sftp.at(fault, "read", remote))?;
+    // No more is asked for.
+    found.size = found.size.map(|size| size.min(most));
     let mut sum = Sha256::new();
     let mut reads = Reads::new(call, handle, remote, 0, &found);
-    while let Some((_, bytes)) = reads.next().await? {
-        sum.update(&bytes);
+    while let Some((at, bytes)) = reads.next().await? {
+        let left = usize::try_from(most.saturating_sub(at)).unwrap_or(usize::MAX);
+        sum.update(bytes.get(..left).unwrap_or(&bytes));
     }
     Ok(sum.finalize().into())
 }

@@ -102,8 +102,12 @@ macro_rules! options {
 
             /// Compares the SHA-256 sums of both sides before the file gets its name. Default: no.
             ///
-            /// On the server that is `sha256sum`, run as a command of the pool. Where it cannot be
-            /// run, or says something else than expected, the file is read back over SFTP.
+            /// Of a file that is downloaded, only as much is compared as was copied: a log may grow
+            /// meanwhile.
+            ///
+            /// On the server that is `head -c` and `sha256sum`, run by `sh` as a command of the pool.
+            /// Where it cannot be run, or says something else than expected, the file is read back
+            /// over SFTP.
             pub fn verify(mut self, verify: bool) -> Self {
                 self.options.verify = verify;
                 self
