@@ -8,13 +8,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ssh_pool::Timeouts;
 use ssh_pool::sftp::{Error, FileType, Reason, SftpExt};
 use ssh_pool_tests::{Sshd, TestUser};
 
-use crate::{Place, SOON, builder, known, names, noise, remote_folder};
+use crate::{Place, SOON, builder, counted, known, names, noise, remote_folder};
 
 /// A file system of 4 MiB.
 struct Small(ssh_pool_tests::TempDir);
@@ -159,6 +160,26 @@ async fn a_missing_file_is_told_on_either_side() {
     let error = up.await.unwrap_err();
     assert_eq!(error.reason(), Some(Reason::NotFound), "{error}");
     assert!(names(place.remote.path()).is_empty());
+}
+
+#[tokio::test]
+async fn a_local_name_that_is_too_long_is_told_before_anything_is_read() {
+    let place = Place::new().await;
+    let remote = place.remote_file("a", &noise(1 << 20, 1));
+    let folder = format!("{}/", "n".repeat(255)).repeat(16);
+    for long in [place.here(&"n".repeat(256)), place.here(&folder).join("a")] {
+        let (progress, calls) = counted();
+        let down = place.sftp.download(&remote, &long).progress(progress);
+        let up = place.sftp.upload(&long, place.there("b"));
+        for error in [down.await.unwrap_err(), up.await.unwrap_err()] {
+            assert!(matches!(error, Error::Local { .. }), "{error:?}");
+            assert_eq!(error.reason(), Some(Reason::NameTooLong), "{error}");
+            assert!(error.to_string().contains("names of 255 bytes"), "{error}");
+        }
+        assert_eq!(calls.load(Ordering::SeqCst), 0);
+    }
+    let longest = place.here(&"n".repeat(255));
+    place.sftp.download(&remote, &longest).await.unwrap();
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ pub enum Reason {
     /// system that has no blocks left (`statvfs@openssh.com`).
     NoSpace,
     /// A name in the path is longer than 255 bytes, or all of it than 4,095. The protocol has no code
-    /// for that: it is a failure without a reason on such a path.
+    /// for that: it is a failure without a reason on such a path. Or this machine says so of a local one.
     NameTooLong,
     /// `SSH_FX_OP_UNSUPPORTED`.
     Unsupported,
@@ -326,11 +326,15 @@ impl Error {
         )
     }
 
-    /// What the server said, if it refused something.
+    /// What the server said, if it refused something; and [`Reason::NameTooLong`] where that is so on
+    /// this machine.
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         match self {
             Self::Refused { reason, .. } | Self::Folder { reason, .. } => Some(*reason),
+            Self::Local { source, .. } if source.kind() == io::ErrorKind::InvalidFilename => {
+                Some(Reason::NameTooLong)
+            }
             _ => None,
         }
     }

@@ -404,13 +404,14 @@ pub(super) fn make_dir(path: &Path) -> Result<bool, Error> {
     }
 }
 
-/// A file may be put here: a folder would be in the way. Found out before anything is read.
+/// A file may be put here: a folder would be in the way, and a name may be too long. Found out before
+/// anything is read.
 pub(super) fn is_free(path: &Path) -> Result<(), Error> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_file() || found.is_symlink() => Ok(()),
         Ok(found) => Err(wrong_type(path, found.file_type().into(), FileType::File)),
-        // Not there; or it shows later.
-        Err(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed("write", path, error)),
     }
 }
 

@@ -153,16 +153,21 @@ impl fmt::Display for Error {
                 operation,
                 path,
                 source,
-            } => write!(
-                f,
-                "cannot {operation} {path} on this machine: {}; check the path{}",
-                reason::of_io(source),
-                match *operation {
-                    "open" | "read" | "list" | "stat" | "read the link" => " and its mode",
-                    _ => ", its mode and the room on the disk",
-                },
-                path = shown(path)
-            ),
+            } => {
+                write!(
+                    f,
+                    "cannot {operation} {path} on this machine: {}; ",
+                    reason::of_io(source),
+                    path = shown(path)
+                )?;
+                match (self.reason(), *operation) {
+                    (Some(reason), _) => write!(f, "{reason}"),
+                    (None, "open" | "read" | "list" | "stat" | "read the link") => {
+                        f.write_str("check the path and its mode")
+                    }
+                    _ => f.write_str("check the path, its mode and the room on the disk"),
+                }
+            }
             Self::InvalidPath { path, what } => {
                 write!(f, "invalid path {path}: {what}", path = shown(path))
             }
