@@ -29,7 +29,7 @@ pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The longest pause while a caller waits until the host is ready: what a person would leave between
 /// two tries.
-const AWAITED: Duration = Duration::from_secs(1);
+pub(super) const AWAITED: Duration = Duration::from_secs(1);
 /// The same after a refused login, which servers count.
 const AWAITED_LOGIN: Duration = Duration::from_millis(1500);
 /// The longest pause of a dial that had no descriptor. Where another part of the program closes one,

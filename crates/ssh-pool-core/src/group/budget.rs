@@ -185,9 +185,15 @@ impl HandshakePermit {
         self.address.penalties().answered(failure, now);
     }
 
-    /// The same, by a server that is known not to count failures.
-    pub(crate) fn answered_uncharged(&self, failure: Option<&ConnectError>, now: Instant) {
-        self.address.penalties().answered_uncharged(failure, now);
+    /// See [`AddressPenalties::answered_awaited`].
+    pub(crate) fn answered_awaited(
+        &self,
+        failure: Option<&ConnectError>,
+        charges: bool,
+        now: Instant,
+    ) {
+        let mut penalties = self.address.penalties();
+        penalties.answered_awaited(failure, charges, now);
     }
 }
 

@@ -362,9 +362,10 @@ impl ConnectionGroup {
                         .await
                 }
             };
-            match awaited && !address.charges() {
-                true => handshake.answered_uncharged(result.as_ref().err(), now()),
-                false => handshake.answered(result.as_ref().err(), now()),
+            let failure = result.as_ref().err();
+            match awaited {
+                true => handshake.answered_awaited(failure, address.charges(), now()),
+                false => handshake.answered(failure, now()),
             }
             let turn = HandshakeGuards {
                 _handshake: handshake,

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::breaker::{FIRST_PAUSE, LONGEST_PAUSE, doubled, jitter};
+use super::breaker::{AWAITED, FIRST_PAUSE, LONGEST_PAUSE, doubled, jitter};
 use crate::error::{Error, Phase};
 use crate::transport::ConnectError;
 
@@ -99,17 +99,34 @@ impl AddressPenalties {
 
     /// A dial has ended, with that failure if it has failed.
     pub(super) fn answered(&mut self, failure: Option<&ConnectError>, now: Instant) {
+        self.charge(failure, now);
+        self.learn(failure, LONGEST_PAUSE, now);
+    }
+
+    /// The same while a caller waits until the host is ready: pauses are short, for sshd charges no
+    /// client that it turns away. `charges`: unless the server is known not to count failures.
+    pub(super) fn answered_awaited(
+        &mut self,
+        failure: Option<&ConnectError>,
+        charges: bool,
+        now: Instant,
+    ) {
+        if charges {
+            self.charge(failure, now);
+        }
+        self.learn(failure, AWAITED, now);
+    }
+
+    fn charge(&mut self, failure: Option<&ConnectError>, now: Instant) {
         if let Some(penalty) = failure.and_then(penalty) {
             let penalty_until = self.penalty_until.map_or(now, |at| at.max(now));
             self.penalty_until = Some(penalty_until + penalty);
         }
-        self.answered_uncharged(failure, now);
     }
 
-    /// The same for a server that is known not to count failures.
-    pub(super) fn answered_uncharged(&mut self, failure: Option<&ConnectError>, now: Instant) {
+    fn learn(&mut self, failure: Option<&ConnectError>, longest: Duration, now: Instant) {
         match failure.map(ServerResponse::of) {
-            Some(ServerResponse::Refusal) => self.refused(now),
+            Some(ServerResponse::Refusal) => self.refused(longest, now),
             Some(ServerResponse::Silence) => {}
             Some(ServerResponse::Talk) | None => {
                 self.refusals = 0;
@@ -121,11 +138,11 @@ impl AddressPenalties {
         }
     }
 
-    fn refused(&mut self, now: Instant) {
+    fn refused(&mut self, longest: Duration, now: Instant) {
         self.single_until = Some(now + ONE_AT_A_TIME);
         if self.wait(now).is_none() {
             self.refusals += 1;
-            let pause = jitter(doubled(self.refusals).min(LONGEST_PAUSE));
+            let pause = jitter(doubled(self.refusals).min(longest));
             self.not_before = Some(now + pause);
         }
     }
@@ -459,6 +476,37 @@ mod tests {
         penalties.answered(Some(&throttled()), now);
         let pause = penalties.wait(now).expect("a pause") - now;
         assert!(pause <= Duration::from_millis(100), "{pause:?}");
+    }
+
+    #[test]
+    fn a_host_that_is_awaited_is_tried_once_a_second_however_often_it_refuses() {
+        let mut now = Instant::now();
+        let mut penalties = AddressPenalties::default();
+        for refusals in 1..=12 {
+            penalties.answered_awaited(Some(&throttled()), true, now);
+            let until = penalties.wait(now).expect("a pause");
+            let shortest = doubled(refusals).min(AWAITED) / 2;
+            assert!(until - now >= shortest && until - now <= AWAITED);
+            assert!(penalties.is_throttling(until), "one at a time");
+            now = until;
+        }
+        // A caller that does not wait for it leaves it alone for longer.
+        penalties.answered(Some(&throttled()), now);
+        assert!(
+            penalties
+                .wait(now)
+                .is_some_and(|until| until > now + AWAITED)
+        );
+    }
+
+    #[test]
+    fn a_failed_login_at_a_host_that_is_awaited_is_charged_unless_it_counts_none() {
+        let now = Instant::now();
+        for (charges, owed) in [(true, Some(now + FAILED_LOGIN_PENALTY)), (false, None)] {
+            let mut penalties = AddressPenalties::default();
+            penalties.answered_awaited(Some(&rejected()), charges, now);
+            assert_eq!(penalties.penalty_until, owed);
+        }
     }
 
     #[test]

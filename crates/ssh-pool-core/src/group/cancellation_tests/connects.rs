@@ -4,6 +4,7 @@ use super::*;
 use crate::error::Cause;
 use crate::event::EventKind;
 use crate::transport::ConnectError;
+use crate::transport::scripted::ConnectionEnding;
 use crate::{Breaker, Events};
 
 fn throttled() -> ConnectError {
@@ -211,6 +212,22 @@ async fn while_a_server_throttles_one_connects_at_a_time_whatever_the_identity()
     first.await.expect("no panic").expect("served");
     assert_eq!((most, server.seen().dials), (1, 5));
     assert!(began.elapsed() >= Duration::from_secs(4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_turns_everybody_away_is_tried_once_a_second_while_it_is_awaited() {
+    let server = Server::new(Script::default());
+    let (_pool, host) = pool(&server, Limits::default(), Timeouts::default());
+    server.end_each(ConnectionEnding::Throttles);
+    let wait = host.wait_until_ready(Duration::from_secs(60)).await;
+    let error = wait.expect_err("turned away").to_string();
+    assert!(error.contains("Exceeded MaxStartups"), "{error}");
+    let changes = server.up();
+    let begun = changes.iter().filter(|(_, change)| *change > 0);
+    let begun: Vec<Instant> = begun.map(|(at, _)| *at).collect();
+    let mut gaps = begun.windows(2).map(|two| two[1] - two[0]);
+    assert!(gaps.all(|gap| gap < Duration::from_millis(1100)));
+    assert!(begun.len() >= 55 && begun.len() <= 125, "{}", begun.len());
 }
 
 #[tokio::test(start_paused = true)]
