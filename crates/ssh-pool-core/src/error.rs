@@ -21,7 +21,7 @@ mod refusal;
 mod text;
 
 pub use cause::Cause;
-pub(crate) use cause::{NoneUsable, NotUtf8, Unidentified, no_descriptors, words_of};
+pub(crate) use cause::{NoneUsable, NotUtf8, Unfit, Unidentified, no_descriptors, words_of};
 pub use host_key::HostKeyProblem;
 pub(crate) use message::not_used;
 pub use message::{MessageKind, ServerMessage};
@@ -83,7 +83,8 @@ pub enum Error {
         source: Cause,
     },
 
-    /// Something answered that does not speak SSH.
+    /// Something answered that does not speak SSH, or not version 2.0 of it, or more before it than ssh
+    /// would read: 1023 lines, and 8192 bytes a line.
     NotSsh {
         /// The target as `user@host:port`.
         target: Origin,

@@ -12,6 +12,7 @@ mod callers;
 mod catalogue;
 mod connecting;
 mod endings;
+mod greetings;
 mod handshakes;
 mod host_keys;
 mod losses;
@@ -98,6 +99,21 @@ pub(crate) const CATALOGUE: &[(&str, &str, &str)] = &[
         "preamble lines before the banner",
         "faults/connecting.rs",
         "lines_before_the_banner_are_accepted",
+    ),
+    (
+        "many or long lines before the banner",
+        "faults/greetings.rs",
+        "lines_before_the_identification_are_read_as_far_as_ssh_reads_them",
+    ),
+    (
+        "another version of the protocol",
+        "faults/greetings.rs",
+        "another_version_of_the_protocol_is_refused_at_once",
+    ),
+    (
+        "another protocol that waits",
+        "faults/greetings.rs",
+        "of_a_server_that_says_something_else_and_waits_the_words_are_shown",
     ),
     (
         "banner, then silence",

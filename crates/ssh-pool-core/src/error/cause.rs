@@ -114,6 +114,11 @@ impl std::error::Error for NoneUsable {
     }
 }
 
+/// A server says what no SSH server of today says in the place of its identification.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Unfit(pub(crate) String);
+
 /// An error and everything underneath it.
 fn chain<'a>(
     error: &'a (dyn std::error::Error + 'static),
@@ -200,6 +205,10 @@ impl Cause {
 
     pub(crate) fn is_not_utf8(&self) -> bool {
         self.0.is::<NotUtf8>()
+    }
+
+    pub(super) fn is_unfit(&self) -> bool {
+        self.0.is::<Unfit>()
     }
 
     pub(crate) fn no_descriptors(&self) -> bool {

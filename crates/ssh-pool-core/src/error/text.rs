@@ -45,6 +45,12 @@ impl fmt::Display for Words<'_> {
                     source.reason()
                 ),
             },
+            Error::NotSsh { received, source, .. } if source.is_unfit() => write!(
+                f,
+                "no SSH server that can be talked to, it has {} (\"{received}\"); check the port, or \
+                 update the server",
+                source.reason()
+            ),
             Error::NotSsh { received, .. } => write!(
                 f,
                 "not an SSH server, it said \"{received}\"; check the port"
@@ -299,6 +305,9 @@ pub(super) fn display_list(items: &[String]) -> String {
     }
 }
 
+/// What began within less has had no time at all.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 fn timeout(
     f: &mut fmt::Formatter<'_>,
     phase: Phase,
@@ -315,6 +324,12 @@ fn timeout(
         return write!(
             f,
             "the time-out is zero, so it was over when the call began (phase: {phase}); {hint}"
+        );
+    }
+    if after < SHORTEST && phase < Phase::Exec {
+        return write!(
+            f,
+            "the time-out of {after:?} is too short for anything (phase: {phase}); give the call more time"
         );
     }
     write!(f, "no result after {after:?} (phase: {phase})")?;
@@ -334,13 +349,15 @@ fn timeout_hint(phase: Phase, killed: bool) -> &'static str {
         Phase::Input | Phase::Queue => {
             "its turn has not come: raise the limits or run fewer commands at once"
         }
-        Phase::Files => "reading keys and known_hosts takes long: check the disk that holds them",
+        Phase::Files => "give it more time, or check the disk that holds the keys and known_hosts",
         Phase::Decryption => {
             "decrypting the key takes long: raise the time-outs, or hold it in an agent"
         }
         Phase::Resolve => "check the resolver",
         Phase::Connect => "check that the server is up, the network path and firewalls",
-        Phase::Banner => "it accepted the connection and is silent: check its load and the port",
+        Phase::Banner => {
+            "it accepted the connection and has not identified itself: check its load and the port"
+        }
         Phase::KeyExchange => "it has identified itself: check its load, and the MTU of the path",
         Phase::HostKey => "storing the host key takes long: check the disk of the known_hosts file",
         Phase::Agent => "unlock the agent or approve its request, or raise the time-outs",

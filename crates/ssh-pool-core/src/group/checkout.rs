@@ -142,7 +142,8 @@ impl ConnectionGroup {
                     // In a pause after a failure.
                     None => last.as_ref().map_or(Phase::Connect, Error::phase),
                 };
-                (phase, last.map(Cause::new))
+                let said = || self.endpoint.phase_cell.said().map(Cause::new);
+                (phase, last.map(Cause::new).or_else(said))
             }
         };
         Error::Timeout {

@@ -30,7 +30,7 @@ use super::stopwatch::Stopwatch;
 use super::stream::Socket;
 use super::{AddressChoice, ConnectError, Connection, Endpoint, SocketGuard, Transport, config};
 use crate::error::{
-    Cause, CommandState, Error, HostKeyProblem, Phase, Unidentified, no_descriptors,
+    Cause, CommandState, Error, HostKeyProblem, Phase, Unfit, Unidentified, no_descriptors,
 };
 use crate::printable;
 
@@ -253,6 +253,7 @@ impl Handshake<'_> {
             let list = self.messages.list();
             let said = list.last();
             let said = said.map(|last| format!("the server had said \"{}\"", last.text));
+            let said = said.or_else(|| self.endpoint.phase_cell.said());
             let pending = self.messages.is_password_pending();
             let words: Vec<_> = said
                 .into_iter()
@@ -414,6 +415,13 @@ impl Handshake<'_> {
         let greeting = self.progress.greeting();
         let words = String::from_utf8_lossy(&greeting);
         let shown = printable(words.trim_end());
+        if let Some(unfit) = self.progress.unfit() {
+            return permanent(Error::NotSsh {
+                target,
+                received: shown,
+                source: Cause::new(Unfit(unfit)),
+            });
+        }
         let source = Cause::of_peer(error);
         let cut_off = lost && is_cut_off(&greeting);
         if THROTTLED.iter().any(|text| words.contains(text)) {

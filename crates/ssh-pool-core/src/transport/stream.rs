@@ -118,6 +118,39 @@ impl Socket {
             .poll(cx, || progress.phase() < Phase::Channel)
     }
 
+    /// Reads from the peer; whether there has to be more, because none of it was for the session.
+    fn poll_more(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+        let Self { tcp, ahead, .. } = self;
+        let little = self.listening || buf.remaining() < AHEAD;
+        let read = match little {
+            true => ahead.poll_fill(tcp, cx),
+            false => Pin::new(tcp).poll_read(cx, buf),
+        };
+        let Poll::Ready(result) = read else {
+            self.poll_read_timeout(cx)?;
+            return Poll::Pending;
+        };
+        result?;
+        if !self.prompt.load(Ordering::Relaxed) {
+            acknowledge(&self.tcp);
+        }
+        let now = Instant::now();
+        self.read_timeout.end(now);
+        self.last_heard.record(now.into_std(), SystemTime::now());
+        let mut more = false;
+        if self.listening {
+            let heard = self.progress.heard(self.ahead.unread())?;
+            more = heard.is_empty() && !self.ahead.unread().is_empty();
+            self.ahead = Ahead {
+                bytes: heard,
+                given: 0,
+            };
+            self.listening = self.progress.phase() <= Phase::Banner;
+        }
+        self.ahead.give(buf);
+        Poll::Ready(Ok(more))
+    }
+
     fn poll_read_gate(&mut self, cx: &Context<'_>) -> Poll<()> {
         if let Some(read_gate) = &self.read_gate {
             if read_gate.poll_open(cx).is_pending() {
@@ -203,39 +236,7 @@ impl AsyncRead for Socket {
             self.meter.after(given);
             return Poll::Ready(Ok(()));
         }
-        let Self { tcp, ahead, .. } = &mut *self;
-        let little = buf.remaining() < AHEAD;
-        let read = match little {
-            true => ahead.poll_fill(tcp, cx),
-            false => Pin::new(tcp).poll_read(cx, buf),
-        };
-        let Poll::Ready(result) = read else {
-            self.poll_read_timeout(cx)?;
-            return Poll::Pending;
-        };
-        result?;
-        if !self.prompt.load(Ordering::Relaxed) {
-            acknowledge(&self.tcp);
-        }
-        let Self {
-            ahead,
-            progress,
-            listening,
-            last_heard,
-            read_timeout,
-            ..
-        } = &mut *self;
-        let now = Instant::now();
-        read_timeout.end(now);
-        last_heard.record(now.into_std(), SystemTime::now());
-        if *listening {
-            progress.heard(match little {
-                true => ahead.unread(),
-                false => buf.filled().get(before..).unwrap_or_default(),
-            });
-            *listening = progress.phase() <= Phase::Banner;
-        }
-        ahead.give(buf);
+        while ready!(self.poll_more(cx, buf))? {}
         let given = buf.filled().len().saturating_sub(before);
         self.meter.after(given);
         Poll::Ready(Ok(()))

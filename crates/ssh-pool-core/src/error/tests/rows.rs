@@ -456,7 +456,7 @@ fn timeouts() -> Vec<Row> {
         (
             Phase::Banner,
             NotStarted,
-            "it accepted the connection and is silent",
+            "it accepted the connection and has not identified itself",
         ),
         (Phase::KeyExchange, NotStarted, "it has identified itself"),
         (Phase::HostKey, NotStarted, "storing the host key"),
@@ -491,6 +491,12 @@ fn timeouts() -> Vec<Row> {
         }
         let advice = "the time-out is zero, so it was over when the call began";
         rows.push(Row::new(at_once, phase, advice).timeout());
+        let mut too_short = timeout(phase, NotStarted, None);
+        if let Error::Timeout { after, .. } = &mut too_short {
+            *after = Duration::from_nanos(1);
+        }
+        let advice = "the time-out of 1ns is too short for anything";
+        rows.push(Row::new(too_short, phase, advice).timeout());
     }
     rows
 }
