@@ -11,9 +11,8 @@ use crate::error::Error;
 use crate::host_key::HostKeyPolicy;
 use crate::identity::Identity;
 use crate::limits::Limits;
-use crate::local_user;
-use crate::printable;
 use crate::timeouts::Timeouts;
+use crate::{local_user, printable};
 
 /// The port that a target without one means (RFC 4253, section 4.1).
 const DEFAULT_PORT: u16 = 22;
@@ -72,7 +71,7 @@ impl Target {
     /// # Errors
     ///
     /// [`Error::InvalidInput`] when the user or the host is empty, begins with `-` or contains control
-    /// characters, when the host contains white space or characters that no such name has, and when the
+    /// characters, when the user has more than 1,024 bytes (ssh takes more), when the host contains white space or characters that no such name has, and when the
     /// port is 0.
     pub fn new(user: impl Into<String>, host: impl Into<String>, port: u16) -> Result<Self, Error> {
         let (user, host) = (user.into(), host.into());
@@ -385,9 +384,21 @@ fn has_blank(text: &str) -> bool {
     text.chars().any(|c| c.is_control() || c.is_whitespace())
 }
 
+/// The longest user name, in bytes. A server answers one of 20,000 by closing the connection, or not at
+/// all, and every error shows it.
+const USER_LIMIT: usize = 1024;
+
 fn check_user(user: &str) -> Result<(), Error> {
     if user.is_empty() {
         return Err(invalid("the user name is empty"));
+    }
+    if user.len() > USER_LIMIT {
+        let length = user.len();
+        let start: String = user.chars().take(32).collect();
+        let start = printable(start);
+        return Err(invalid(&format!(
+            "the user name has {length} bytes, more than {USER_LIMIT}: it begins with \"{start}\""
+        )));
     }
     // It would be an option where a user name ends up on a command line.
     if user.starts_with('-') {

@@ -47,6 +47,25 @@ fn a_user_may_contain_an_at_sign() {
 }
 
 #[test]
+fn a_user_name_has_at_most_1024_bytes() {
+    let most = "u".repeat(1024);
+    assert_eq!(Target::new(&*most, "web-1", 22).unwrap().user(), most);
+    let longer = format!("{most}\u{1b}");
+    for error in [
+        Target::new(&*longer, "web-1", 22).unwrap_err(),
+        format!("{most}u@web-1").parse::<Target>().unwrap_err(),
+        format!("ssh://{most}%20@web-1")
+            .parse::<Target>()
+            .unwrap_err(),
+        Target::new("ü".repeat(513), "web-1", 22).unwrap_err(),
+    ] {
+        let text = error.to_string();
+        assert!(text.contains("bytes, more than 1024"), "{text}");
+        assert!(text.len() < 1000, "{text}"); // a text that is parsed is shown, cut
+    }
+}
+
+#[test]
 fn a_target_without_user_means_the_local_user() {
     let Ok(local) = local_user() else {
         assert!(reason("web-1").contains("write user@host"));
