@@ -64,7 +64,10 @@ async fn a_key_that_takes_too_long_to_decrypt_is_blamed_and_logs_in_afterwards()
     let host = pool.host(sshd.target()).unwrap();
     let mut late = 0;
     while let Err(error) = host.command("true").output().await {
-        says(&error, Phase::Decryption, "decrypting the key takes long");
+        // The call during which the key is ready may come as far as the login.
+        if late == 0 || error.phase() == Phase::Decryption {
+            says(&error, Phase::Decryption, "decrypting the key takes long");
+        }
         late += 1;
     }
     assert!(late > 0, "it was decrypted within {TIME:?}");
