@@ -34,7 +34,7 @@ impl ServerProcess {
     pub(crate) fn start(folder: &Path) -> anyhow::Result<(Self, Vec<HostInfo>)> {
         let program = std::env::current_exe().context("cannot find this program")?;
         let mut child = Command::new(program)
-            .arg("--stage")
+            .arg("--supervisor")
             .arg(folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -82,7 +82,7 @@ async fn a_file_that_takes_too_long_to_read_is_blamed() {
     let made = Command::new("mkfifo").arg(&file).status().unwrap();
     assert!(made.success());
     let pool = builder(&sshd, HostKeyPolicy::known_hosts_file(&file));
-    let advice = "reading keys and known_hosts takes long";
+    let advice = "check the disk that holds the keys and known_hosts";
     assert_blames(pool, &sshd.target(), Phase::Files, advice).await;
     // The thread that opens it goes on.
     let both = fs::OpenOptions::new().read(true).write(true).open(&file);
