@@ -26,7 +26,7 @@ use crate::runtime;
 use crate::status::PoolStatus;
 use crate::target::Target;
 use crate::timeouts::Timeouts;
-use crate::transport::{self, Endpoint, Transport};
+use crate::transport::{self, Endpoint, PhaseCell, Transport};
 
 /// Who may share a connection: callers for whom all of this is equal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -83,6 +83,8 @@ pub(crate) struct Inner {
     runtime: Handle,
     budgets: Budgets,
     buffered: Arc<Buffered>,
+    /// Of hosts without a connection group.
+    no_phase: Arc<PhaseCell>,
     reporter: Arc<Reporter>,
     hosts: Mutex<HashMap<Key, Arc<HostPools>>>,
     closed: AtomicBool,
@@ -217,6 +219,7 @@ impl PoolBuilder {
         let inner = Arc::new(Inner {
             budgets: Budgets::new(&limits),
             buffered: Arc::new(Buffered::new(limits.buffered_bytes)),
+            no_phase: Arc::default(),
             policy,
             identity,
             algorithms: Arc::new(algorithms),
@@ -443,7 +446,8 @@ impl Inner {
             connect_timeout: timeouts.connect,
             agent_timeout: timeouts.agent,
             hello_timeout: Duration::MAX,
-            phase_cell: Arc::default(),
+            // Each group has one of its own.
+            phase_cell: self.no_phase.clone(),
             keepalive_interval: timeouts.keepalive_interval,
             keepalive_misses: timeouts.keepalive_misses,
             auth_attempts: limits.auth_attempts,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use std::time::Duration;
 
 use crate::command_line::Tag;
@@ -473,17 +474,18 @@ impl Process {
     }
 
     /// What has arrived of the output that is collected: taken now, and whole once that is awaited.
-    pub(crate) fn partial_output(&self) -> impl Future<Output = PartialOutput> + use<> {
+    pub(crate) fn partial_output(&self) -> BoxFuture<'static, PartialOutput> {
         let receiver = &self.channel.receiver;
         let (status, collected) = (receiver.outcome().exit, receiver.collected());
-        async move {
+        let output = async move {
             let (stdout, stderr) = collected.await.unwrap_or_default();
             PartialOutput {
                 status,
                 stdout,
                 stderr,
             }
-        }
+        };
+        output.boxed()
     }
 
     /// What the end of the channel means. `limit` is the cap on output that holds.

@@ -11,8 +11,6 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use tokio::io::ReadBuf;
 use tokio::sync::Notify;
 
@@ -580,10 +578,9 @@ impl ChannelReceiver {
     }
 
     /// The same of stdout and stderr, whole once that is awaited. `None`: the runtime has ended.
-    /// In a box: each command that waits would have room for this.
-    pub(crate) fn collected(&self) -> BoxFuture<'static, Option<(Vec<u8>, Vec<u8>)>> {
+    pub(crate) fn collected(&self) -> impl Future<Output = Option<(Vec<u8>, Vec<u8>)>> + use<> {
         let (stdout, stderr) = (self.rest(Stream::Stdout), self.rest(Stream::Stderr));
-        stdout.into_vecs(stderr).boxed()
+        stdout.into_vecs(stderr)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::error::{CommandState, Error, Phase};
 use crate::event::EventKind;
 use crate::group::{self, Admission, ConnectionGroup, Deadline};
 use crate::host_pools::HostPools;
-use crate::output::Output;
+use crate::output::{ExitStatus, Output};
 use crate::process::{self, ExecRequest, Process, ProcessEnd};
 use crate::runtime::within;
 use crate::stream_group::StreamGroup;
@@ -138,7 +138,7 @@ async fn attempt(
 ) -> Result<Output, Error> {
     let acquire = group.acquire_deadline(overall);
     loop {
-        let mut process =
+        let process =
             process::start(pools, group, &exec.exec_request, admission, acquire, waited).await?;
         let finish = async {
             finish(&process, exec).await;
@@ -164,32 +164,46 @@ async fn attempt(
             Err((phase, after)) => {
                 let output = process.partial_output();
                 let outcome = Box::pin(process.terminate()).await;
-                return Err(timed_out(group, phase, after, outcome).with_output(output.await));
+                let output = output.await;
+                return Err(timed_out(group, phase, after, outcome).with_output(output));
             }
         };
-        match end {
-            ProcessEnd::Done(status) => {
-                process.set_over();
-                let Channel { sender, receiver } = process.channel();
-                let collected = receiver.collected().await;
-                let (stdout, stderr) =
-                    collected.ok_or_else(|| Error::closed(group.name(), group.runtime()))?;
-                return Ok(Output {
-                    status,
-                    stdout,
-                    stderr,
-                    attempts: 1,
-                    waited: Waited::default(),
-                    peer_addr: sender.peer_addr(),
-                    target: Some(group.name().clone()),
-                });
+        let ended = match end {
+            ProcessEnd::Done(status) => Ok(status),
+            ProcessEnd::Failed(error) => Err(error),
+            ProcessEnd::NeverStarted => {
+                process.never_started(admission)?;
+                continue;
             }
-            ProcessEnd::Failed(error) => {
-                return Err(error.with_output(process.partial_output().await));
-            }
-            ProcessEnd::NeverStarted => process.never_started(admission)?,
-        }
+        };
+        // In a box, as above.
+        return Box::pin(conclude(process, group.clone(), ended)).await;
     }
+}
+
+/// Puts together what a command has written.
+async fn conclude(
+    mut process: Process,
+    group: Arc<ConnectionGroup>,
+    ended: Result<ExitStatus, Error>,
+) -> Result<Output, Error> {
+    let status = match ended {
+        Ok(status) => status,
+        Err(error) => return Err(error.with_output(process.partial_output().await)),
+    };
+    process.set_over();
+    let Channel { sender, receiver } = process.channel();
+    let collected = receiver.collected().await;
+    let (stdout, stderr) = collected.ok_or_else(|| Error::closed(group.name(), group.runtime()))?;
+    Ok(Output {
+        status,
+        stdout,
+        stderr,
+        attempts: 1,
+        waited: Waited::default(),
+        peer_addr: sender.peer_addr(),
+        target: Some(group.name().clone()),
+    })
 }
 
 /// The deadline of a command that had been sent has passed.
