@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use std::time::Duration;
 
 use crate::command_line::Tag;
-use crate::error::{Error, Origin, PartialOutput, Phase};
+use crate::error::{Error, Origin, Phase};
 use crate::group::{
     self, Admission, ConnectionGroup, ConnectionId, Deadline, DeferredEffects, Reached,
     UnattendedUse,
@@ -471,21 +470,6 @@ impl Process {
     /// A caller has it now, and sees to its end.
     pub(crate) fn hand_over(&mut self) {
         self.over = false;
-    }
-
-    /// What has arrived of the output that is collected: taken now, and whole once that is awaited.
-    pub(crate) fn partial_output(&self) -> BoxFuture<'static, PartialOutput> {
-        let receiver = &self.channel.receiver;
-        let (status, collected) = (receiver.outcome().exit, receiver.collected());
-        let output = async move {
-            let (stdout, stderr) = collected.await.unwrap_or_default();
-            PartialOutput {
-                status,
-                stdout,
-                stderr,
-            }
-        };
-        output.boxed()
     }
 
     /// What the end of the channel means. `limit` is the cap on output that holds.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 
-use crate::error::{CommandState, Error, Phase};
+use crate::error::{CommandState, Error, PartialOutput, Phase};
 use crate::event::EventKind;
 use crate::group::{self, Admission, ConnectionGroup, Deadline};
 use crate::host_pools::HostPools;
@@ -162,7 +163,7 @@ async fn attempt(
         let end = match end {
             Ok(end) => end,
             Err((phase, after)) => {
-                let output = process.partial_output();
+                let output = partial_output(&process);
                 let outcome = Box::pin(process.terminate()).await;
                 let output = output.await;
                 return Err(timed_out(group, phase, after, outcome).with_output(output));
@@ -189,7 +190,7 @@ async fn conclude(
 ) -> Result<Output, Error> {
     let status = match ended {
         Ok(status) => status,
-        Err(error) => return Err(error.with_output(process.partial_output().await)),
+        Err(error) => return Err(error.with_output(partial_output(&process).await)),
     };
     process.set_over();
     let Channel { sender, receiver } = process.channel();
@@ -204,6 +205,21 @@ async fn conclude(
         peer_addr: sender.peer_addr(),
         target: Some(group.name().clone()),
     })
+}
+
+/// What has arrived of the output that is collected: taken now, and whole once that is awaited.
+fn partial_output(process: &Process) -> BoxFuture<'static, PartialOutput> {
+    let receiver = &process.channel().receiver;
+    let (status, collected) = (receiver.outcome().exit, receiver.collected());
+    let output = async move {
+        let (stdout, stderr) = collected.await.unwrap_or_default();
+        PartialOutput {
+            status,
+            stdout,
+            stderr,
+        }
+    };
+    Box::pin(output)
 }
 
 /// The deadline of a command that had been sent has passed.

@@ -183,7 +183,7 @@ impl fmt::Display for Error {
             ),
             Self::Changed { place, path } => write!(
                 f,
-                "{path} ({place}) changed while it was copied; copy it when nobody writes to it",
+                "{path} ({place}) changed while it was copied; copy it when no program writes to it",
                 path = shown(path)
             ),
             Self::Mismatch { target, path } => write!(
